@@ -1,0 +1,23 @@
+//! The kin protocol as a value: pure state machines for pairing, sessions and transfers.
+//!
+//! Things that happened go in ([`effects::Input`]), things to do come out ([`effects::Output`]). There is no socket, file,
+//! clock, thread, log or random source in this crate, and `no_std` keeps it so.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod crypto;
+pub mod entropy;
+pub mod ids;
+pub mod limits;
+pub mod time;
+
+pub mod bulk;
+pub mod identity;
+pub mod info;
+pub mod pairing;
+pub mod session;
+pub mod transfer;
+pub mod wire;

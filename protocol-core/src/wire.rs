@@ -1,0 +1,3 @@
+//! What crosses a stream: the deframer that cuts bytes into frames, and the CBOR bodies of every message.
+
+pub mod cbor;
