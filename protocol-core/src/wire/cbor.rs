@@ -247,7 +247,7 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// Those of `read`.
     pub fn or_null<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
-        if self.0.datatype() == Ok(Type::Null) {
+        if matches!(self.0.datatype(), Ok(Type::Null)) {
             self.0.null().map_err(|_| Malformed::Type)?;
             return Ok(None);
         }
