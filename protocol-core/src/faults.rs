@@ -1,0 +1,345 @@
+//! Whose fault a thing was, what follows from it, and the few codes that a peer is told.
+
+use core::fmt;
+
+/// Codes of a stream reset or a hang-up: all that a peer outside a session learns (PROTOCOL.md, section 6.5).
+pub mod code {
+    /// Nothing is wrong: done, or cancelled.
+    pub const DONE: u32 = 0;
+    /// Not accepted. The same for every cause.
+    pub const REFUSED: u32 = 1;
+}
+
+/// What went wrong with a file, as a host reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFault {
+    /// No space, or no quota, is left.
+    DiskFull,
+    /// The system does not permit it.
+    Denied,
+    /// The file system is read-only.
+    ReadOnly,
+    /// It is not there (any more).
+    NotFound,
+    /// Something else stands under the name.
+    Exists,
+    /// This system cannot hold such a name or entry.
+    Unsupported,
+    /// Following it would leave the chosen directory.
+    Unsafe,
+    /// A source is not what it was when it was offered.
+    Changed,
+    /// The bytes are not those that the sender named.
+    Digest,
+    /// Any other error, by the system's number.
+    Io(i32),
+}
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DiskFull => "no space left on the disk",
+            Self::Denied => "permission denied",
+            Self::ReadOnly => "the file system is read-only",
+            Self::NotFound => "not found",
+            Self::Exists => "something exists under this name",
+            Self::Unsupported => "this file system cannot hold it",
+            Self::Unsafe => "it leaves the chosen directory",
+            Self::Changed => "changed while it was read",
+            Self::Digest => "its digest is not the sender's",
+            Self::Io(code) => return write!(f, "input/output error {code}"),
+        })
+    }
+}
+
+impl core::error::Error for FileFault {}
+
+/// Why an effect did not happen, as a host reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody answers at the address, or there is no such address.
+    Unreachable,
+    /// Somebody answers there and refuses (a closed port).
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// The connection it needed is gone.
+    Gone,
+    /// The address is not one of a transport that this host has.
+    Unsupported,
+    /// The disk refused.
+    Disk(FileFault),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreachable => "not reachable",
+            Self::Refused => "connection refused",
+            Self::TimedOut => "no answer in time",
+            Self::Gone => "the connection is gone",
+            Self::Unsupported => "no such transport here",
+            Self::Disk(fault) => return fmt::Display::fmt(fault, f),
+        })
+    }
+}
+
+impl core::error::Error for Failure {}
+
+/// Why a pairing ended without a pair. What the peer is told is far less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PairFailure {
+    /// The code's time ran out before a device used it.
+    Expired,
+    /// The owner ended it.
+    Cancelled,
+    /// Three devices that knew the code failed to prove themselves, or sixteen tries came to nothing.
+    Burned,
+    /// The other side was silent: wrong, expired or used code. A joiner cannot tell these apart.
+    NotAccepted,
+    /// No address led to a device.
+    NotFound,
+    /// Our own user said no, or did not answer in time.
+    RefusedHere,
+    /// The other user said no, or did not answer in time.
+    RefusedThere,
+    /// A policy of the other side: blocked, or too many devices.
+    Policy,
+    /// The other side could not store the pairing.
+    StorageThere,
+    /// We could not store the pairing.
+    StorageHere,
+    /// The other end is this device.
+    SelfPairing,
+    /// The other device is blocked here.
+    Blocked,
+    /// As many devices are paired as can be.
+    TooManyDevices,
+    /// The random source failed.
+    NoEntropy,
+}
+
+impl fmt::Display for PairFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "the code expired before a device used it",
+            Self::Cancelled => "cancelled",
+            Self::Burned => "the code was used by devices that could not prove themselves, and is void",
+            Self::NotAccepted => "not accepted: wrong, expired or used code",
+            Self::NotFound => "no device was found for this code",
+            Self::RefusedHere => "not confirmed on this device",
+            Self::RefusedThere => "not confirmed on the other device",
+            Self::Policy => "the other device's policy does not allow it",
+            Self::StorageThere => "the other device could not store the pairing",
+            Self::StorageHere => "the pairing could not be stored on this device",
+            Self::SelfPairing => "this is the same device",
+            Self::Blocked => "the other device is blocked here",
+            Self::TooManyDevices => "too many devices are paired",
+            Self::NoEntropy => "the system's random source failed",
+        })
+    }
+}
+
+impl core::error::Error for PairFailure {}
+
+/// Why a session ended, or why none came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkFailure {
+    /// No address of the device answered.
+    Unreachable,
+    /// Something answered and did not prove to be the device, or refused us.
+    NotAccepted,
+    /// Nothing was heard for too long.
+    Silent,
+    /// The stream was cut.
+    Cut,
+    /// The other side ended it.
+    Ended,
+    /// A newer session of the same pair took its place.
+    Replaced,
+    /// What the other side sent breaks the protocol.
+    Violation,
+    /// The device was forgotten here, or we are shutting down.
+    Closed,
+}
+
+impl fmt::Display for LinkFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreachable => "no address of the device answered",
+            Self::NotAccepted => "the other device did not accept; it may have removed this pairing",
+            Self::Silent => "nothing was heard from the other device for too long",
+            Self::Cut => "the connection was cut",
+            Self::Ended => "the other device ended the session",
+            Self::Replaced => "a newer session took its place",
+            Self::Violation => "the other device broke the protocol",
+            Self::Closed => "closed on this device",
+        })
+    }
+}
+
+impl core::error::Error for LinkFailure {}
+
+/// Why a transfer ended before its receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransferFailure {
+    /// The receiver declined, for the reason of the wire (section 9.3).
+    Declined(DeclineReason),
+    /// The other side cancelled, for the reason of the wire.
+    CancelledThere(CancelReason),
+    /// We cancelled.
+    CancelledHere(CancelReason),
+    /// The session was lost and did not come back in time.
+    Lost,
+    /// The peer broke the protocol of transfers.
+    Violation,
+}
+
+/// Reasons of Decline (section 9.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclineReason {
+    /// 1: the user said no.
+    User,
+    /// 2: a policy.
+    Policy,
+    /// 3: too large, or too many entries.
+    TooLarge,
+    /// 4: the manifest breaks a rule of paths or numbers.
+    UnsafeManifest,
+    /// 5: something stands in the way.
+    Conflict,
+    /// 6: not enough space.
+    NoSpace,
+    /// 7: the manifest is not the one that was offered.
+    Mismatch,
+    /// 8: too much else to do.
+    Busy,
+    /// A number that this version does not know.
+    Other(u64),
+}
+
+impl DeclineReason {
+    /// The number of the wire.
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::User => 1,
+            Self::Policy => 2,
+            Self::TooLarge => 3,
+            Self::UnsafeManifest => 4,
+            Self::Conflict => 5,
+            Self::NoSpace => 6,
+            Self::Mismatch => 7,
+            Self::Busy => 8,
+            Self::Other(number) => number,
+        }
+    }
+
+    /// The reason of a number of the wire.
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            1 => Self::User,
+            2 => Self::Policy,
+            3 => Self::TooLarge,
+            4 => Self::UnsafeManifest,
+            5 => Self::Conflict,
+            6 => Self::NoSpace,
+            7 => Self::Mismatch,
+            8 => Self::Busy,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for DeclineReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "declined by the user",
+            Self::Policy => "declined by policy",
+            Self::TooLarge => "too large for the receiver",
+            Self::UnsafeManifest => "the offer breaks a path or size rule",
+            Self::Conflict => "something exists at the destination",
+            Self::NoSpace => "not enough space at the receiver",
+            Self::Mismatch => "the manifest is not the one offered",
+            Self::Busy => "the receiver is busy",
+            Self::Other(number) => return write!(f, "declined (reason {number})"),
+        })
+    }
+}
+
+/// Reasons of Cancel (section 9.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelReason {
+    /// 1: the user.
+    User,
+    /// 2: the source cannot be read.
+    Source,
+    /// 3: the disk is full.
+    DiskFull,
+    /// 4: an input/output error.
+    Io,
+    /// 5: bytes that do not verify.
+    Integrity,
+    /// 6: a policy.
+    Policy,
+    /// A number that this version does not know.
+    Other(u64),
+}
+
+impl CancelReason {
+    /// The number of the wire.
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::User => 1,
+            Self::Source => 2,
+            Self::DiskFull => 3,
+            Self::Io => 4,
+            Self::Integrity => 5,
+            Self::Policy => 6,
+            Self::Other(number) => number,
+        }
+    }
+
+    /// The reason of a number of the wire.
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            1 => Self::User,
+            2 => Self::Source,
+            3 => Self::DiskFull,
+            4 => Self::Io,
+            5 => Self::Integrity,
+            6 => Self::Policy,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "cancelled by the user",
+            Self::Source => "the source could not be read",
+            Self::DiskFull => "the disk is full",
+            Self::Io => "an input/output error",
+            Self::Integrity => "bytes that do not verify",
+            Self::Policy => "a policy",
+            Self::Other(number) => return write!(f, "cancelled (reason {number})"),
+        })
+    }
+}
+
+impl fmt::Display for TransferFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Declined(reason) => fmt::Display::fmt(reason, f),
+            Self::CancelledThere(reason) => write!(f, "cancelled by the other device: {reason}"),
+            Self::CancelledHere(reason) => write!(f, "cancelled here: {reason}"),
+            Self::Lost => f.write_str("the connection was lost"),
+            Self::Violation => f.write_str("the other device broke the protocol"),
+        }
+    }
+}
+
+impl core::error::Error for TransferFailure {}

@@ -1,0 +1,133 @@
+//! One ordered queue of effects, and the tickets that say what an answer belongs to.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::effects::{Event, FileOp, Output, TransferKey};
+use crate::entropy::Entropy;
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, SessionRef, StreamId, Ticket};
+use crate::info::Address;
+use crate::records::Change;
+use crate::time::Timestamp;
+use crate::timers::{TimerKind, Timers};
+use crate::transfer::machine::Job;
+use crate::wire::deframer::StreamName;
+
+/// What a ticket's answer belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A connection, then the stream on it, of a joiner's try.
+    Join { session: SessionId, address: Address },
+    /// A connection, then the stream on it, of a reconnect.
+    Link { device: DeviceId, address: Address },
+    /// A connection, then the stream on it, for a data stream of a session.
+    Data { session: SessionRef, number: u64 },
+    /// The initiator's record of a new pair.
+    InitiatorStored { stream: StreamId },
+    /// The joiner's pending root.
+    PendingStored { stream: StreamId },
+    /// The joiner's confirmation.
+    ConfirmStored { stream: StreamId },
+    /// A dialler's confirmation of a pending root, before its Finish may leave.
+    LinkStored { stream: StreamId },
+    /// Bookkeeping of a device (addresses, names, last contact), and removals: nothing waits for it.
+    Registry { peer: PeerKey },
+    /// A transfer's own.
+    Transfer { key: TransferKey, job: Job },
+}
+
+/// Effects in the order in which they were decided.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Output>,
+    last_ticket: u64,
+    waiting: BTreeMap<Ticket, Purpose>,
+}
+
+impl Outbox {
+    pub(crate) fn push(&mut self, output: Output) {
+        self.queue.push_back(output);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn ticket(&mut self, purpose: Purpose) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.waiting.insert(ticket, purpose);
+        ticket
+    }
+
+    /// What a ticket was for. A ticket is answered once: asking again finds nothing.
+    pub(crate) fn settle(&mut self, ticket: Ticket) -> Option<Purpose> {
+        self.waiting.remove(&ticket)
+    }
+
+    /// Whether the answer to such a ticket is still to come.
+    pub(crate) fn awaits(&self, wanted: impl Fn(&Purpose) -> bool) -> bool {
+        self.waiting.values().any(wanted)
+    }
+
+    /// Lets answers that nobody waits for any more come to nothing.
+    pub(crate) fn forget(&mut self, unwanted: impl Fn(&Purpose) -> bool) {
+        self.waiting.retain(|_, purpose| !unwanted(purpose));
+    }
+}
+
+/// What a machine may use while it handles something: the moment, randomness, and where effects go.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) unix_s: u64,
+    pub(crate) entropy: &'a mut dyn Entropy,
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) timers: &'a mut Timers,
+}
+
+impl Cx<'_> {
+    pub(crate) fn notify(&mut self, event: Event) {
+        self.out.push(Output::Notify(event));
+    }
+
+    pub(crate) fn send(&mut self, stream: StreamId, bytes: Vec<u8>) {
+        self.out.push(Output::Send { stream, bytes });
+    }
+
+    pub(crate) fn finish(&mut self, stream: StreamId) {
+        self.out.push(Output::Finish { stream });
+    }
+
+    pub(crate) fn reset(&mut self, stream: StreamId, code: u32) {
+        self.out.push(Output::Reset { stream, code });
+    }
+
+    pub(crate) fn dial(&mut self, to: Address, purpose: Purpose) {
+        let ticket = self.out.ticket(purpose);
+        self.out.push(Output::Dial { ticket, to });
+    }
+
+    pub(crate) fn open(&mut self, conn: ConnId, name: StreamName, purpose: Purpose) {
+        let ticket = self.out.ticket(purpose);
+        self.out.push(Output::Open { ticket, conn, name });
+    }
+
+    pub(crate) fn persist(&mut self, batch: Vec<Change>, purpose: Purpose) {
+        let ticket = self.out.ticket(purpose);
+        self.out.push(Output::Persist { ticket, batch });
+    }
+
+    pub(crate) fn files(&mut self, key: TransferKey, entries: Range<u32>, op: FileOp, job: Job) {
+        let ticket = self.out.ticket(Purpose::Transfer { key, job });
+        self.out.push(Output::Files { ticket, transfer: key, entries, op });
+    }
+
+    pub(crate) fn set(&mut self, kind: TimerKind, after: core::time::Duration) {
+        self.timers.set(kind, self.now, after);
+    }
+}

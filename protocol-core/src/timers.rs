@@ -1,0 +1,99 @@
+//! Timers of every machine, in one table: the next deadline is a minimum, and it says why.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
+
+use crate::effects::{Deadline, TransferKey};
+use crate::ids::{DeviceId, SessionId, SessionRef, StreamId, Ticket};
+use crate::time::Timestamp;
+use crate::transfer::machine::TransferTimer;
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TimerKind {
+    /// The live code's life.
+    Code,
+    /// A step of the handshake on a stream, or the wait for its proof.
+    Stream(StreamId),
+    /// The whole handshake on a stream.
+    Handshake(StreamId),
+    /// The user's answer to a pairing, as initiator (by its stream).
+    InitiatorUser(StreamId),
+    /// A joiner's whole attempt.
+    Attempt(SessionId),
+    /// A joiner's user's answer.
+    JoinerUser(SessionId),
+    /// The next try of an address.
+    Redial(Ticket),
+    /// A pending root's 24 hours.
+    Pending(SessionRef),
+    /// Silence on a session: ping, then dead.
+    Idle(SessionRef),
+    /// Renewal, then the end of a session.
+    Age(SessionRef),
+    /// Secrets of a replaced session.
+    Erase(SessionRef),
+    /// A connection attempt to a device.
+    Connect(DeviceId),
+    /// A transfer's own.
+    Transfer(TransferKey, TransferTimer),
+}
+
+impl TimerKind {
+    const fn why(self) -> &'static str {
+        match self {
+            Self::Code => "the code's life",
+            Self::Stream(_) => "a step of a stream",
+            Self::Handshake(_) => "a whole handshake",
+            Self::InitiatorUser(_) | Self::JoinerUser(_) => "the user's answer",
+            Self::Attempt(_) => "a joiner's attempt",
+            Self::Redial(_) => "the next try of an address",
+            Self::Pending(_) => "an unconfirmed root",
+            Self::Idle(_) => "silence on a session",
+            Self::Age(_) => "a session's age",
+            Self::Erase(_) => "secrets of a replaced session",
+            Self::Connect(_) => "a connection attempt",
+            Self::Transfer(_, timer) => timer.why(),
+        }
+    }
+}
+
+/// At most one timer of a kind runs; setting it again moves it.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    at: BTreeMap<TimerKind, Timestamp>,
+    queue: BTreeSet<(Timestamp, TimerKind)>,
+}
+
+impl Timers {
+    pub(crate) fn set(&mut self, kind: TimerKind, now: Timestamp, after: Duration) {
+        self.cancel(kind);
+        let at = now + after;
+        self.at.insert(kind, at);
+        self.queue.insert((at, kind));
+    }
+
+    pub(crate) fn cancel(&mut self, kind: TimerKind) {
+        if let Some(at) = self.at.remove(&kind) {
+            self.queue.remove(&(at, kind));
+        }
+    }
+
+    pub(crate) fn is_set(&self, kind: TimerKind) -> bool {
+        self.at.contains_key(&kind)
+    }
+
+    pub(crate) fn next(&self) -> Option<Deadline> {
+        self.queue.first().map(|&(at, kind)| Deadline { at, why: kind.why() })
+    }
+
+    /// Takes out the earliest timer that is due.
+    pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<TimerKind> {
+        let &(at, kind) = self.queue.first()?;
+        if at > now {
+            return None;
+        }
+        self.cancel(kind);
+        Some(kind)
+    }
+}
