@@ -186,12 +186,12 @@ fn check_boxes(ctx: &mut Context<'_>, link: &Link, [frame1, frame2, frame3]: [&[
     Ok(())
 }
 
-fn accept_refusal(name: &str) -> Option<Refusal> {
+fn accept_refusal(name: &str) -> Option<&'static [Refusal]> {
     Some(match name {
-        "padding_without_80" => Refusal::Padding,
-        "bytes_after_the_fields" => Refusal::Structure,
-        "signature_of_the_dialer" | "label_of_the_dialer" | "params_not_signed" => Refusal::Signature,
-        "params_version_2" => Refusal::Params(Malformed::Bounds),
+        "padding_without_80" => &[Refusal::Padding],
+        "bytes_after_the_fields" => &[Refusal::Structure],
+        "signature_of_the_dialer" | "label_of_the_dialer" | "params_not_signed" => &[Refusal::Signature],
+        "params_version_2" => &[Refusal::Params(Malformed::Bounds)],
         _ => return None,
     })
 }
