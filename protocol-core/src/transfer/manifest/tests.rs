@@ -86,7 +86,7 @@ proptest! {
     #[test]
     fn what_is_built_is_parsed(entries in tree()) {
         let manifest = Manifest::build(entries.iter().cloned(), CHUNK).unwrap();
-        prop_assert_eq!(manifest.entries().collect::<Vec<_>>()[..], entries[..]);
+        prop_assert_eq!(&manifest.entries().collect::<Vec<_>>(), &entries);
         prop_assert_eq!(manifest.bytes(), entries.iter().map(|entry| entry.size).sum::<u64>());
         let offer = offer_of(&manifest);
         let parsed = parse(&offer, manifest.pages()).unwrap();
