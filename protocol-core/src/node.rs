@@ -22,7 +22,7 @@ use crate::identity::NetworkIdentity;
 use crate::ids::{ConnId, DeviceId, SessionRef, StreamId};
 use crate::info::{Address, Binding, BindingKind, CAP_AES_256_GCM, CAP_CHACHA20_POLY1305, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
-use crate::outbox::{Cx, Outbox};
+use crate::outbox::Outbox;
 use crate::pairing::initiator::Initiator;
 use crate::pairing::joiner::Joiner;
 use crate::records::{DEVICES, Record};
@@ -145,12 +145,7 @@ impl Role {
     /// Whether nothing has been proved on it yet: such streams are few, and short-lived.
     const fn is_unproved(&self) -> bool {
         match self {
-            Self::Fresh
-            | Self::AwaitRequest
-            | Self::AwaitHello
-            | Self::Listener(_)
-            | Self::AwaitData(_)
-            | Self::Early(_) => true,
+            Self::Fresh | Self::AwaitRequest | Self::AwaitHello | Self::Listener(_) | Self::AwaitData(_) | Self::Early(_) => true,
             Self::Initiator
             | Self::Joiner
             | Self::Dialer(_)
@@ -281,7 +276,7 @@ impl Node {
             Input::StreamDown { stream, how } => self.on_stream_down(env, stream, how),
             Input::Frame { stream, frame } => self.on_frame(env, stream, frame.into_content()),
             Input::Drained { stream } => self.transfers.on_drained(cx!(self, env), stream),
-            Input::Bulk { stream, report } => self.on_bulk(env, stream, report),
+            Input::Bulk { stream, report } => self.transfers.on_bulk(cx!(self, env), stream, &report),
             Input::Done { ticket, result } => self.on_done(env, ticket, result),
         }
         self.settle(env);

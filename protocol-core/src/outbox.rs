@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use crate::effects::{Event, FileOp, Output, TransferKey};
 use crate::entropy::Entropy;
-use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, SessionRef, StreamId, Ticket};
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, StreamId, Ticket};
 use crate::info::Address;
 use crate::records::Change;
 use crate::time::Timestamp;

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use super::{Node, cx};
 use crate::effects::{DeviceState, Env, Event, TransferKey};
-use crate::faults::{LinkFailure, PairFailure};
+use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure};
 use crate::ids::{DeviceId, SessionId};
 use crate::info::Address;
 use crate::limits;
@@ -18,7 +18,6 @@ use crate::pairing::{Confirm, PairError, PairingCode, PairingInvite};
 use crate::timers::TimerKind;
 use crate::transfer::machine::{ShareError, UnknownTransfer};
 use crate::transfer::manifest::Manifest;
-use crate::wire::control::{CancelReason, DeclineReason};
 
 macro_rules! unknown {
     ($(#[$doc:meta])* $name:ident, $text:literal) => {
@@ -68,12 +67,7 @@ impl Node {
     ///
     /// # Errors
     /// [`PairError::Busy`] while another code or its handshake lives, [`PairError::Lifetime`], [`PairError::NoEntropy`].
-    pub fn start_pairing_as_initiator(
-        &mut self,
-        env: &mut Env<'_>,
-        ttl: Duration,
-        confirm: Confirm,
-    ) -> Result<PairingInvite, PairError> {
+    pub fn start_pairing_as_initiator(&mut self, env: &mut Env<'_>, ttl: Duration, confirm: Confirm) -> Result<PairingInvite, PairError> {
         self.advance(env);
         let (session, code) = self.initiator.begin(cx!(self, env), ttl, confirm)?;
         Ok(PairingInvite { session, code, ttl })
@@ -200,7 +194,11 @@ impl Node {
         if self.registry.by_id(to).is_none() {
             return Err(ShareError::UnknownDevice);
         }
+        let peer = self.registry.by_id(to).map(|device| device.key);
         let key = self.transfers.offer(cx!(self, env), to, manifest, label)?;
+        if let (Some(peer), false) = (peer, self.primary.contains_key(&to)) {
+            self.dial_device(env, peer, Vec::new());
+        }
         self.settle(env);
         Ok(key)
     }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
-use crate::effects::{BulkReport, Direction, Env, Output, TransferKey};
+use crate::effects::{Direction, Env, TransferKey};
 use crate::faults::{LinkFailure, code};
 use crate::ids::{ConnId, DeviceId, SessionRef, StreamId, TransferId};
 use crate::info::Address;
@@ -53,14 +53,9 @@ impl Node {
                 }
             }
             Want::Stream { key, kind, digest } => self.want_stream(env, key, kind, digest),
-            Want::Connect { device } => {
-                if let (false, Some(known)) = (self.primary.contains_key(&device), self.registry.by_id(device)) {
-                    let peer = known.key;
-                    self.dial_device(env, peer, Vec::new());
-                }
-            }
-            Want::CloseSession { device } => {
-                if let Some(&session_ref) = self.primary.get(&device) {
+            Want::Forgery { device } => {
+                let Some(&session_ref) = self.primary.get(&device) else { return };
+                if self.sessions.get_mut(&session_ref).is_some_and(|session| session.count_forgery()) {
                     self.session_over(env, session_ref, LinkFailure::Violation);
                 }
             }
@@ -143,7 +138,13 @@ impl Node {
     }
 
     /// Gives a stream that is ready to its transfer.
-    fn serve(&mut self, env: &mut Env<'_>, stream: StreamId, session_ref: SessionRef, (key, kind, half): (TransferKey, StreamKind, DataHalf)) {
+    fn serve(
+        &mut self,
+        env: &mut Env<'_>,
+        stream: StreamId,
+        session_ref: SessionRef,
+        (key, kind, half): (TransferKey, StreamKind, DataHalf),
+    ) {
         let Some(session) = self.sessions.get(&session_ref) else { return self.drop_stream(env, stream, code::DONE) };
         let aead = session.aead;
         self.set_role(stream, Role::Data(session_ref));
@@ -214,24 +215,6 @@ impl Node {
         for stream in early {
             self.try_early(env, stream);
         }
-    }
-
-    pub(super) fn on_bulk(&mut self, env: &mut Env<'_>, stream: StreamId, report: BulkReport) {
-        let Some(Role::Data(session_ref)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
-        let session_ref = *session_ref;
-        let forged = report.forged;
-        self.transfers.on_bulk(cx!(self, env), stream, report);
-        for _ in 0..forged {
-            let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-            if session.count_forgery() {
-                return self.session_over(env, session_ref, LinkFailure::Violation);
-            }
-        }
-    }
-
-    /// Closes a connection that nothing uses.
-    pub(super) fn hang_up(&mut self, conn: ConnId) {
-        self.out.push(Output::Hangup { conn, code: code::DONE });
     }
 }
 

@@ -32,7 +32,7 @@ impl Node {
             dialer.add(cx!(self, env), addresses);
         } else if addresses.is_empty() {
             cx!(self, env).notify(Event::ConnectFailed { device: id, reason: LinkFailure::Unreachable });
-            self.transfers.on_unreachable(cx!(self, env), id);
+            self.transfers.on_session_lost(cx!(self, env), id);
         } else {
             let dialer = Dialer::begin(cx!(self, env), id, peer, addresses);
             self.dialers.insert(id, dialer);
@@ -98,7 +98,7 @@ impl Node {
             self.drop_stream(env, stream, code::DONE);
         }
         cx!(self, env).notify(Event::ConnectFailed { device, reason });
-        self.transfers.on_unreachable(cx!(self, env), device);
+        self.transfers.on_session_lost(cx!(self, env), device);
     }
 
     /// A Hello: which pair is it, if any?
@@ -226,9 +226,8 @@ impl Node {
         };
         let peer = done.peer.key;
         self.learn(env, &done.peer, Some(address));
-        let provisional = |known: &crate::devices::device::Root| {
-            known.session_ref == root && matches!(known.state, RootState::Provisional { .. })
-        };
+        let provisional =
+            |known: &crate::devices::device::Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
         if !self.registry.get(&peer).is_some_and(|device| device.roots.iter().any(provisional)) {
             return self.finish_link(env, stream, done, root);
         }
@@ -259,8 +258,7 @@ impl Node {
         let Some(proven) = self.proven(stream, (done.peer.key, &done.peer.info), session_ref, (traffic, true)) else { return };
         match Session::open(cx!(self, env), proven, done.finish) {
             Ok(mut session) => {
-                let unconfirmed =
-                    |known: &crate::devices::device::Root| known.session_ref == root && known.state == RootState::Unconfirmed;
+                let unconfirmed = |known: &crate::devices::device::Root| known.session_ref == root && known.state == RootState::Unconfirmed;
                 if self.registry.get(&done.peer.key).is_some_and(|device| device.roots.iter().any(unconfirmed)) {
                     // The first record that comes back shows that the joiner holds the root.
                     session.confirms = Some(root);
@@ -286,7 +284,9 @@ impl Node {
             }
         }
         let route = session.route();
-        let transfers = Peer { can_open: session.we_opened || !session.remote.one_stream, must_ask: session.remote.one_stream && !session.we_opened };
+        // On tcp the side that dialled the control stream opens every data stream (section 9.2).
+        let (one_stream, we_opened) = (session.remote.one_stream, session.we_opened);
+        let roles = Peer { can_open: we_opened || !one_stream, must_ask: one_stream && !we_opened, must_open: one_stream && we_opened };
         self.sessions.insert(session_ref, session);
         let older = self.primary.insert(device, session_ref);
         if let Some(older) = older.and_then(|older| self.sessions.get_mut(&older)) {
@@ -302,7 +302,7 @@ impl Node {
             self.confirm_root(env, &peer, root);
         }
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
-        self.transfers.on_session(cx!(self, env), device, transfers);
+        self.transfers.on_session(cx!(self, env), device, roles);
         self.try_all_early(env);
     }
 

@@ -38,11 +38,8 @@ impl Node {
     ) -> Option<Proven> {
         let conn = self.streams.get(&stream)?.conn;
         let connection = self.conns.get(&conn)?;
-        let (outgoing, incoming) = if we_opened {
-            (secrets.from_opener, secrets.from_answerer)
-        } else {
-            (secrets.from_answerer, secrets.from_opener)
-        };
+        let (outgoing, incoming) =
+            if we_opened { (secrets.from_opener, secrets.from_answerer) } else { (secrets.from_answerer, secrets.from_opener) };
         Some(Proven {
             device: identity::device_id(&peer.0),
             peer: peer.0,
@@ -153,9 +150,6 @@ impl Node {
         cx!(self, env).finish(stream);
         self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
     }
-
-    /// A control stream that was never opened is gone. After pairing the record stays, unconfirmed (section 12.3).
-    pub(super) const fn opening_cut(&mut self, _env: &mut Env<'_>, _stream: StreamId, _awaited: Awaited) {}
 
     pub(super) fn join_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, session: SessionId, address: Address) {
         let binding = self.binding(conn);

@@ -147,11 +147,11 @@ impl Node {
     fn stream_gone(&mut self, env: &mut Env<'_>, stream: StreamId, how: Cut) {
         let Some(role) = self.forget_stream(stream) else { return };
         match role {
-            Role::Fresh | Role::AwaitRequest | Role::AwaitData(_) | Role::Early(_) | Role::Closing => {}
+            // A control stream that was never opened: after pairing the record stays, unconfirmed (section 12.3).
+            Role::Fresh | Role::AwaitRequest | Role::AwaitData(_) | Role::Early(_) | Role::AwaitOpening(_) | Role::Closing => {}
             Role::AwaitHello => self.scans.waiting.retain(|(waiting, _)| *waiting != stream),
             Role::Listener(_) => self.stats.refused += 1,
             Role::Initiator => self.initiator.on_stream_down(cx!(self, env), stream),
-            Role::AwaitOpening(awaited) => self.opening_cut(env, stream, *awaited),
             Role::Joiner => self.joiner_stream_down(env, stream),
             Role::Dialer(device) => self.dialer_refused(env, device, stream),
             Role::Control(session_ref) => self.control_cut(env, session_ref, how),

@@ -132,9 +132,9 @@ impl Initiator {
             cx.reset(stream, code::REFUSED);
             return false;
         };
-        let Some(code) = &self.code else { return false };
-        let (session, confirm) = (code.session, code.confirm);
-        match request.challenge(&code.keys, own.0, own.1, cx.entropy) {
+        let Some(live) = &self.code else { return false };
+        let (session, confirm) = (live.session, live.confirm);
+        match request.challenge(&live.keys, own.0, own.1, cx.entropy) {
             Ok((waiting, frame)) => {
                 cx.send(stream, frame);
                 cx.set(TimerKind::Stream(stream), limits::RESPONSE_WAIT);
@@ -143,7 +143,7 @@ impl Initiator {
                 true
             }
             Err(refusal) => {
-                cx.reset(stream, self::code::REFUSED);
+                cx.reset(stream, code::REFUSED);
                 self.count(cx, refusal.past_tag(), on_tcp);
                 false
             }

@@ -37,8 +37,15 @@ const REFUSE_WAIT: Duration = Duration::from_secs(2);
 enum State {
     AwaitChallenge(Box<JoinerWaiting>),
     Proved(Box<JoinerVerified>),
-    Storing { keys: PairingKeys, complete: AwaitedComplete, response: Vec<u8> },
-    ResponseSent { keys: PairingKeys, complete: AwaitedComplete },
+    Storing {
+        keys: PairingKeys,
+        complete: AwaitedComplete,
+        response: Vec<u8>,
+    },
+    ResponseSent {
+        keys: PairingKeys,
+        complete: AwaitedComplete,
+    },
     AwaitUser(PairingKeys),
     Confirming(PairingKeys),
     /// Confirming, and the stream is gone: the next reconnect stands in for the Ack.
@@ -412,11 +419,9 @@ impl Joiner {
         let keys = match state {
             State::Confirming(keys) => Some(keys),
             State::ConfirmingCut => None,
-            State::AwaitChallenge(_)
-            | State::Proved(_)
-            | State::Storing { .. }
-            | State::ResponseSent { .. }
-            | State::AwaitUser(_) => return None,
+            State::AwaitChallenge(_) | State::Proved(_) | State::Storing { .. } | State::ResponseSent { .. } | State::AwaitUser(_) => {
+                return None;
+            }
         };
         let bound = self.bound.clone()?;
         self.clear_timers(cx);
