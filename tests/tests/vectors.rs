@@ -4,7 +4,7 @@ use kin_tests::vectors::{check_all, collect_leaves};
 use serde_json::Value;
 
 fn vectors() -> Value {
-    serde_json::from_str(include_str!("../vectors/kin-1.json")).unwrap()
+    serde_json::from_str(include_str!("../vectors/kin-1.json")).expect("the committed vectors are JSON")
 }
 
 #[test]
@@ -16,7 +16,7 @@ fn every_value_is_equal() {
 
 fn leaf<'v>(json: &'v mut Value, path: &str) -> &'v mut Value {
     path.split('.').fold(json, |value, key| match value {
-        Value::Array(items) => &mut items[key.parse::<usize>().unwrap()],
+        Value::Array(items) => &mut items[key.parse::<usize>().expect("an index")],
         _ => &mut value[key],
     })
 }
@@ -30,7 +30,7 @@ fn change(value: &mut Value) {
             let other = if digit == b'0' { "1" } else { "0" };
             text.replace_range(middle..middle + 1, other);
         }
-        Value::Number(number) => *value = (number.as_u64().unwrap() + 1).into(),
+        Value::Number(number) => *value = (number.as_u64().expect("no number is negative") + 1).into(),
         Value::Bool(flag) => *flag = !*flag,
         Value::Null | Value::Array(_) | Value::Object(_) => unreachable!("no leaf of the file"),
     }
