@@ -4,7 +4,7 @@ use kin_tests::vectors::{check_all, collect_leaves};
 use serde_json::Value;
 
 fn vectors() -> Value {
-    serde_json::from_str(include_str!("../vectors/kin-1.json")).unwrap()
+    serde_json::from_str(include_str!("../vectors/kin-1.json")).expect("the committed vectors are JSON")
 }
 
 #[test]
@@ -16,7 +16,7 @@ fn every_value_is_equal() {
 
 fn leaf<'v>(json: &'v mut Value, path: &str) -> &'v mut Value {
     path.split('.').fold(json, |value, key| match value {
-        Value::Array(items) => &mut items[key.parse::<usize>().unwrap()],
+        Value::Array(items) => &mut items[key.parse::<usize>().expect("an index")],
         _ => &mut value[key],
     })
 }
@@ -30,13 +30,13 @@ fn change(value: &mut Value) {
             let other = if digit == b'0' { "1" } else { "0" };
             text.replace_range(middle..middle + 1, other);
         }
-        Value::Number(number) => *value = (number.as_u64().unwrap() + 1).into(),
+        Value::Number(number) => *value = (number.as_u64().expect("no number is negative") + 1).into(),
         Value::Bool(flag) => *flag = !*flag,
         Value::Null | Value::Array(_) | Value::Object(_) => unreachable!("no leaf of the file"),
     }
 }
 
-/// One digit of one value wrong is noticed, and by that value's name or one that follows from it; a value that is missing, too.
+/// One wrong digit of one value is noticed; a value that is missing, too.
 ///
 /// What stands under `refused` stays refused when it is changed, and `transfer.content` is a sentence.
 #[test]
@@ -46,13 +46,15 @@ fn every_changed_value_is_noticed() {
     collect_leaves(&json, "", &mut leaves);
     leaves.retain(|path| !path.starts_with("refused.") && path != "note" && path != "transfer.content");
     let before = check_all(&json).differing;
-    // Every fourth, beginning elsewhere in each section of the file: enough to meet all kinds in a few seconds.
-    for path in leaves.iter().step_by(4) {
+    // A sample, because a whole check without optimisation takes a while.
+    for (at, path) in leaves.iter().enumerate().step_by(5) {
         let mut changed = json.clone();
         change(leaf(&mut changed, path));
         assert_ne!(check_all(&changed).differing, before, "{path} was changed");
-        *leaf(&mut changed, path) = Value::Null;
-        assert_ne!(check_all(&changed).differing, before, "{path} was taken away");
+        if at % 25 == 0 {
+            *leaf(&mut changed, path) = Value::Null;
+            assert_ne!(check_all(&changed).differing, before, "{path} was taken away");
+        }
     }
 }
 
