@@ -82,6 +82,11 @@ impl Destination {
     }
 
     #[cfg(test)]
+    pub(super) fn mode_mask(&self) -> u16 {
+        self.umask
+    }
+
+    #[cfg(test)]
     pub(super) fn pretend_folding(&self) {
         self.folds.set(true).unwrap();
     }

@@ -5,7 +5,9 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
 use protocol_core::transfer::manifest::{Entry, EntryKind};
-use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, futimens, linkat, renameat, renameat_with, symlinkat, unlinkat, utimensat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, futimens, linkat, renameat, renameat_with, symlinkat, unlinkat, utimensat,
+};
 use rustix::io::Errno;
 
 use super::FileFault;
