@@ -1,4 +1,4 @@
-//! Files: what is sent is walked and read ([`scan`]), what arrives stays below one chosen directory ([`dest`]).
+//! Files: what is sent is walked and read ([`mod@scan`]), what arrives stays below one chosen directory ([`dest`]).
 //!
 //! Every path is resolved from a directory handle, component by component and without following a symbolic link, so that
 //! neither a peer's name nor a link that somebody puts in place meanwhile leads anywhere else.

@@ -239,13 +239,19 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take().map(close);
+        if let Some(database) = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            close(database);
+        }
     }
 }
 
 /// Closing writes too, and on a damaged file it may panic as everything else.
 fn close(database: Database) {
-    guard(|| Ok(drop(database))).ok();
+    guard(move || {
+        drop(database);
+        Ok(())
+    })
+    .ok();
 }
 
 /// What a value is bound to.

@@ -85,7 +85,7 @@ pub(super) fn numbered(name: &[u8], number: u32, kind: EntryKind, longest: usize
 fn cut(name: &[u8], longest: usize) -> &[u8] {
     let Some(mut short) = name.get(..longest) else { return name };
     if let Ok(text) = core::str::from_utf8(name) {
-        short = text[..text.floor_char_boundary(longest)].as_bytes();
+        short = &name[..text.floor_char_boundary(longest)];
     }
     short
 }

@@ -167,7 +167,7 @@ fn many_files_need_few_descriptors() {
         fs::write(source.join(format!("f{i}")), format!("{i}")).unwrap();
     }
     let found = scan(&[source.join("")], SymlinkPolicy::Keep).unwrap();
-    let transfer = incoming(destination.path(), found.entries.clone());
+    let transfer = incoming(destination.path(), found.entries);
     transfer.inspect(ConflictPolicy::Fail).unwrap();
     for index in 0..500 {
         transfer.write_at(index, 0, b"x").unwrap();

@@ -85,7 +85,7 @@ fn unreadable_files_are_listed() {
     let tree = TempDir::new();
     fs::create_dir(tree.join("t")).unwrap();
     fs::write(tree.join("t/secret"), b"x").unwrap();
-    fs::set_permissions(tree.join("t/secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.join("t/secret"), fs::Permissions::from_mode(0o000)).unwrap();
     let found = walk(&[tree.join("t")]);
     if rustix::process::geteuid().is_root() {
         // Nothing is unreadable to root: the file must then be sent.
