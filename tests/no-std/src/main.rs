@@ -47,6 +47,50 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     }
 }
 
+/// What compilers take for granted of any platform: moving, filling and comparing memory. Nothing else is provided.
+mod memory {
+    use core::ffi::c_int;
+
+    // SAFETY, of all four: the contract is that of the C functions of these names.
+
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
+        for at in 0..count {
+            unsafe { to.add(at).write_volatile(from.add(at).read()) };
+        }
+        to
+    }
+
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
+        let backwards = from.addr() < to.addr();
+        for step in 0..count {
+            let at = if backwards { count - 1 - step } else { step };
+            unsafe { to.add(at).write_volatile(from.add(at).read()) };
+        }
+        to
+    }
+
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn memset(to: *mut u8, byte: c_int, count: usize) -> *mut u8 {
+        for at in 0..count {
+            unsafe { to.add(at).write_volatile(byte.to_le_bytes()[0]) };
+        }
+        to
+    }
+
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, count: usize) -> c_int {
+        for at in 0..count {
+            let (x, y) = unsafe { (a.add(at).read_volatile(), b.add(at).read_volatile()) };
+            if x != y {
+                return c_int::from(x) - c_int::from(y);
+            }
+        }
+        0
+    }
+}
+
 /// There is no randomness here either.
 struct Nothing;
 
