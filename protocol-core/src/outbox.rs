@@ -22,7 +22,7 @@ pub(crate) enum Purpose {
     /// A connection, then the stream on it, of a reconnect.
     Link { device: DeviceId, address: Address, refusals: usize },
     /// A connection, then the stream on it, for a data stream of a session.
-    Data { session: SessionRef, number: u64 },
+    Data { address: Option<Address>, number: u64 },
     /// The initiator's record of a new pair.
     InitiatorStored { stream: StreamId },
     /// The joiner's pending root.

@@ -132,7 +132,8 @@ impl<'v> Context<'v> {
         }
     }
 
-    fn complain(&mut self, path: &str, what: &str) {
+    /// Notes that something is wrong with `path`.
+    pub fn complain(&mut self, path: &str, what: &str) {
         self.differing.push(format!("{path}: {what}"));
     }
 

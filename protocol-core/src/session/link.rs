@@ -128,6 +128,21 @@ impl Dialer {
         matches!(self.trying, Some((_, _, Trying::Opening)))
     }
 
+    /// Which of the pair's roots is to be tried now: how many were refused at this address.
+    pub(crate) fn root_number(&self) -> usize {
+        self.trying.as_ref().map_or(0, |(_, refusals, _)| *refusals)
+    }
+
+    /// The peer's own handshake goes on instead of ours: ours is taken up again only if nothing comes of that.
+    pub(crate) fn pause(&mut self, cx: &mut Cx<'_>, roots: usize) {
+        if let Some((address, refusals, _)) = self.trying.take() {
+            if refusals < roots {
+                self.refused.push_back(address);
+            }
+        }
+        cx.set(TimerKind::LinkRedial(self.device), ACCEPT_WAIT);
+    }
+
     /// Takes the handshake that awaits its Accept on this stream.
     pub(crate) fn take_waiting(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Option<(Box<DialerWaiting>, SessionRef, Address)> {
         match self.trying.take() {

@@ -152,8 +152,8 @@ pub(crate) struct Session {
     pub(crate) born: Timestamp,
     /// Its control stream is over: nothing is told any more, data streams go on.
     pub(crate) ending: bool,
-    /// The peer's first record under this session has come.
-    pub(crate) heard_from: bool,
+    /// The root that the peer's first record confirms.
+    pub(crate) confirms: Option<SessionRef>,
     traffic: Traffic,
     out: RecordSealer,
     input: Input,
@@ -192,7 +192,7 @@ impl Session {
             we_opened,
             born: cx.now,
             ending: false,
-            heard_from: false,
+            confirms: None,
             traffic,
             out,
             input,
@@ -228,7 +228,6 @@ impl Session {
         let (kind, text) = input.open(record).map_err(|_: RecordError| Violation)?;
         self.heard = cx.now;
         self.pinged = false;
-        self.heard_from = true;
         match kind {
             RecordType::Opening => Err(Violation),
             RecordType::Fin => {
