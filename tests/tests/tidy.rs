@@ -348,7 +348,8 @@ fn nothing_names_a_place_of_one_machine() {
             if from.is_some_and(|from| from != "\"registry+https://github.com/rust-lang/crates.io-index\"") {
                 wrong.push(format!("{}:{}: {line}", source.path, number + 1));
             }
-            let settings = source.path.ends_with(".toml") && (line.starts_with("[source]") || line.starts_with("[source.") || line.starts_with("[registries"));
+            let settings = source.path.ends_with(".toml")
+                && (line.starts_with("[source]") || line.starts_with("[source.") || line.starts_with("[registries"));
             if settings || (source.path.ends_with("Cargo.toml") && has_word(line, "registry")) {
                 wrong.push(format!("{}:{}: {line}", source.path, number + 1));
             }
