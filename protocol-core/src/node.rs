@@ -202,13 +202,7 @@ pub struct Node {
 /// The pieces of a Node that a machine may use, borrowed apart from the machines.
 macro_rules! cx {
     ($node:expr, $env:expr) => {
-        &mut crate::outbox::Cx {
-            now: $node.now,
-            unix_s: $env.unix_s,
-            entropy: &mut *$env.entropy,
-            out: &mut $node.out,
-            timers: &mut $node.timers,
-        }
+        &mut crate::outbox::Cx { now: $node.now, entropy: &mut *$env.entropy, out: &mut $node.out, timers: &mut $node.timers }
     };
 }
 use cx;

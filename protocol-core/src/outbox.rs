@@ -70,11 +70,6 @@ impl Outbox {
         self.waiting.remove(&ticket)
     }
 
-    /// Whether the answer to such a ticket is still to come.
-    pub(crate) fn awaits(&self, wanted: impl Fn(&Purpose) -> bool) -> bool {
-        self.waiting.values().any(wanted)
-    }
-
     /// Lets answers that nobody waits for any more come to nothing.
     pub(crate) fn forget(&mut self, unwanted: impl Fn(&Purpose) -> bool) {
         self.waiting.retain(|_, purpose| !unwanted(purpose));
@@ -84,7 +79,6 @@ impl Outbox {
 /// What a machine may use while it handles something: the moment, randomness, and where effects go.
 pub(crate) struct Cx<'a> {
     pub(crate) now: Timestamp,
-    pub(crate) unix_s: u64,
     pub(crate) entropy: &'a mut dyn Entropy,
     pub(crate) out: &'a mut Outbox,
     pub(crate) timers: &'a mut Timers,

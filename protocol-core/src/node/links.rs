@@ -34,7 +34,7 @@ impl Node {
             cx!(self, env).notify(Event::ConnectFailed { device: id, reason: LinkFailure::Unreachable });
             self.transfers.on_session_lost(cx!(self, env), id);
         } else {
-            let dialer = Dialer::begin(cx!(self, env), id, peer, addresses);
+            let dialer = Dialer::begin(cx!(self, env), id, addresses);
             self.dialers.insert(id, dialer);
         }
     }

@@ -108,11 +108,6 @@ impl Initiator {
         self.handshakes.contains_key(&stream)
     }
 
-    /// The pairing that a stream belongs to.
-    pub(crate) fn session_of(&self, stream: StreamId) -> Option<SessionId> {
-        self.handshakes.get(&stream).map(|handshake| handshake.session)
-    }
-
     /// The pairing that has a live or finishing handshake.
     pub(crate) fn session(&self) -> Option<SessionId> {
         self.code.as_ref().map(|code| code.session).or_else(|| self.handshakes.values().map(|handshake| handshake.session).next())

@@ -75,8 +75,6 @@ pub(crate) struct Joiner {
     keys: CodeKeys,
     confirm: Confirm,
     waiting: VecDeque<Address>,
-    /// Addresses taken in so far, against endless candidates.
-    taken: usize,
     /// Dials and opens under way.
     dialing: usize,
     /// Until when a refused address is tried again.
@@ -125,7 +123,6 @@ impl Joiner {
             keys,
             confirm,
             waiting: addresses.iter().take(limits::JOINER_CANDIDATES).cloned().collect(),
-            taken: addresses.len().min(limits::JOINER_CANDIDATES),
             dialing: 0,
             refused_until: cx.now + REFUSED_FOR,
             refused: VecDeque::new(),
@@ -142,10 +139,6 @@ impl Joiner {
 
     pub(crate) const fn session(&self) -> SessionId {
         self.session
-    }
-
-    pub(crate) fn owns(&self, stream: StreamId) -> bool {
-        self.tries.contains_key(&stream)
     }
 
     /// Whom the attempt is bound to, and where a stream of it leads.
