@@ -4,4 +4,5 @@ pub mod cbor;
 pub mod control;
 pub mod deframer;
 pub(crate) mod encode;
+pub mod handshake;
 pub mod header;
