@@ -9,10 +9,15 @@ extern crate alloc;
 extern crate std;
 
 pub mod crypto;
+pub mod effects;
 pub mod entropy;
+pub mod faults;
 pub mod ids;
 pub mod limits;
+pub(crate) mod outbox;
+pub mod records;
 pub mod time;
+pub(crate) mod timers;
 
 pub mod bulk;
 pub mod identity;
