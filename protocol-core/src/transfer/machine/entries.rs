@@ -28,9 +28,10 @@ impl Digests {
             let whole = if piece.whole {
                 Some(value.0)
             } else {
-                let file = self.started.entry(piece.entry).or_insert_with(|| {
-                    FileDigest::new(manifest.entry(piece.entry).map_or(0, |entry| entry.size), manifest.chunk_size())
-                });
+                let file = self
+                    .started
+                    .entry(piece.entry)
+                    .or_insert_with(|| FileDigest::new(manifest.entry(piece.entry).map_or(0, |entry| entry.size), manifest.chunk_size()));
                 file.add(piece.offset, *value);
                 file.digest()
             };
@@ -192,7 +193,10 @@ impl Outcomes {
 
     /// Entries that were not simply stored, ascending.
     pub(super) fn others(&self) -> impl Iterator<Item = (u32, Outcome)> + '_ {
-        (0..).zip(&self.outcomes).map(|(entry, outcome)| (entry, outcome.unwrap_or(Outcome::Failed))).filter(|&(_, outcome)| outcome != Outcome::Stored)
+        (0..)
+            .zip(&self.outcomes)
+            .map(|(entry, outcome)| (entry, outcome.unwrap_or(Outcome::Failed)))
+            .filter(|&(_, outcome)| outcome != Outcome::Stored)
     }
 
     /// The receipt's digest, and what it all comes to.

@@ -109,6 +109,21 @@ impl Receiver {
         self.offer.manifest_digest
     }
 
+    /// For the matrix of states and messages.
+    #[cfg(test)]
+    pub(super) const fn state(&self) -> &'static str {
+        match self.state {
+            State::Reading(_) => "Reading",
+            State::Inspecting(_) => "Inspecting",
+            State::Asking(_) => "Asking",
+            State::Preparing(_) => "Preparing",
+            State::Receiving(_) => "Receiving",
+            State::Clearing(_) => "Clearing",
+            State::Discarding(_) => "Discarding",
+            State::Over => "over",
+        }
+    }
+
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
@@ -141,10 +156,15 @@ impl Receiver {
             && offer.bytes == self.offer.bytes;
         match &mut self.state {
             State::Discarding(_) | State::Over => io.decline(DeclineReason::Busy),
-            _ if !equal => io.decline(DeclineReason::Mismatch),
-            State::Receiving(receiving) => receiving.accept_again(io),
+            State::Receiving(receiving) if equal => receiving.accept_again(io),
             // The answer is still to come.
-            State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) => {}
+            State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {}
+            State::Reading(_)
+            | State::Inspecting(_)
+            | State::Asking(_)
+            | State::Preparing(_)
+            | State::Receiving(_)
+            | State::Clearing(_) => io.decline(DeclineReason::Mismatch),
         }
     }
 
@@ -168,10 +188,8 @@ impl Receiver {
                 ToReceiver::OpenBulk(_) | ToReceiver::Digests { .. } | ToReceiver::SourceChanged(_),
                 State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_),
             ) => self.stop(io, Stop::Violation),
-            (
-                ToReceiver::Pause | ToReceiver::Resume,
-                State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_),
-            ) => {}
+            (ToReceiver::Pause | ToReceiver::Resume, State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_)) => {
+            }
         }
     }
 
@@ -197,10 +215,11 @@ impl Receiver {
                 io.set(TransferTimer::Manifest, limits::PAGE_WAIT);
             }
             (DataHalf::ReceiveChunks(key), State::Receiving(receiving)) => receiving.on_stream(io, stream, &key, data.aead),
-            (
-                half @ DataHalf::ReceiveChunks(_),
-                State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_),
-            ) if self.early.len() < limits::EARLY_STREAMS => self.early.push(DataStream { half, ..data }),
+            (half @ DataHalf::ReceiveChunks(_), State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_))
+                if self.early.len() < limits::EARLY_STREAMS =>
+            {
+                self.early.push(DataStream { half, ..data })
+            }
             (
                 DataHalf::ReceiveRecords(_) | DataHalf::ReceiveChunks(_) | DataHalf::SendRecords(_) | DataHalf::SendChunks(_),
                 State::Reading(_)

@@ -482,9 +482,7 @@ impl Receiving {
             let digest = self.digests.get(entry).copied();
             let (outcome, ending) = match notes.remove(&entry) {
                 None => (Outcome::Stored, Ending { digest, ..Ending::default() }),
-                Some(EntryNote::Renamed(path)) => {
-                    (Outcome::Renamed, Ending { digest, renamed_to: Some(path), ..Ending::default() })
-                }
+                Some(EntryNote::Renamed(path)) => (Outcome::Renamed, Ending { digest, renamed_to: Some(path), ..Ending::default() }),
                 Some(EntryNote::Skipped) => (Outcome::Skipped, Ending::default()),
                 Some(EntryNote::Conflict) => (Outcome::Failed, Ending::fault(FileFault::Exists)),
                 Some(EntryNote::Failed(FileFault::DiskFull)) => return Err(Stop::Cancel(CancelReason::DiskFull)),
