@@ -11,6 +11,7 @@ extern crate std;
 pub mod crypto;
 pub mod entropy;
 pub mod faults;
+pub mod handshake;
 pub mod ids;
 pub mod limits;
 pub mod time;
