@@ -74,13 +74,11 @@ pub(crate) struct Problem {
     pub(crate) message: String,
     /// The command that gets further, if one is known.
     pub(crate) next: Option<String>,
-    /// Told already, in words of its own; only the exit code is left.
-    pub(crate) told: bool,
 }
 
 impl Problem {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), next: None, told: false }
+        Self { exit, message: message.into(), next: None }
     }
 
     pub(crate) fn next(mut self, command: impl Into<String>) -> Self {

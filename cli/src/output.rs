@@ -40,12 +40,24 @@ impl Output {
         Self { json: global.json, quiet: global.quiet, progress, terminal, colour, bar: Mutex::new(None) }
     }
 
+    /// For a command line that could not even be read.
+    pub(crate) const fn events_only() -> Self {
+        Self { json: true, quiet: true, progress: ProgressMode::None, terminal: false, colour: false, bar: Mutex::new(None) }
+    }
+
     /// An event, with `--json`.
     pub(crate) fn event(&self, event: &Event) {
         if self.json
             && let Ok(line) = serde_json::to_string(event)
         {
             self.stdout(&line);
+        }
+    }
+
+    /// An event of another process of this program, with `--json`.
+    pub(crate) fn forward(&self, event: &serde_json::Value) {
+        if self.json {
+            self.stdout(&event.to_string());
         }
     }
 
@@ -80,6 +92,17 @@ impl Output {
 
     /// The last words of a run that failed.
     pub(crate) fn problem(&self, problem: &Problem) {
+        self.problem_event(problem);
+        let label = self.paint("31", "kin:");
+        let mut text = format!("{label} {}", problem.message);
+        if let Some(next) = &problem.next {
+            let _ = write!(text, "\n     next:  {next}");
+        }
+        self.stderr(&text);
+    }
+
+    /// The event of [`Output::problem`].
+    pub(crate) fn problem_event(&self, problem: &Problem) {
         let exit = problem.exit;
         self.event(&Event::Error {
             code: exit.code(),
@@ -87,12 +110,6 @@ impl Output {
             retryable: exit.retryable(),
             next_command: problem.next.clone(),
         });
-        let label = self.paint("31", "kin:");
-        let mut text = format!("{label} {}", problem.message);
-        if let Some(next) = &problem.next {
-            let _ = write!(text, "\n     next:  {next}");
-        }
-        self.stderr(&text);
     }
 
     /// Draws `bar` until it is taken away with `None`; lines appear above it.

@@ -14,7 +14,7 @@ use rustyline::validate::Validator;
 use rustyline::{Config, Context, Editor, Helper};
 
 use crate::exit::{Exit, Outcome, Problem};
-use crate::output::{Output, quoted};
+use crate::output::quoted;
 
 /// Letters that tell every word of the list apart.
 const ENOUGH: usize = 4;
@@ -99,7 +99,7 @@ fn offered(offers: &[Repair]) -> String {
 ///
 /// # Errors
 /// Interrupted, or [`ATTEMPTS`] codes that were not right.
-pub(crate) fn prompt(out: &Output) -> Outcome<PairingCode> {
+pub(crate) fn prompt() -> Outcome<PairingCode> {
     let gone = || Problem::new(Exit::Pairing, "no code was entered");
     let config = Config::builder().completion_type(CompletionType::List).auto_add_history(false).build();
     let mut editor: Editor<Words, DefaultHistory> = Editor::with_config(config).map_err(|_| gone())?;
@@ -112,7 +112,7 @@ pub(crate) fn prompt(out: &Output) -> Outcome<PairingCode> {
         })?;
         match PairingCode::parse(&typed) {
             Ok(code) => return Ok(code),
-            Err(error) => out.say(&format!("{}.", explain(&error))),
+            Err(error) => eprintln!("{}.", explain(&error)),
         }
         for offer in repairs(&typed) {
             let question = format!("Is word {} {} on the other screen? [y/N] ", offer.position, quoted(offer.word));

@@ -1,0 +1,193 @@
+//! `kin send`: files and directories to a paired device.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adapter_tokio::files::{Scan, ScanError, SkipReason, SymlinkPolicy, scan};
+use protocol_core::effects::{DeviceState, Event as CoreEvent, Route, TransferKey};
+use protocol_core::faults::{CancelReason, LinkFailure, TransferFailure};
+use protocol_core::ids::DeviceId;
+use protocol_core::limits::USER_WAIT;
+use protocol_core::transfer::manifest::Manifest;
+
+use super::transfer::{Running, amount, tell_route};
+use super::{Context, devices};
+use crate::args::{Send, Symlinks};
+use crate::events::{Event, WarningCode};
+use crate::exit::{Exit, Outcome, Problem, Severity as _};
+use crate::net::{Net, Start, core_id};
+use crate::output::{Output, files, quoted, shell_word, shown, size};
+
+/// How long the other side's answer is awaited: its user's time, and a little for the way.
+const ANSWER_WAIT: Duration = USER_WAIT.saturating_add(Duration::from_secs(30));
+
+/// Whom a transfer goes to.
+struct Target {
+    id: DeviceId,
+    name: String,
+}
+
+pub(super) async fn run(context: &mut Context, args: &Send) -> Outcome {
+    if args.paths.iter().any(|path| path == "-") {
+        return Err(Problem::usage("sending standard input is not built in yet: write it to a file, and send that"));
+    }
+    let scan = walk(context, args).await?;
+    let skipped = tell_skipped(&context.out, &scan);
+    let mut net = Net::start(context, Start::default()).await?;
+    let done = send(context, &mut net, args, (scan, skipped)).await;
+    net.close().await;
+    done
+}
+
+/// What there is to send. Reads directories, not files.
+async fn walk(context: &mut Context, args: &Send) -> Outcome<Scan> {
+    let paths: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
+    let policy = match args.symlinks {
+        Symlinks::Keep => SymlinkPolicy::Keep,
+        Symlinks::Skip => SymlinkPolicy::Skip,
+    };
+    let walked = super::off_thread(move || Ok(scan(&paths, policy)));
+    context.stop.or(walked).await??.map_err(|error| {
+        let exit = match &error {
+            ScanError::Path(_, fault) if *fault == adapter_tokio::files::FileFault::NotFound => Exit::NotFound,
+            ScanError::Path(..) => Exit::LocalIo,
+            ScanError::Twice(_) | ScanError::TooMany => Exit::Usage,
+        };
+        Problem::new(exit, shown(&error.to_string()))
+    })
+}
+
+/// Lists what is left out; how many.
+fn tell_skipped(out: &Output, scan: &Scan) -> u64 {
+    for (path, reason) in &scan.skipped {
+        let why = match reason {
+            SkipReason::Unreadable(fault) => format!("not readable, {fault}"),
+            SkipReason::Special | SkipReason::Symlink | SkipReason::TooLong => reason.to_string(),
+        };
+        out.warning(WarningCode::SourceSkipped, &format!("{} is left out: {why}", shown(&path.to_string_lossy())));
+    }
+    scan.skipped.len() as u64
+}
+
+async fn send(context: &mut Context, net: &mut Net, args: &Send, (scan, skipped): (Scan, u64)) -> Outcome {
+    let rows = net.rows().await?;
+    let found = devices::find(&rows, &args.to)?;
+    let target = Target { id: core_id(&found.device_id)?, name: found.name.clone() };
+    if scan.entries.is_empty() {
+        return Err(Problem::new(Exit::NotFound, "nothing is left to send"));
+    }
+    let out = &context.out;
+    let route = reach(net, args, &target, found.addresses.is_empty() && args.address.is_empty()).await?;
+    let way = tell_route(out, &route);
+    let label = scan.entries.first().and_then(|entry| entry.components.first()).map(|name| String::from_utf8_lossy(name).into_owned());
+    let (key, manifest) = net.share(target.id, scan, label.clone()).await?;
+    let (number, bytes) = amount(&manifest);
+    out.event(&Event::Offer { id: key.id.to_string(), device_id: target.id.to_string(), files: number, bytes, conflicts: 0 });
+    let label = label.map_or_else(String::new, |label| shown(&label));
+    out.say(&format!("{label}  {}  {} → {}   {way}", files(number), size(bytes), shown(&target.name)));
+    wait_for_answer(out, net, key, &target).await?;
+    transfer(out, net, (key, manifest, skipped), args).await
+}
+
+/// A proven session with the device.
+async fn reach(net: &mut Net, args: &Send, target: &Target, no_address: bool) -> Outcome<Route> {
+    if no_address {
+        let message = format!("no address of {} is known", quoted(&target.name));
+        return Err(Problem::new(Exit::Unreachable, message).next(again(args, "--address tcp:IP:PORT")));
+    }
+    let start = Instant::now();
+    net.connect(target.id, &args.address).await?;
+    loop {
+        let event = match args.wait {
+            Some(wait) => match tokio::time::timeout(wait.saturating_sub(start.elapsed()), net.next()).await {
+                Ok(event) => event?,
+                Err(_) => return Err(ran_out(args, target)),
+            },
+            None => net.next().await?,
+        };
+        match event {
+            CoreEvent::Device { device, state: DeviceState::Connected, route: Some(route), .. } if device == target.id => return Ok(route),
+            CoreEvent::ConnectFailed { device, reason } if device == target.id => match (args.wait, reason) {
+                (Some(wait), LinkFailure::Unreachable) if start.elapsed() < wait => net.connect(target.id, &args.address).await?,
+                (Some(_), LinkFailure::Unreachable) => return Err(ran_out(args, target)),
+                _ => return Err(unreachable(reason, args, target)),
+            },
+            CoreEvent::Removed { device } if device == target.id => {
+                let message = format!("{} has forgotten this device", quoted(&target.name));
+                return Err(Problem::new(Exit::Refused, message).next("kin pair"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn ran_out(args: &Send, target: &Target) -> Problem {
+    let message = format!("{} was not reached in the time of --wait; does `kin recv` run there?", quoted(&target.name));
+    Problem::new(Exit::Timeout, message).next(again(args, ""))
+}
+
+fn unreachable(reason: LinkFailure, args: &Send, target: &Target) -> Problem {
+    let exit = match reason.exit() {
+        // Before any data there is nothing to interrupt.
+        Exit::Interrupted => Exit::Unreachable,
+        other => other,
+    };
+    let advice = if exit == Exit::Unreachable { "; does `kin recv` run there, and is the address right?" } else { "" };
+    let problem = Problem::new(exit, format!("{} was not reached: {reason}{advice}", quoted(&target.name)));
+    if exit == Exit::Unreachable { problem.next(again(args, "--address tcp:IP:PORT")) } else { problem.next("kin pair") }
+}
+
+/// The same command once more.
+fn again(args: &Send, more: &str) -> String {
+    let paths: Vec<String> = args.paths.iter().map(|path| shell_word(&path.to_string_lossy())).collect();
+    format!("kin send {} --to {} {more}", paths.join(" "), shell_word(&args.to)).trim_end().to_owned()
+}
+
+async fn wait_for_answer(out: &Output, net: &mut Net, key: TransferKey, target: &Target) -> Outcome {
+    let answer = async {
+        loop {
+            match net.next().await? {
+                CoreEvent::Accepted { transfer } if transfer == key => return Ok(()),
+                CoreEvent::Failed { transfer, reason } if transfer == key => return Err(refused(out, key, reason)),
+                _ => {}
+            }
+        }
+    };
+    match tokio::time::timeout(ANSWER_WAIT, answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            net.cancel(key, CancelReason::User).await;
+            Err(Problem::new(Exit::Timeout, format!("{} did not answer the offer in time", quoted(&target.name))))
+        }
+    }
+}
+
+fn refused(out: &Output, key: TransferKey, reason: TransferFailure) -> Problem {
+    if let TransferFailure::Declined(reason) = reason {
+        out.event(&Event::Refused { id: key.id.to_string(), reason: reason.to_string() });
+        return Problem::new(reason.exit(), format!("the other device declined: {reason}; nothing was sent"));
+    }
+    Problem::new(reason.exit(), reason.to_string())
+}
+
+async fn transfer(out: &Output, net: &mut Net, (key, manifest, skipped): (TransferKey, Arc<Manifest>, u64), args: &Send) -> Outcome {
+    let mut running = Running::new(out, key, manifest);
+    loop {
+        let event = match net.next().await {
+            Ok(event) => event,
+            Err(signal) => {
+                net.cancel(key, CancelReason::User).await;
+                return Err(signal.next(again(args, "")));
+            }
+        };
+        match running.on(event) {
+            None => {}
+            Some(Ok(summary)) => return running.finish(&summary, skipped),
+            Some(Err(reason)) => {
+                let message = format!("the transfer ended before its receipt: {reason}; nothing unfinished has a final name there");
+                return Err(Problem::new(reason.exit(), message).next(again(args, "")));
+            }
+        }
+    }
+}
