@@ -279,6 +279,8 @@ pub(crate) enum WarningCode {
     SourceSkipped,
     /// An item failed.
     ItemFailed,
+    /// A transfer came to nothing, and the next one is awaited.
+    TransferFailed,
     /// A record of the registry could not be read.
     BadRecord,
     /// No device is paired.
@@ -367,6 +369,7 @@ mod tests {
             WarningCode::CannotAsk,
             WarningCode::SourceSkipped,
             WarningCode::ItemFailed,
+            WarningCode::TransferFailed,
             WarningCode::BadRecord,
             WarningCode::NoDevices,
             WarningCode::PortChanged,

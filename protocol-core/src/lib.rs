@@ -9,11 +9,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod crypto;
+pub mod effects;
 pub mod entropy;
 pub mod faults;
 pub mod handshake;
 pub mod ids;
 pub mod limits;
+pub mod records;
 pub mod time;
 
 pub mod bulk;

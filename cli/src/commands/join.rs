@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use protocol_core::effects::{DeviceState, Event as CoreEvent};
 use protocol_core::ids::DeviceId;
-use protocol_core::node::Confirm;
 use protocol_core::pairing::code::PairingCode;
 
 use super::{Context, off_thread};
@@ -36,8 +35,7 @@ pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
 
 async fn join(context: &mut Context, net: &mut Net, args: &Join, code: &PairingCode) -> Outcome {
     net.introduce(&context.out);
-    let confirm = if args.yes { Confirm::Automatic } else { Confirm::Ask };
-    let session = net.join(code, &args.address, confirm).await?;
+    let session = net.join(code, &args.address, args.yes).await?;
     context.out.say("Looking for the other device…");
     let paired = follow(context, net, session, args.yes, (Role::Joiner, None)).await?;
     first_reply(net, paired.device).await

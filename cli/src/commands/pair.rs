@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use protocol_core::effects::Event as CoreEvent;
 use protocol_core::ids::DeviceId;
-use protocol_core::node::Confirm;
 
 use super::Context;
 use super::pairing::{Role, follow, needs_yes};
@@ -31,8 +30,7 @@ async fn pair(context: &mut Context, net: &mut Net, args: &Pair) -> Outcome {
     if let Some(path) = &args.address_file {
         private_file::write_addresses(path, &addresses)?;
     }
-    let confirm = if args.yes { Confirm::Automatic } else { Confirm::Ask };
-    let invite = net.invite(args.ttl, confirm).await?;
+    let invite = net.invite(args.ttl, args.yes).await?;
     let expires = Instant::now() + invite.ttl;
     let words = invite.code.words();
     show(&context.out, &words, invite.ttl);

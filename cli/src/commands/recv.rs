@@ -85,7 +85,7 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
         match done {
             Err(problem) if args.once || matches!(problem.exit, Exit::Interrupt | Exit::Terminated) => return Err(problem),
             Ok(()) if args.once => return Ok(()),
-            Err(problem) => context.out.problem(&problem),
+            Err(problem) => context.out.warning(WarningCode::TransferFailed, &problem.message),
             Ok(()) => {}
         }
     }
