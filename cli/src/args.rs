@@ -408,7 +408,8 @@ mod tests {
         for good in ["tcp:127.0.0.1:4711", "tcp:[::1]:1", "tcp:laptop.local:65535"] {
             assert_eq!(address(good).unwrap().to_string(), good);
         }
-        for bad in ["127.0.0.1:4711", "tcp:127.0.0.1", "tcp::1", "tcp:127.0.0.1:0", "tcp:::1:4711", "tcp:a:99999", "iroh:aa@1.2.3.4:5", ""] {
+        for bad in ["127.0.0.1:4711", "tcp:127.0.0.1", "tcp::1", "tcp:127.0.0.1:0", "tcp:::1:4711", "tcp:a:99999", "iroh:aa@1.2.3.4:5", ""]
+        {
             assert!(address(bad).is_err(), "{bad}");
         }
     }

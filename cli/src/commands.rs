@@ -75,7 +75,7 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send 
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         // Whoever waited may be gone.
-        let _ = sender.send(work());
+        drop(sender.send(work()));
     });
     receiver.await.unwrap_or_else(|_| Err(Problem::internal("a thread ended without an answer")))
 }

@@ -327,8 +327,13 @@ mod tests {
             })
         };
         let stranger = Stranger { device_id: id(), name: "laptop-b".into(), platform: "linux".into() };
-        let paired =
-            PairedDevice { device_id: id(), name: "laptop-b".into(), platform: "linux".into(), fingerprint: "a b c d e f".into(), confirmed: false };
+        let paired = PairedDevice {
+            device_id: id(),
+            name: "laptop-b".into(),
+            platform: "linux".into(),
+            fingerprint: "a b c d e f".into(),
+            confirmed: false,
+        };
         let mut all = vec![
             Event::Hello { schema: SCHEMA, version: "0.1.0".into() },
             Event::Identity { device_id: id(), name: "a".into(), fingerprint: "a b c d e f".into(), addresses: vec![] },

@@ -81,7 +81,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         out.problem_event(&Problem::usage(message).next("kin help"));
     }
     // Clap has its own colours and knows NO_COLOR.
-    let _ = error.print();
+    drop(error.print());
     Exit::Usage.into()
 }
 
@@ -95,5 +95,5 @@ fn log(global: &Global) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).finish();
     // There is no other one in this process.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    drop(tracing::subscriber::set_global_default(subscriber));
 }

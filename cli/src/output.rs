@@ -80,7 +80,7 @@ impl Output {
         self.beside_bar(|| {
             let mut stderr = io::stderr().lock();
             // A person who closed the terminal cannot answer either: the deadline decides.
-            let _ = write!(stderr, "{text} ").and_then(|()| stderr.flush());
+            drop(write!(stderr, "{text} ").and_then(|()| stderr.flush()));
         });
     }
 
@@ -129,13 +129,13 @@ impl Output {
     fn stdout(&self, line: &str) {
         self.beside_bar(|| {
             let mut stdout = io::stdout().lock();
-            let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+            drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
         });
     }
 
     fn stderr(&self, line: &str) {
         self.beside_bar(|| {
-            let _ = writeln!(io::stderr().lock(), "{line}");
+            drop(writeln!(io::stderr().lock(), "{line}"));
         });
     }
 
@@ -179,7 +179,7 @@ pub(crate) fn shown_path(path: &[u8]) -> String {
     safe
 }
 
-const fn hides(character: char) -> bool {
+fn hides(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -24,7 +24,7 @@ pub(crate) fn write(path: &Path, text: &str) -> Outcome {
     })();
     written.map_err(|error| {
         // Best effort: the error that is reported is the one that matters.
-        let _ = fs::remove_file(&beside);
+        drop(fs::remove_file(&beside));
         failed(error)
     })
 }

@@ -29,13 +29,13 @@ impl Drop for Scratch {
         if fs::remove_dir_all(&self.0).is_err() {
             // A directory that forbids writing keeps its children: permit it and try once more. What remains is the system's.
             permit(&self.0);
-            let _ = fs::remove_dir_all(&self.0);
+            drop(fs::remove_dir_all(&self.0));
         }
     }
 }
 
 fn permit(directory: &Path) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    drop(fs::set_permissions(directory, fs::Permissions::from_mode(0o700)));
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

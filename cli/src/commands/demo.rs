@@ -28,8 +28,8 @@ const ENVIRONMENT: [&str; 6] = ["KIN_HOME", "KIN_TRANSPORT", "KIN_BIND", "KIN_JS
 const STDERR: u64 = 64 * 1024;
 
 pub(crate) async fn run(context: &mut Context, demo: &Demo) -> Outcome {
-    let scratch = Scratch::new("kin-demo")
-        .map_err(|error| Problem::new(Exit::LocalIo, format!("no temporary directory could be made: {error}")))?;
+    let scratch =
+        Scratch::new("kin-demo").map_err(|error| Problem::new(Exit::LocalIo, format!("no temporary directory could be made: {error}")))?;
     let mut stop = context.stop.clone();
     // When a signal wins, the story is dropped: its processes are killed, and then the directory goes.
     let told = stop.or(tell(&context.out, scratch.path(), demo.path.as_deref())).await;
@@ -59,11 +59,11 @@ async fn prepare(scratch: &Path, path: Option<&Path>) -> Outcome<PathBuf> {
         return std::fs::canonicalize(path)
             .map_err(|error| Problem::new(Exit::NotFound, format!("{}: {error}", shown(&path.to_string_lossy()))));
     }
-    let sample = scratch.join("sample");
-    let made = sample.clone();
-    let result = tokio::task::spawn_blocking(move || self::sample::generate(&made)).await;
+    let made = scratch.join("sample");
+    let source = made.clone();
+    let result = tokio::task::spawn_blocking(move || sample::generate(&made)).await;
     match result {
-        Ok(Ok(())) => Ok(sample),
+        Ok(Ok(())) => Ok(source),
         Ok(Err(error)) => Err(Problem::new(Exit::LocalIo, format!("the sample could not be written: {error}"))),
         Err(error) => Err(Problem::internal(error)),
     }
@@ -203,8 +203,8 @@ impl Stage {
         let words = tokio::spawn(async move {
             let mut kept = Vec::new();
             // What does not fit is read all the same: a full pipe would stop the device.
-            let _ = (&mut stderr).take(STDERR).read_to_end(&mut kept).await;
-            let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+            drop((&mut stderr).take(STDERR).read_to_end(&mut kept).await);
+            drop(tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await);
             String::from_utf8_lossy(&kept).into_owned()
         });
         Ok(Device { verb: arguments[0].to_owned(), process, lines: BufReader::new(stdout).lines(), words })

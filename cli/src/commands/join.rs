@@ -7,8 +7,8 @@ use protocol_core::effects::{DeviceState, Event as CoreEvent};
 use protocol_core::ids::DeviceId;
 use protocol_core::pairing::code::PairingCode;
 
-use super::{Context, off_thread};
 use super::pairing::{Role, follow, needs_yes};
+use super::{Context, off_thread};
 use crate::args::Join;
 use crate::events::WarningCode;
 use crate::exit::{Exit, Outcome, Problem};
@@ -22,8 +22,10 @@ const LONGEST_CODE: u64 = 4096;
 
 pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
     if args.address.is_empty() {
-        return Err(Problem::usage("this version does not search for devices yet: say where the other one listens (it runs `kin pair --address-file FILE`)")
-            .next("kin join --address tcp:IP:PORT"));
+        return Err(Problem::usage(
+            "this version does not search for devices yet: say where the other one listens (it runs `kin pair --address-file FILE`)",
+        )
+        .next("kin join --address tcp:IP:PORT"));
     }
     needs_yes(context, args.yes, "join")?;
     let code = code(context, args).await?;
@@ -80,7 +82,9 @@ async fn code(context: &mut Context, args: &Join) -> Outcome<PairingCode> {
         return words::parse(&text);
     }
     if !context.asker.can_ask() {
-        return Err(Problem::usage("no code was given and nobody can be asked for it").next("kin join --code-file FILE --address tcp:IP:PORT"));
+        return Err(
+            Problem::usage("no code was given and nobody can be asked for it").next("kin join --code-file FILE --address tcp:IP:PORT")
+        );
     }
     context.out.say("Enter the twelve words that the other device shows; four letters of each are enough, Tab completes.");
     context.stop.or(off_thread(words::prompt)).await?

@@ -148,9 +148,10 @@ async fn paired(out: &Output, net: &Net, session: SessionId, peer: &Stranger, (c
 /// Why a pairing came to nothing: what happened, whose fault it is, what to do.
 fn failed(reason: PairFailure, role: Role) -> Problem {
     let (advice, next) = match (reason, role) {
-        (PairFailure::NotAccepted, _) => {
-            ("; the other device says no more than that. Check the words, or let it make a new code", Some("kin pair  (on the other device)"))
-        }
+        (PairFailure::NotAccepted, _) => (
+            "; the other device says no more than that. Check the words, or let it make a new code",
+            Some("kin pair  (on the other device)"),
+        ),
         (PairFailure::Expired | PairFailure::Burned, Role::Initiator) => ("; nobody was paired. Make a new code", Some("kin pair")),
         (PairFailure::NotFound, _) => (
             ": no address answered. Is `kin pair` running there, is the address right, does a firewall stand between?",

@@ -52,7 +52,11 @@ impl<'a> Running<'a> {
         None
     }
 
-    fn entry(&mut self, number: u32, (outcome, digest, renamed, fault): (EntryOutcome, Option<[u8; 32]>, Option<Vec<u8>>, Option<FileFault>)) {
+    fn entry(
+        &mut self,
+        number: u32,
+        (outcome, digest, renamed, fault): (EntryOutcome, Option<[u8; 32]>, Option<Vec<u8>>, Option<FileFault>),
+    ) {
         let Some(entry) = self.manifest.entry(number) else { return };
         let path = entry.components.join(&b'/');
         let status = match (&outcome, &renamed) {
@@ -95,13 +99,7 @@ impl<'a> Running<'a> {
         let seconds = self.start.elapsed().as_secs_f64();
         self.progress.finish(Some(summary.bytes));
         let out = self.out;
-        out.event(&Event::Done {
-            id: self.key.id.to_string(),
-            files: summary.files,
-            bytes: summary.bytes,
-            seconds,
-            bytes_resumed: 0,
-        });
+        out.event(&Event::Done { id: self.key.id.to_string(), files: summary.files, bytes: summary.bytes, seconds, bytes_resumed: 0 });
         let speed = if seconds > 0.0 { (summary.bytes as f64 / seconds) as u64 } else { 0 };
         let left_out = summary.skipped + skipped;
         let failed = if summary.failed == 0 { String::new() } else { format!(", {} FAILED", count(summary.failed)) };
