@@ -44,7 +44,7 @@ pub(crate) async fn run(cli: Cli, out: Output) -> (Output, Outcome) {
     let mut context = Context { global: cli.global, out, asker, stop };
     let done = match cli.command {
         Command::Demo(args) => demo::run(&mut context, &args).await,
-        Command::Id => id::run(&context),
+        Command::Id => id::run(&context).await,
         Command::Pair(args) => pair::run(&mut context, &args).await,
         Command::Join(args) => join::run(&mut context, &args).await,
         Command::Devices(args) => devices::run(&mut context, args.verb).await,

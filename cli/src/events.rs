@@ -285,6 +285,8 @@ pub(crate) enum WarningCode {
     BadRecord,
     /// No device is paired.
     NoDevices,
+    /// Temporary files of an earlier run remain.
+    NotSwept,
     /// A port that was used before is taken; another one is used.
     PortChanged,
 }
@@ -377,6 +379,7 @@ mod tests {
             WarningCode::TransferFailed,
             WarningCode::BadRecord,
             WarningCode::NoDevices,
+            WarningCode::NotSwept,
             WarningCode::PortChanged,
         ];
         all.extend(warnings.into_iter().map(|code| Event::Warning { code, message: "m".into() }));

@@ -11,6 +11,7 @@ mod net;
 mod output;
 mod private_file;
 mod progress;
+mod registry;
 mod scratch;
 mod stop;
 mod words;

@@ -1,21 +1,25 @@
 //! The service as the commands use it: started from the flags, its failures as exit codes, its waits ended by signals.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use adapter_tokio::files::{ConflictPolicy, Scan};
-use protocol_core::effects::{DeviceState, Event as CoreEvent, TransferKey};
+use adapter_tokio::files::{ConflictPolicy, FileFault, ScanError};
+use adapter_tokio::home::HomeError;
+use adapter_tokio::service::{
+    CallError, Closed, Events, InitError, NetworkingService, SendError, SendRequest, ServiceConfig, Sharing, Warning,
+};
+use protocol_core::effects::{Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::ids::{DeviceId, SessionId};
 use protocol_core::info::Address;
+use protocol_core::node::{Confirm, DeviceView, PairingInvite};
 use protocol_core::pairing::code::PairingCode;
-use protocol_core::transfer::manifest::Manifest;
 
 use crate::commands::Context;
-use crate::events::{Device, Event, State};
-use crate::exit::{Outcome, Problem};
+use crate::events::{Event, WarningCode};
+use crate::exit::{Exit, Outcome, Problem};
 use crate::output::{Output, shown};
+use crate::registry;
 use crate::stop::Stop;
 
 /// How a command wants the service.
@@ -23,107 +27,172 @@ use crate::stop::Stop;
 pub(crate) struct Start<'a> {
     /// What the device is called from now on.
     pub(crate) name: Option<&'a str>,
-    /// Where files may arrive.
-    pub(crate) inbox: Option<&'a Path>,
     /// No network: only the registry.
     pub(crate) offline: bool,
 }
 
-/// A device as the core tells it.
-#[derive(Clone, Debug)]
-pub(crate) struct Known {
-    pub(crate) id: DeviceId,
-    pub(crate) name: String,
-    pub(crate) fingerprint: String,
-    pub(crate) state: DeviceState,
-}
-
-/// What the snapshot of a home says, or the home itself.
-#[derive(Clone, Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) device_id: String,
-    pub(crate) name: String,
-    pub(crate) fingerprint: String,
-    pub(crate) device_key: String,
-    pub(crate) addresses: Vec<String>,
-    pub(crate) devices: Vec<Device>,
-}
-
-/// A code that waits for its device.
-pub(crate) struct Invite {
-    pub(crate) session: SessionId,
-    pub(crate) code: PairingCode,
-    pub(crate) ttl: Duration,
-}
-
 /// A running service.
 pub(crate) struct Net {
+    service: NetworkingService,
+    events: Events,
     stop: Stop,
 }
 
-fn missing<T>() -> Outcome<T> {
-    Err(Problem::internal("not joined to the service yet"))
-}
-
 impl Net {
-    pub(crate) async fn start(context: &Context, _start: Start<'_>) -> Outcome<Self> {
-        let _ = Self { stop: context.stop.clone() };
-        missing()
+    /// Opens the home and starts to listen.
+    ///
+    /// # Errors
+    /// The home is held by another process or damaged, an address cannot be listened at.
+    pub(crate) async fn start(context: &Context, start: Start<'_>) -> Outcome<Self> {
+        let home = context.home()?;
+        let mut config = ServiceConfig::new(&home);
+        config.name = start.name.map(str::to_owned);
+        config.tcp = !start.offline;
+        config.bind = context.global.bind.clone();
+        let service = NetworkingService::init_networking(config).await.map_err(|error| init_failed(&error))?;
+        let events = service.events();
+        let out = &context.out;
+        if service.identity().created {
+            out.say(&format!("A new identity was made in {}.", shown(&home.to_string_lossy())));
+        }
+        for warning in service.warnings() {
+            let code = match warning {
+                Warning::PortTaken { .. } => WarningCode::PortChanged,
+                _ => WarningCode::NotSwept,
+            };
+            out.warning(code, &shown(&warning.to_string()));
+        }
+        registry::remember(&home, service.identity());
+        Ok(Self { service, events, stop: context.stop.clone() })
     }
-    pub(crate) fn introduce(&self, out: &Output) -> Vec<Address> {
-        out.event(&Event::Listening { addresses: vec![] });
-        vec![]
+
+    /// Says who and where this device is.
+    pub(crate) async fn introduce(&self, out: &Output) -> Outcome<Vec<Address>> {
+        let addresses = self.service.local_addresses().await.map_err(closed)?;
+        let listed: Vec<String> = addresses.iter().map(Address::to_string).collect();
+        let identity = self.service.identity();
+        out.event(&Event::Identity {
+            device_id: identity.id.to_string(),
+            name: identity.name.clone(),
+            fingerprint: identity.fingerprint.clone(),
+            addresses: listed.clone(),
+        });
+        out.event(&Event::Listening { addresses: listed });
+        Ok(addresses)
     }
+
+    /// The next event. Cancel-safe.
+    ///
+    /// # Errors
+    /// A signal.
     pub(crate) async fn next(&mut self) -> Outcome<CoreEvent> {
-        self.stop.or(std::future::pending()).await
+        self.stop.or(self.events.next()).await?.ok_or_else(|| closed(Closed))
     }
-    pub(crate) async fn devices(&self) -> Outcome<Vec<Known>> {
-        missing()
+
+    pub(crate) async fn devices(&self) -> Outcome<Vec<DeviceView>> {
+        self.service.devices().await.map_err(closed)
     }
-    pub(crate) async fn rows(&self) -> Outcome<Vec<Device>> {
-        missing()
+
+    pub(crate) async fn invite(&self, ttl: Duration, yes: bool) -> Outcome<PairingInvite> {
+        self.service.start_pairing_as_initiator(ttl, confirm(yes)).await.map_err(|error| refused(error, Exit::Pairing))
     }
-    pub(crate) async fn invite(&self, _ttl: Duration, _yes: bool) -> Outcome<Invite> {
-        missing()
+
+    pub(crate) async fn join(&self, code: PairingCode, addresses: &[Address], yes: bool) -> Outcome<SessionId> {
+        let started = self.service.start_pairing_as_joiner(code, addresses.to_vec(), confirm(yes)).await;
+        started.map_err(|error| refused(error, Exit::Pairing))
     }
-    pub(crate) async fn join(&self, _code: &PairingCode, _addresses: &[Address], _yes: bool) -> Outcome<SessionId> {
-        missing()
+
+    /// Answers a pairing's question. If it ended meanwhile, its own event says so.
+    pub(crate) async fn answer_pairing(&self, session: SessionId, yes: bool) -> Outcome {
+        match self.service.answer_pairing(session, yes).await {
+            Err(CallError::Closed) => Err(closed(Closed)),
+            Ok(()) | Err(CallError::Refused(_)) => Ok(()),
+        }
     }
-    pub(crate) async fn answer_pairing(&self, _session: SessionId, _yes: bool) -> Outcome {
-        missing()
+
+    pub(crate) async fn connect(&self, device: DeviceId, extra: &[Address]) -> Outcome {
+        self.service.connect(device, extra.to_vec()).await.map_err(|error| refused(error, Exit::NotFound))
     }
-    pub(crate) async fn connect(&self, _device: DeviceId, _extra: &[Address]) -> Outcome {
-        missing()
+
+    pub(crate) async fn share(&mut self, to: DeviceId, request: SendRequest) -> Outcome<Sharing> {
+        let shared = self.stop.or(self.service.share_with_device(to, request)).await?;
+        shared.map_err(|error| send_failed(&error))
     }
-    pub(crate) async fn share(&self, _to: DeviceId, _scan: Scan, _label: Option<String>) -> Outcome<(TransferKey, Arc<Manifest>)> {
-        missing()
+
+    /// Takes files into `directory`; every conflict is reported with its offer.
+    pub(crate) async fn open_inbox(&self, directory: &Path) -> Outcome {
+        let inbox = adapter_tokio::service::Inbox { dir: directory.to_owned(), on_conflict: ConflictPolicy::Fail };
+        self.service.set_inbox(Some(inbox)).await.map_err(closed)
     }
-    pub(crate) async fn accept(&self, _key: TransferKey, _policy: ConflictPolicy) -> Outcome {
-        missing()
+
+    pub(crate) async fn accept(&self, key: TransferKey, policy: ConflictPolicy) -> Outcome {
+        self.service.accept(key, Some(policy)).await.map_err(|_| Problem::new(Exit::Interrupted, "the offer was taken back"))
     }
-    pub(crate) async fn decline(&self, _key: TransferKey, _reason: DeclineReason) {}
-    pub(crate) async fn cancel(&self, _key: TransferKey, _reason: CancelReason) {}
-    pub(crate) async fn rename(&self, _device: &str, _name: &str) -> Outcome {
-        missing()
+
+    /// An offer that is gone meanwhile needs no answer.
+    pub(crate) async fn decline(&self, key: TransferKey, reason: DeclineReason) {
+        drop(self.service.decline(key, reason).await);
     }
-    pub(crate) async fn forget(&self, _device: &str) -> Outcome {
-        missing()
+
+    /// A transfer that is over meanwhile needs no end.
+    pub(crate) async fn cancel(&self, key: TransferKey, reason: CancelReason) {
+        drop(self.service.cancel(key, reason).await);
     }
-    pub(crate) async fn close(self) {}
+
+    pub(crate) async fn rename(&self, device: DeviceId, name: &str) -> Outcome {
+        self.service.rename_device(device, name.to_owned()).await.map_err(|error| refused(error, Exit::NotFound))
+    }
+
+    pub(crate) async fn forget(&self, device: DeviceId) -> Outcome {
+        self.service.forget_device(device).await.map_err(|error| refused(error, Exit::NotFound))
+    }
+
+    /// Says goodbye to every peer and waits until everything is closed.
+    pub(crate) async fn close(self) {
+        self.service.shutdown().await;
+    }
 }
 
-/// The id that an event or a row names.
-pub(crate) fn core_id(text: &str) -> Outcome<DeviceId> {
-    text.parse().map_err(|_| Problem::internal(format_args!("{} is no device id", shown(text))))
+const fn confirm(yes: bool) -> Confirm {
+    if yes { Confirm::Automatic } else { Confirm::Ask }
 }
 
-/// What a home says without being opened; `None`: there is no home yet.
-pub(crate) fn snapshot(_home: &Path) -> Outcome<Option<Snapshot>> {
-    missing()
+fn closed(_: Closed) -> Problem {
+    Problem::internal("the service ended by itself")
 }
 
-/// The snapshot, or a fresh identity; whether it was made now.
-pub(crate) fn snapshot_or_open(_context: &Context, _home: &Path) -> Outcome<(Snapshot, bool)> {
-    let _ = State::Paired;
-    missing()
+fn refused<E: std::fmt::Display>(error: CallError<E>, exit: Exit) -> Problem {
+    match error {
+        CallError::Closed => closed(Closed),
+        CallError::Refused(error) => Problem::new(exit, error.to_string()),
+    }
+}
+
+/// A home that cannot be used is a matter of state; only a name that cannot be stored is the command line's.
+pub(crate) fn home_failed(error: &HomeError) -> Problem {
+    let exit = if *error == HomeError::BadSetting { Exit::Usage } else { Exit::State };
+    Problem::new(exit, shown(&error.to_string()))
+}
+
+fn init_failed(error: &InitError) -> Problem {
+    match error {
+        InitError::Home(error) => home_failed(error),
+        InitError::Store(_) => Problem::new(Exit::State, shown(&error.to_string())),
+        InitError::Bind(cause) => {
+            let exit = if cause.kind() == std::io::ErrorKind::AddrNotAvailable { Exit::Usage } else { Exit::LocalIo };
+            Problem::new(exit, error.to_string()).next("kin … --bind 127.0.0.1:0")
+        }
+        InitError::Restore(_) | InitError::Cipher | InitError::Thread(_) => Problem::new(Exit::Internal, error.to_string()),
+    }
+}
+
+fn send_failed(error: &SendError) -> Problem {
+    let exit = match error {
+        SendError::Closed => return closed(Closed),
+        SendError::Scan(ScanError::Path(_, FileFault::NotFound)) => Exit::NotFound,
+        SendError::Scan(ScanError::Path(..)) => Exit::LocalIo,
+        SendError::Scan(ScanError::Twice(_) | ScanError::TooMany) | SendError::Manifest(_) => Exit::Usage,
+        SendError::Refused(_) => Exit::Internal,
+    };
+    Problem::new(exit, shown(&error.to_string()))
 }

@@ -8,8 +8,8 @@ use crate::ids::SessionId;
 pub mod advertisement;
 pub mod code;
 pub mod handshake;
-//pub(crate) mod initiator;
-//pub(crate) mod joiner;
+pub(crate) mod initiator;
+pub(crate) mod joiner;
 
 pub use self::code::{CodeError, PairingCode};
 pub use self::handshake::Status;

@@ -9,7 +9,7 @@ use protocol_core::pairing::code::complete;
 
 use super::home;
 use crate::exit::{Exit, Outcome, Problem};
-use crate::net::snapshot;
+use crate::registry::devices;
 
 /// The variable by which the script asks this program.
 const VARIABLE: &str = "COMPLETE";
@@ -33,13 +33,13 @@ pub(crate) fn complete_device(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(prefix) = current.to_str() else { return Vec::new() };
     let chosen = std::env::var_os("KIN_HOME").map(std::path::PathBuf::from);
     let Ok(home) = home(chosen.as_deref()) else { return Vec::new() };
-    let Ok(Some(snapshot)) = snapshot(&home) else { return Vec::new() };
+    let Ok(devices) = devices(&home) else { return Vec::new() };
     let candidate = |device: &crate::events::Device| {
         let by_name = device.name.starts_with(prefix).then(|| device.name.clone());
         let found = by_name.or_else(|| (!prefix.is_empty() && device.device_id.starts_with(prefix)).then(|| device.device_id.clone()));
         found.filter(|text| !text.chars().any(char::is_control)).map(CompletionCandidate::new)
     };
-    snapshot.devices.iter().filter_map(candidate).collect()
+    devices.iter().filter_map(candidate).collect()
 }
 
 #[cfg(test)]

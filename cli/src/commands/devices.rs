@@ -2,14 +2,16 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use protocol_core::node::DeviceView;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::Context;
 use crate::args::DevicesVerb;
 use crate::events::{Device, Event, State};
 use crate::exit::{Exit, Outcome, Problem};
-use crate::net::{self, Net, Start};
+use crate::net::{Net, Start};
 use crate::output::{Output, quoted, shown};
+use crate::registry;
 
 pub(super) async fn run(context: &mut Context, verb: Option<DevicesVerb>) -> Outcome {
     match verb.unwrap_or(DevicesVerb::List) {
@@ -30,7 +32,7 @@ pub(super) async fn run(context: &mut Context, verb: Option<DevicesVerb>) -> Out
 
 /// What the snapshot says: it takes no lock, and no home means no devices.
 fn known(context: &Context) -> Outcome<Vec<Device>> {
-    Ok(net::snapshot(&context.home()?)?.map(|snapshot| snapshot.devices).unwrap_or_default())
+    registry::devices(&context.home()?)
 }
 
 enum Change {
@@ -39,7 +41,7 @@ enum Change {
 }
 
 async fn change(context: &mut Context, wanted: &str, change: Change) -> Outcome {
-    let mut net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
+    let mut net = Net::start(context, Start { name: None, offline: true }).await?;
     let done = change_with(context, &mut net, wanted, change).await;
     net.close().await;
     done
@@ -47,19 +49,23 @@ async fn change(context: &mut Context, wanted: &str, change: Change) -> Outcome 
 
 async fn change_with(context: &Context, net: &mut Net, wanted: &str, change: Change) -> Outcome {
     let out = &context.out;
-    let devices = net.rows().await?;
-    let found = find(&devices, wanted)?;
+    let views = net.devices().await?;
+    let found = find_view(&views, wanted)?;
+    let before = registry::row(found);
     match change {
         Change::Rename(name) => {
-            net.rename(&found.device_id, &name).await?;
-            let after = net.rows().await?;
-            let renamed = after.iter().find(|device| device.device_id == found.device_id).unwrap_or(found);
+            if name.trim().is_empty() || name.chars().any(char::is_control) {
+                return Err(Problem::usage("a name needs at least one character, and no control characters"));
+            }
+            net.rename(found.id, &name).await?;
+            let after = net.devices().await?;
+            let renamed = after.iter().find(|device| device.id == found.id).map_or(before, registry::row);
             out.event(&Event::Device(renamed.clone()));
             out.result(&format!("{} is called {} here now.", quoted(&found.name), quoted(&renamed.name)));
         }
         Change::Forget => {
-            net.forget(&found.device_id).await?;
-            out.event(&Event::Device(Device { state: State::Forgotten, ..found.clone() }));
+            net.forget(found.id).await?;
+            out.event(&Event::Device(Device { state: State::Forgotten, ..before }));
             out.result(&format!("{} is forgotten: it can reach this device no more. Pair again to undo.", quoted(&found.name)));
             out.say("It was not told, and keeps its own record until it forgets this device too.");
         }
@@ -87,6 +93,12 @@ pub(super) fn find<'a>(devices: &'a [Device], wanted: &str) -> Outcome<&'a Devic
             Err(Problem::new(Exit::NotFound, message).next("kin devices list"))
         }
     }
+}
+
+/// The same among the devices of a running service.
+pub(super) fn find_view<'a>(views: &'a [DeviceView], wanted: &str) -> Outcome<&'a DeviceView> {
+    let rows: Vec<Device> = views.iter().map(registry::row).collect();
+    registry::view_of(views, find(&rows, wanted)?)
 }
 
 fn list(out: &Output, devices: &[Device]) {

@@ -29,14 +29,14 @@ pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
     }
     needs_yes(context, args.yes, "join")?;
     let code = code(context, args).await?;
-    let mut net = Net::start(context, Start { name: args.name.as_deref(), ..Start::default() }).await?;
-    let done = join(context, &mut net, args, &code).await;
+    let mut net = Net::start(context, Start { name: args.name.as_deref(), offline: false }).await?;
+    let done = join(context, &mut net, args, code).await;
     net.close().await;
     done
 }
 
-async fn join(context: &mut Context, net: &mut Net, args: &Join, code: &PairingCode) -> Outcome {
-    net.introduce(&context.out);
+async fn join(context: &mut Context, net: &mut Net, args: &Join, code: PairingCode) -> Outcome {
+    net.introduce(&context.out).await?;
     let session = net.join(code, &args.address, args.yes).await?;
     context.out.say("Looking for the other device…");
     let paired = follow(context, net, session, args.yes, (Role::Joiner, None)).await?;

@@ -19,14 +19,14 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(context: &mut Context, args: &Pair) -> Outcome {
     needs_yes(context, args.yes, "pair")?;
-    let mut net = Net::start(context, Start { name: args.name.as_deref(), ..Start::default() }).await?;
+    let mut net = Net::start(context, Start { name: args.name.as_deref(), offline: false }).await?;
     let done = pair(context, &mut net, args).await;
     net.close().await;
     done
 }
 
 async fn pair(context: &mut Context, net: &mut Net, args: &Pair) -> Outcome {
-    let addresses = net.introduce(&context.out);
+    let addresses = net.introduce(&context.out).await?;
     if let Some(path) = &args.address_file {
         private_file::write_addresses(path, &addresses)?;
     }

@@ -10,15 +10,16 @@ use protocol_core::effects::{EntryNote, Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason, TransferFailure};
 use protocol_core::ids::DeviceId;
 use protocol_core::limits::USER_WAIT;
+use protocol_core::node::DeviceView;
 use protocol_core::transfer::manifest::Manifest;
 
 use super::transfer::{Running, amount};
 use super::{Context, devices};
 use crate::args::{OnConflict, Recv};
 use crate::ask::{Answer, Asker};
-use crate::events::{Device, Event, WarningCode};
+use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem, Severity as _};
-use crate::net::{Net, Start, core_id};
+use crate::net::{Net, Start};
 use crate::output::{Output, count, files, quoted, shown, shown_path, size};
 use crate::private_file;
 
@@ -49,7 +50,7 @@ pub(super) async fn run(context: &mut Context, args: &Recv) -> Outcome {
         return Err(Problem::usage("--on-conflict ask needs a terminal to ask at").next("kin recv --on-conflict rename"));
     }
     make_directory(&args.dir)?;
-    let mut net = Net::start(context, Start { inbox: Some(&args.dir), ..Start::default() }).await?;
+    let mut net = Net::start(context, Start::default()).await?;
     let done = receive(context, &mut net, args).await;
     net.close().await;
     done
@@ -64,20 +65,20 @@ fn make_directory(path: &Path) -> Outcome {
 }
 
 async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
-    let rows = net.rows().await?;
-    let from = args.from.as_deref().map(|wanted| devices::find(&rows, wanted)).transpose()?;
-    let from = from.map(|device| core_id(&device.device_id)).transpose()?;
-    if rows.is_empty() {
+    let known = net.devices().await?;
+    let from = args.from.as_deref().map(|wanted| devices::find_view(&known, wanted)).transpose()?.map(|device| device.id);
+    if known.is_empty() {
         context.out.warning(WarningCode::NoDevices, "no device is paired, so nobody can send: kin pair");
     }
     if !args.yes && !context.asker.can_ask() {
         context.out.warning(WarningCode::CannotAsk, "there is nobody to ask, so every offer is declined; --yes takes them all");
     }
-    let addresses = net.introduce(&context.out);
+    let directory = std::fs::canonicalize(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    net.open_inbox(&directory).await?;
+    let addresses = net.introduce(&context.out).await?;
     if let Some(path) = &args.address_file {
         private_file::write_addresses(path, &addresses)?;
     }
-    let directory = std::fs::canonicalize(&args.dir).unwrap_or_else(|_| args.dir.clone());
     context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
     loop {
         let offer = next_offer(net, from, args.timeout).await?;
@@ -115,9 +116,8 @@ async fn next_offer(net: &mut Net, from: Option<DeviceId>, timeout: Option<Durat
 async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -> Outcome {
     let Context { out, asker, .. } = context;
     let key = offer.key;
-    let rows = net.rows().await?;
-    let sender = rows.iter().find(|device| device.device_id == key.device.to_string());
-    tell_offer(out, &offer, sender);
+    let known = net.devices().await?;
+    tell_offer(out, &offer, known.iter().find(|device| device.id == key.device));
     match decide(out, asker, net, args, &offer).await? {
         Decision::Gone => Err(Problem::new(Exit::Interrupted, "the offer was taken back before it was answered")),
         Decision::Decline(reason) => {
@@ -136,7 +136,7 @@ async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -
     }
 }
 
-fn tell_offer(out: &Output, offer: &Offer, sender: Option<&Device>) {
+fn tell_offer(out: &Output, offer: &Offer, sender: Option<&DeviceView>) {
     let (number, bytes) = amount(&offer.manifest);
     let conflicts = conflicts(offer).count() as u64;
     let key = offer.key;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adapter_tokio::files::{Scan, ScanError, SkipReason, SymlinkPolicy, scan};
+use adapter_tokio::files::{SkipReason, SymlinkPolicy};
+use adapter_tokio::service::{SendRequest, Sharing};
 use protocol_core::effects::{DeviceState, Event as CoreEvent, Route, TransferKey};
 use protocol_core::faults::{CancelReason, LinkFailure, TransferFailure};
 use protocol_core::ids::DeviceId;
-use protocol_core::limits::USER_WAIT;
+use protocol_core::limits::{LABEL, USER_WAIT};
 use protocol_core::transfer::manifest::Manifest;
 
 use super::transfer::{Running, amount, tell_route};
@@ -16,7 +17,7 @@ use super::{Context, devices};
 use crate::args::{Send, Symlinks};
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem, Severity as _};
-use crate::net::{Net, Start, core_id};
+use crate::net::{Net, Start};
 use crate::output::{Output, files, quoted, shell_word, shown, size};
 
 /// How long the other side's answer is awaited: its user's time, and a little for the way.
@@ -32,62 +33,64 @@ pub(super) async fn run(context: &mut Context, args: &Send) -> Outcome {
     if args.paths.iter().any(|path| path == "-") {
         return Err(Problem::usage("sending standard input is not built in yet: write it to a file, and send that"));
     }
-    let scan = walk(context, args).await?;
-    let skipped = tell_skipped(&context.out, &scan);
+    check_paths(args)?;
     let mut net = Net::start(context, Start::default()).await?;
-    let done = send(context, &mut net, args, (scan, skipped)).await;
+    let done = send(&context.out, &mut net, args).await;
     net.close().await;
     done
 }
 
-/// What there is to send. Reads directories, not files.
-async fn walk(context: &mut Context, args: &Send) -> Outcome<Scan> {
-    let paths: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
-    let policy = match args.symlinks {
-        Symlinks::Keep => SymlinkPolicy::Keep,
-        Symlinks::Skip => SymlinkPolicy::Skip,
-    };
-    let walked = super::off_thread(move || Ok(scan(&paths, policy)));
-    context.stop.or(walked).await??.map_err(|error| {
-        let exit = match &error {
-            ScanError::Path(_, fault) if *fault == adapter_tokio::files::FileFault::NotFound => Exit::NotFound,
-            ScanError::Path(..) => Exit::LocalIo,
-            ScanError::Twice(_) | ScanError::TooMany => Exit::Usage,
-        };
-        Problem::new(exit, shown(&error.to_string()))
-    })
+/// A path that is not there is found out before anything is opened.
+fn check_paths(args: &Send) -> Outcome {
+    for path in &args.paths {
+        std::fs::symlink_metadata(path)
+            .map_err(|error| Problem::new(error.exit(), format!("{}: {error}", shown(&path.to_string_lossy()))))?;
+    }
+    Ok(())
 }
 
 /// Lists what is left out; how many.
-fn tell_skipped(out: &Output, scan: &Scan) -> u64 {
-    for (path, reason) in &scan.skipped {
+fn tell_skipped(out: &Output, skipped: &[(PathBuf, SkipReason)]) -> u64 {
+    for (path, reason) in skipped {
         let why = match reason {
             SkipReason::Unreadable(fault) => format!("not readable, {fault}"),
             SkipReason::Special | SkipReason::Symlink | SkipReason::TooLong => reason.to_string(),
         };
         out.warning(WarningCode::SourceSkipped, &format!("{} is left out: {why}", shown(&path.to_string_lossy())));
     }
-    scan.skipped.len() as u64
+    skipped.len() as u64
 }
 
-async fn send(context: &mut Context, net: &mut Net, args: &Send, (scan, skipped): (Scan, u64)) -> Outcome {
-    let rows = net.rows().await?;
-    let found = devices::find(&rows, &args.to)?;
-    let target = Target { id: core_id(&found.device_id)?, name: found.name.clone() };
-    if scan.entries.is_empty() {
-        return Err(Problem::new(Exit::NotFound, "nothing is left to send"));
-    }
-    let out = &context.out;
+async fn send(out: &Output, net: &mut Net, args: &Send) -> Outcome {
+    let known = net.devices().await?;
+    let found = devices::find_view(&known, &args.to)?;
+    let target = Target { id: found.id, name: found.name.clone() };
     let route = reach(net, args, &target, found.addresses.is_empty() && args.address.is_empty()).await?;
     let way = tell_route(out, &route);
-    let label = scan.entries.first().and_then(|entry| entry.components.first()).map(|name| String::from_utf8_lossy(name).into_owned());
-    let (key, manifest) = net.share(target.id, scan, label.clone()).await?;
+    let label = label(args);
+    let request = SendRequest {
+        paths: args.paths.iter().map(PathBuf::from).collect(),
+        symlinks: match args.symlinks {
+            Symlinks::Keep => SymlinkPolicy::Keep,
+            Symlinks::Skip => SymlinkPolicy::Skip,
+        },
+        label: label.clone(),
+    };
+    let Sharing { key, manifest, skipped } = net.share(target.id, request).await?;
+    let skipped = tell_skipped(out, &skipped);
     let (number, bytes) = amount(&manifest);
     out.event(&Event::Offer { id: key.id.to_string(), device_id: target.id.to_string(), files: number, bytes, conflicts: 0 });
     let label = label.map_or_else(String::new, |label| shown(&label));
     out.say(&format!("{label}  {}  {} → {}   {way}", files(number), size(bytes), shown(&target.name)));
     wait_for_answer(out, net, key, &target).await?;
     transfer(out, net, (key, manifest, skipped), args).await
+}
+
+/// What the receiver is shown as the name of the whole: that of the first path.
+fn label(args: &Send) -> Option<String> {
+    let first = PathBuf::from(args.paths.first()?);
+    let name = first.file_name()?.to_string_lossy().into_owned();
+    (name.len() <= LABEL).then_some(name)
 }
 
 /// A proven session with the device.
