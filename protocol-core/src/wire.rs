@@ -1,3 +1,5 @@
 //! What crosses a stream: the deframer that cuts bytes into frames, and the CBOR bodies of every message.
 
 pub mod cbor;
+pub(crate) mod encode;
+pub mod handshake;

@@ -1,1 +1,3 @@
-//! Under construction.
+//! What the tests, examples and benchmarks of this package share.
+
+pub mod vectors;
