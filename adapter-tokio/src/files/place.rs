@@ -1,0 +1,237 @@
+//! Directories and temporary files: everything before an entry has its final name.
+
+use core::ops::Range;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use protocol_core::transfer::manifest::{Entry, EntryKind};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::dest::{Incoming, ROOT, State, Temp, existing, seen};
+use super::names::temp_name;
+use super::{DIRECTORY, FileFault};
+
+/// Modes while an entry is not published.
+const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
+
+impl Incoming {
+    /// Makes the directories and the empty files' temporaries among `entries`, in order. Returns those that failed, with all
+    /// below them.
+    pub fn prepare(&self, entries: Range<u32>) -> Vec<(u32, FileFault)> {
+        entries.filter_map(|entry| self.prepare_one(entry).err().map(|fault| (entry, fault))).collect()
+    }
+
+    fn prepare_one(&self, index: u32) -> Result<(), FileFault> {
+        let entry = self.entry(index)?;
+        let mut state = self.state();
+        Self::usable(&state, index)?;
+        let parent = self.parent(index)?;
+        if let Some(fault) = state.broken.get(&parent).copied() {
+            state.broken.insert(index, fault);
+            return Err(fault);
+        }
+        match entry.kind {
+            EntryKind::Directory => {
+                let made = self.make_directory(&mut state, index, parent);
+                if let Err(fault) = made {
+                    state.broken.insert(index, fault);
+                }
+                made
+            }
+            EntryKind::File if entry.size == 0 => self.writer_in(&mut state, index).map(drop),
+            EntryKind::File | EntryKind::Symlink => Ok(()),
+        }
+    }
+
+    fn make_directory(&self, state: &mut State, index: u32, parent: u32) -> Result<(), FileFault> {
+        let above = self.directory(state, parent)?;
+        let name = self.name(state, index)?;
+        match mkdirat(&above, name, PRIVATE_DIRECTORY) {
+            Ok(()) => {
+                state.made.insert(index);
+                state.touched.insert(parent);
+                Ok(())
+            }
+            Err(Errno::EXIST) => {
+                // A directory that is there is merged; a link to one is not followed.
+                let found = existing(&above, name)?.map(|stat| FileType::from_raw_mode(stat.st_mode));
+                if found == Some(FileType::Directory) { Ok(()) } else { Err(FileFault::Exists) }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The temporary file of an entry, open for reading and writing; made at the first call.
+    ///
+    /// It counts as written to from now on until the next `sync`: whoever writes after a sync asks for it again. At most 64
+    /// stay open.
+    ///
+    /// # Errors
+    /// [`FileFault::Exists`] if something that is not ours has the temporary name, [`FileFault::Changed`] if the file was
+    /// replaced meanwhile, [`FileFault::NotFound`] after `discard`, and those of the system.
+    pub fn writer(&self, entry: u32) -> Result<Arc<File>, FileFault> {
+        self.writer_in(&mut self.state(), entry)
+    }
+
+    fn writer_in(&self, state: &mut State, index: u32) -> Result<Arc<File>, FileFault> {
+        let file = self.temp_file(state, index)?;
+        if let Some(temp) = state.temps.get_mut(&index) {
+            temp.dirty = true;
+        }
+        Ok(file)
+    }
+
+    /// The temporary file of an entry, as it is.
+    pub(super) fn temp_file(&self, state: &mut State, index: u32) -> Result<Arc<File>, FileFault> {
+        Self::usable(state, index)?;
+        if self.entry(index)?.kind != EntryKind::File || state.published.contains(&index) {
+            return Err(FileFault::Unsafe);
+        }
+        if let Some((file, asked)) = state.open.get_mut(&index) {
+            state.asked += 1;
+            *asked = state.asked;
+            return Ok(Arc::clone(file));
+        }
+        let directory = self.directory(state, self.parent(index)?)?;
+        let name = temp_name(self.transfer, index);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match state.temps.get(&index) {
+            Some(temp) => {
+                let file = openat(&directory, &name, flags, Mode::empty())?;
+                if !seen(&file)?.same_object(&temp.seen) {
+                    return Err(FileFault::Changed);
+                }
+                file
+            }
+            None => {
+                let make = || openat(&directory, &name, flags | OFlags::CREATE | OFlags::EXCL, PRIVATE_FILE);
+                let file = match make() {
+                    Err(Errno::EXIST) => {
+                        remove_stale(&directory, &name)?;
+                        make()?
+                    }
+                    answer => answer?,
+                };
+                state.temps.insert(index, Temp { seen: seen(&file)?, dirty: true });
+                file
+            }
+        };
+        let file = Arc::new(File::from(file));
+        Self::keep_open(state, index, &file);
+        Ok(file)
+    }
+
+    /// Writes `bytes` of an entry at `offset` into its temporary file.
+    ///
+    /// # Errors
+    /// [`FileFault::Unsafe`] if they do not lie within the entry's size; those of [`Self::writer`] and of the system.
+    pub fn write_at(&self, entry: u32, offset: u64, bytes: &[u8]) -> Result<(), FileFault> {
+        let end = u64::try_from(bytes.len()).ok().and_then(|length| offset.checked_add(length));
+        if end.is_none_or(|end| self.entry(entry).is_ok_and(|entry| end > entry.size)) {
+            return Err(FileFault::Unsafe);
+        }
+        Ok(self.writer(entry)?.write_all_at(bytes, offset)?)
+    }
+
+    /// Makes what was written to the temporary files of `entries` durable. Returns those that failed; a failed one is lost
+    /// for this transfer, whatever a second sync would say.
+    pub fn sync(&self, entries: Range<u32>) -> Vec<(u32, FileFault)> {
+        let dirty: Vec<u32> = {
+            let state = self.state();
+            state.temps.range(entries).filter(|(_, temp)| temp.dirty).map(|(entry, _)| *entry).collect()
+        };
+        dirty.into_iter().filter_map(|entry| self.sync_one(entry).err().map(|fault| (entry, fault))).collect()
+    }
+
+    /// Time and mode are set first, so that the same flush makes them durable and publishing needs no second one.
+    pub(super) fn sync_one(&self, index: u32) -> Result<(), FileFault> {
+        let entry = self.entry(index)?;
+        let file = {
+            let mut state = self.state();
+            let file = self.temp_file(&mut state, index)?;
+            if let Some(temp) = state.temps.get_mut(&index) {
+                temp.dirty = false;
+            }
+            file
+        };
+        let synced = (|| {
+            fchmod(&file, self.destination.mode(entry) | PRIVATE_FILE)?;
+            futimens(&file, &times(entry))?;
+            rustix::fs::fsync(&file)
+        })();
+        synced.map_err(|error| {
+            let mut state = self.state();
+            state.open.remove(&index);
+            state.broken.insert(index, error.into());
+            error.into()
+        })
+    }
+
+    /// Removes all temporary files of this transfer, and the directories that it made and that are empty. Nothing can be
+    /// written afterwards. Published entries stay.
+    pub fn discard(&self) {
+        let mut state = self.state();
+        state.discarded = true;
+        state.open.clear();
+        for (entry, index) in self.entries().iter().zip(0..ROOT) {
+            if entry.kind != EntryKind::Directory && !state.published.contains(&index) {
+                // What is not ours, or not there, stays as it is: there is nobody to tell.
+                if let Ok(directory) = self.parent(index).and_then(|parent| self.directory(&mut state, parent)) {
+                    remove_stale(&directory, &temp_name(self.transfer, index)).ok();
+                }
+            }
+        }
+        Self::close_all(&mut state);
+        let made: Vec<u32> = state.made.iter().rev().copied().collect();
+        for index in made {
+            let removed = self.parent(index).and_then(|parent| {
+                let above = self.directory(&mut state, parent)?;
+                Ok(unlinkat(&above, self.name(&state, index)?, AtFlags::REMOVEDIR)?)
+            });
+            if removed.is_ok() {
+                state.made.remove(&index);
+            }
+        }
+        state.temps.clear();
+        Self::close_all(&mut state);
+    }
+
+    /// Syncs every directory in which a name changed since the last call.
+    ///
+    /// # Errors
+    /// The first fault: then no name of this batch can be called durable.
+    pub fn sync_dirs(&self) -> Result<(), FileFault> {
+        let touched = std::mem::take(&mut self.state().touched);
+        let mut outcome = Ok(());
+        // Deepest first: a name is durable before the one that leads to it.
+        let root = touched.contains(&ROOT).then_some(ROOT);
+        for index in touched.into_iter().filter(|index| *index != ROOT).rev().chain(root) {
+            let directory = self.directory(&mut self.state(), index);
+            outcome = outcome.and(directory.and_then(|directory| Ok(rustix::fs::fsync(&directory)?)));
+        }
+        outcome
+    }
+}
+
+/// Removes a temporary file (or link) of an earlier try: one of ours, never what somebody else put there.
+pub(super) fn remove_stale(directory: &impl std::os::fd::AsFd, name: &str) -> Result<(), FileFault> {
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let ours = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_uid == rustix::process::geteuid().as_raw();
+    if ours { Ok(unlinkat(directory, name, AtFlags::empty())?) } else { Err(FileFault::Exists) }
+}
+
+/// The modification time of an entry; the access time stays.
+pub(super) fn times(entry: &Entry) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: entry.mtime_s, tv_nsec: entry.mtime_ns.into() },
+    }
+}
+
+/// Opens a directory by its one name in another.
+pub(super) fn open_directory(above: &impl std::os::fd::AsFd, name: &std::ffi::OsStr) -> Result<std::os::fd::OwnedFd, FileFault> {
+    Ok(openat(above, name, DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
