@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod crypto;
 pub mod entropy;
+pub mod handshake;
 pub mod ids;
 pub mod limits;
 pub mod time;

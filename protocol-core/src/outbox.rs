@@ -20,7 +20,7 @@ pub(crate) enum Purpose {
     /// A connection, then the stream on it, of a joiner's try.
     Join { session: SessionId, address: Address },
     /// A connection, then the stream on it, of a reconnect.
-    Link { device: DeviceId, address: Address },
+    Link { device: DeviceId, address: Address, refusals: usize },
     /// A connection, then the stream on it, for a data stream of a session.
     Data { session: SessionRef, number: u64 },
     /// The initiator's record of a new pair.

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::effects::{Deadline, TransferKey};
-use crate::ids::{DeviceId, SessionId, SessionRef, StreamId, Ticket};
+use crate::ids::{DeviceId, SessionId, SessionRef, StreamId};
 use crate::time::Timestamp;
 use crate::transfer::machine::TransferTimer;
 
@@ -23,8 +23,12 @@ pub(crate) enum TimerKind {
     Attempt(SessionId),
     /// A joiner's user's answer.
     JoinerUser(SessionId),
-    /// The next try of an address.
-    Redial(Ticket),
+    /// The next try of a joiner's refused addresses.
+    JoinerRedial(SessionId),
+    /// The next try of a device's refused addresses.
+    LinkRedial(DeviceId),
+    /// A Hello that waits for its scan.
+    Scan,
     /// A pending root's 24 hours.
     Pending(SessionRef),
     /// Silence on a session: ping, then dead.
@@ -47,7 +51,8 @@ impl TimerKind {
             Self::Handshake(_) => "a whole handshake",
             Self::InitiatorUser(_) | Self::JoinerUser(_) => "the user's answer",
             Self::Attempt(_) => "a joiner's attempt",
-            Self::Redial(_) => "the next try of an address",
+            Self::JoinerRedial(_) | Self::LinkRedial(_) => "the next try of an address",
+            Self::Scan => "a waiting hello",
             Self::Pending(_) => "an unconfirmed root",
             Self::Idle(_) => "silence on a session",
             Self::Age(_) => "a session's age",

@@ -1,0 +1,239 @@
+//! One device, as it is kept.
+
+use alloc::borrow::ToOwned as _;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+
+use minicbor::Encoder;
+
+use crate::crypto::secret::{Secret, SecretBytes};
+use crate::effects::Route;
+use crate::ids::{DeviceId, PeerKey, SessionRef};
+use crate::info::{Address, DeviceInfo, TransportKind};
+use crate::limits;
+use crate::records::{Change, DEVICES};
+use crate::session::handshake;
+use crate::wire::cbor::{Malformed, Reader};
+
+/// Version of the stored form.
+const SCHEMA: u64 = 1;
+/// Addresses kept for a device, newest first.
+const ADDRESSES: usize = 32;
+/// Room for a stored device without growing: info, 32 addresses, 5 roots and heads.
+const STORED: usize = limits::INFO + ADDRESSES * (limits::INFO_ADDRESS + 16) + 1024;
+
+/// How far a root is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RootState {
+    /// Both sides are known to hold it.
+    Confirmed,
+    /// Ours to use; the joiner's first sign of life is awaited. Never deleted by time (section 12.3).
+    Unconfirmed,
+    /// A joiner's, until the initiator is known to hold it. Opens nothing unless `agreed`: our user (or policy) said yes.
+    Provisional {
+        /// See above.
+        agreed: bool,
+        /// Seconds since 1970.
+        expires: u64,
+    },
+}
+
+impl RootState {
+    /// Whether a handshake may use it.
+    pub(crate) const fn usable(self, unix_s: u64) -> bool {
+        match self {
+            Self::Confirmed | Self::Unconfirmed => true,
+            Self::Provisional { agreed, expires } => agreed && unix_s < expires,
+        }
+    }
+}
+
+/// A pairing root and what is derived from it once.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) secret: Secret,
+    /// The session that the root came from: its public name.
+    pub(crate) session_ref: SessionRef,
+    pub(crate) state: RootState,
+    /// Key of the tag in a Hello from the peer to us.
+    pub(crate) hello_key: Secret,
+}
+
+impl Root {
+    pub(crate) fn new(secret: Secret, session_ref: SessionRef, state: RootState, me: &PeerKey, peer: &PeerKey) -> Self {
+        let hello_key = handshake::hello_key(&secret, peer, me);
+        Self { secret, session_ref, state, hello_key }
+    }
+}
+
+/// A device that was met.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) id: DeviceId,
+    pub(crate) key: PeerKey,
+    /// Its newest DeviceInfo, as it was signed.
+    pub(crate) info: DeviceInfo,
+    /// The name that the owner gave it.
+    pub(crate) own_name: Option<String>,
+    pub(crate) paired_unix: u64,
+    pub(crate) last_seen_unix: Option<u64>,
+    pub(crate) last_route: Option<Route>,
+    /// Where it was reached or said to be, newest first.
+    pub(crate) addresses: Vec<Address>,
+    /// Newest first.
+    pub(crate) roots: Vec<Root>,
+}
+
+impl Device {
+    /// Paired, confirmed or not: not only met as a joiner whose pairing is unfinished.
+    pub(crate) fn is_paired(&self) -> bool {
+        self.roots.iter().any(|root| !matches!(root.state, RootState::Provisional { .. }))
+    }
+
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.roots.iter().any(|root| root.state == RootState::Confirmed)
+    }
+
+    /// The name to show.
+    pub(crate) fn name(&self) -> String {
+        self.own_name.clone().unwrap_or_else(|| self.info.shown_name())
+    }
+
+    /// Takes what a proven contact told: the newest info and, first, the address that worked.
+    pub(crate) fn learn(&mut self, info: DeviceInfo, reached: Option<Address>) {
+        let told = info
+            .transports
+            .iter()
+            .flat_map(|transport| transport.addresses.iter().map(|text| Address { kind: transport.kind.clone(), text: text.clone() }));
+        let mut addresses: Vec<Address> = Vec::new();
+        for address in reached.into_iter().chain(told).chain(core::mem::take(&mut self.addresses)) {
+            if addresses.len() < ADDRESSES && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        self.addresses = addresses;
+        self.info = info;
+    }
+
+    /// Adds a root before the others; the oldest unfinished ones go.
+    pub(crate) fn add_root(&mut self, root: Root) {
+        self.roots.insert(0, root);
+        let mut unfinished = 0;
+        self.roots.retain(|root| {
+            unfinished += usize::from(root.state != RootState::Confirmed);
+            root.state == RootState::Confirmed || unfinished <= limits::PENDING_ROOTS_PER_DEVICE
+        });
+    }
+
+    /// Both sides hold this root: it replaces every other one. False if it is not there.
+    pub(crate) fn confirm(&mut self, session_ref: SessionRef) -> bool {
+        if !self.roots.iter().any(|root| root.session_ref == session_ref) {
+            return false;
+        }
+        self.roots.retain(|root| root.session_ref == session_ref);
+        for root in &mut self.roots {
+            root.state = RootState::Confirmed;
+        }
+        true
+    }
+
+    /// Deletes one root.
+    pub(crate) fn drop_root(&mut self, session_ref: SessionRef) {
+        self.roots.retain(|root| root.session_ref != session_ref);
+    }
+
+    /// The row to write: the device, or its removal if no root is left.
+    pub(crate) fn change(&self) -> Change {
+        let value = (!self.roots.is_empty()).then(|| self.encode());
+        Change { table: DEVICES, key: self.key.0.to_vec(), value }
+    }
+
+    fn encode(&self) -> SecretBytes {
+        let mut bytes = Encoder::new(Vec::with_capacity(STORED));
+        self.encode_into(&mut bytes).expect("invariant: a vector takes every byte");
+        SecretBytes::new(bytes.into_writer())
+    }
+
+    fn encode_into(&self, to: &mut Encoder<Vec<u8>>) -> Result<(), minicbor::encode::Error<core::convert::Infallible>> {
+        to.array(8)?.u64(SCHEMA)?.bytes(&self.info.encode())?;
+        match &self.own_name {
+            Some(name) => to.str(name)?,
+            None => to.null()?,
+        };
+        to.u64(self.paired_unix)?;
+        match self.last_seen_unix {
+            Some(unix) => to.u64(unix)?,
+            None => to.null()?,
+        };
+        match &self.last_route {
+            Some(route) => to.array(2)?.str(route.transport.name())?.str(&route.address)?,
+            None => to.null()?,
+        };
+        to.array(self.addresses.len() as u64)?;
+        for address in &self.addresses {
+            to.str(&address.to_string())?;
+        }
+        to.array(self.roots.len() as u64)?;
+        for root in &self.roots {
+            let (state, expires) = match root.state {
+                RootState::Confirmed => (0, 0),
+                RootState::Unconfirmed => (1, 0),
+                RootState::Provisional { agreed: false, expires } => (2, expires),
+                RootState::Provisional { agreed: true, expires } => (3, expires),
+            };
+            to.array(4)?.bytes(root.secret.bytes())?.bytes(&root.session_ref.0)?.u8(state)?.u64(expires)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a row back.
+    ///
+    /// # Errors
+    /// What is wrong with it; the row is then left as it is.
+    pub(crate) fn decode(me: &PeerKey, key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
+        let key = PeerKey(key.try_into().map_err(|_| Malformed::Bounds)?);
+        let mut from = Reader::new(value)?;
+        from.fields(8)?;
+        if from.u64()? != SCHEMA {
+            return Err(Malformed::Bounds);
+        }
+        let info = DeviceInfo::decode(from.bytes(limits::INFO)?)?;
+        let own_name = from.or_null(|from| from.text(limits::INFO_NAME).map(ToOwned::to_owned))?;
+        let paired_unix = from.u64()?;
+        let last_seen_unix = from.or_null(Reader::u64)?;
+        let last_route = from.or_null(|from| {
+            from.fields(2)?;
+            let transport = TransportKind::from_name(from.text(limits::INFO_WORD)?);
+            Ok(Route { transport, address: from.text(limits::INFO_ADDRESS)?.to_owned() })
+        })?;
+        let mut addresses = Vec::new();
+        for _ in 0..from.array_up_to(ADDRESSES)? {
+            addresses.push(from.text(limits::INFO_ADDRESS + 16)?.parse().map_err(|_| Malformed::Bounds)?);
+        }
+        let mut roots = Vec::new();
+        for _ in 0..from.array_up_to(limits::PENDING_ROOTS_PER_DEVICE + 1)? {
+            from.fields(4)?;
+            let secret = Secret::new(from.exactly()?);
+            let session_ref = SessionRef(from.exactly()?);
+            let state = match (from.u8()?, from.u64()?) {
+                (0, _) => RootState::Confirmed,
+                (1, _) => RootState::Unconfirmed,
+                (2, expires) => RootState::Provisional { agreed: false, expires },
+                (3, expires) => RootState::Provisional { agreed: true, expires },
+                _ => return Err(Malformed::Bounds),
+            };
+            roots.push(Root::new(secret, session_ref, state, me, &key));
+        }
+        Ok(Self {
+            id: crate::identity::device_id(&key),
+            key,
+            info,
+            own_name,
+            paired_unix,
+            last_seen_unix,
+            last_route,
+            addresses,
+            roots,
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! DeviceRegistry: every device that was met, by key and by id.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::device::{Device, Root, RootState};
+use crate::effects::{DeviceState, Route};
+use crate::identity;
+use crate::ids::{DeviceId, PeerKey, SessionRef};
+use crate::info::{Address, DeviceInfo};
+use crate::limits;
+use crate::records::{Change, Record};
+use crate::wire::cbor::Malformed;
+
+/// A device as the owner sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceView {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its key.
+    pub key: PeerKey,
+    /// The owner's name for it, else its own, made safe for display.
+    pub name: String,
+    /// Its operating system, as it says.
+    pub os: String,
+    /// What it is to us now.
+    pub state: DeviceState,
+    /// Six words over its key.
+    pub fingerprint: String,
+    /// When it was paired, seconds since 1970.
+    pub paired_unix: u64,
+    /// The last proven contact, seconds since 1970.
+    pub last_seen_unix: Option<u64>,
+    /// How that contact travelled.
+    pub last_route: Option<Route>,
+    /// Where it may be found, newest first.
+    pub addresses: Vec<Address>,
+    /// Both sides are known to hold the pairing.
+    pub confirmed: bool,
+}
+
+/// What a new pairing brings to the registry.
+#[derive(Debug)]
+pub(crate) struct NewPair {
+    pub(crate) peer: PeerKey,
+    pub(crate) info: DeviceInfo,
+    pub(crate) root: Root,
+    pub(crate) reached: Option<Address>,
+}
+
+/// Every device that was met.
+#[derive(Debug)]
+pub(crate) struct DeviceRegistry {
+    me: PeerKey,
+    devices: BTreeMap<PeerKey, Device>,
+    ids: BTreeMap<DeviceId, PeerKey>,
+}
+
+impl DeviceRegistry {
+    pub(crate) const fn new(me: PeerKey) -> Self {
+        Self { me, devices: BTreeMap::new(), ids: BTreeMap::new() }
+    }
+
+    /// Takes a row of the store. A pending root whose question died with the process opens nothing and is not taken.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    pub(crate) fn load(&mut self, record: &Record, unix_s: u64) -> Result<(), Malformed> {
+        let mut device = Device::decode(&self.me, &record.key, record.value.bytes())?;
+        device.roots.retain(|root| root.state.usable(unix_s));
+        if !device.roots.is_empty() {
+            self.ids.insert(device.id, device.key);
+            self.devices.insert(device.key, device);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, key: &PeerKey) -> Option<&Device> {
+        self.devices.get(key)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: &PeerKey) -> Option<&mut Device> {
+        self.devices.get_mut(key)
+    }
+
+    pub(crate) fn by_id(&self, id: DeviceId) -> Option<&Device> {
+        self.devices.get(self.ids.get(&id)?)
+    }
+
+    pub(crate) fn by_id_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
+        self.devices.get_mut(self.ids.get(&id)?)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.devices.values()
+    }
+
+    /// Whether a device that is not known yet could be paired.
+    pub(crate) fn has_room_for(&self, key: &PeerKey) -> bool {
+        self.devices.contains_key(key) || self.devices.len() < limits::DEVICES
+    }
+
+    /// Adds a root, and the device if it is new. The change is the caller's to persist.
+    pub(crate) fn add(&mut self, pair: NewPair, unix_s: u64) -> Change {
+        let NewPair { peer, info, root, reached } = pair;
+        let id = identity::device_id(&peer);
+        self.ids.insert(id, peer);
+        let device = self.devices.entry(peer).or_insert_with(|| Device {
+            id,
+            key: peer,
+            info: info.clone(),
+            own_name: None,
+            paired_unix: unix_s,
+            last_seen_unix: None,
+            last_route: None,
+            addresses: Vec::new(),
+            roots: Vec::new(),
+        });
+        device.learn(info, reached);
+        device.last_seen_unix = Some(unix_s);
+        device.add_root(root);
+        device.change()
+    }
+
+    /// Both sides hold the root. `None` if there is no such root.
+    pub(crate) fn confirm(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
+        let device = self.devices.get_mut(peer)?;
+        device.confirm(session_ref).then(|| device.change())
+    }
+
+    /// Our user said yes to a provisional root.
+    pub(crate) fn agree(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
+        let device = self.devices.get_mut(peer)?;
+        let root = device.roots.iter_mut().find(|root| root.session_ref == session_ref)?;
+        match &mut root.state {
+            RootState::Provisional { agreed, .. } if !*agreed => *agreed = true,
+            RootState::Provisional { .. } | RootState::Confirmed | RootState::Unconfirmed => return None,
+        }
+        Some(device.change())
+    }
+
+    /// Deletes a root, and the device with its last one.
+    pub(crate) fn drop_root(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
+        let device = self.devices.get_mut(peer)?;
+        device.drop_root(session_ref);
+        let change = device.change();
+        if device.roots.is_empty() {
+            self.remove(peer);
+        }
+        Some(change)
+    }
+
+    /// Deletes a device.
+    pub(crate) fn remove(&mut self, peer: &PeerKey) -> Option<Change> {
+        let mut device = self.devices.remove(peer)?;
+        self.ids.remove(&device.id);
+        device.roots.clear();
+        Some(device.change())
+    }
+}

@@ -1,0 +1,412 @@
+//! The initiator: one live code, and a handshake for each stream that knew it (PROTOCOL.md, sections 6.5, 12.1, 12.2).
+//!
+//! ```text
+//! AwaitRequest ─request─▶ ChallengeSent ─response─▶ Proved ─▶ AwaitUser ─yes─▶ Storing ─stored─▶ Completed ─Ack─▶ (gone)
+//!                                                      └──────────────────────────▲
+//! ```
+//! A handshake is in the map from ChallengeSent on; before that a stream is an unproved one like any other. `Proved` is where
+//! the Node looks into the registry. Every failure takes the handshake out of the map: what is not there answers nothing.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::code::{CodeKeys, PairingCode};
+use super::handshake::Refusal;
+use super::handshake::initiator::{InitiatorVerified, InitiatorWaiting, VerifiedRequest};
+use super::{Confirm, PairError, Status};
+use crate::effects::{Event, Stranger};
+use crate::entropy::NoEntropy;
+use crate::faults::{PairFailure, code};
+use crate::identity::{self, NetworkIdentity};
+use crate::ids::{PeerKey, SessionId, StreamId};
+use crate::info::{Binding, BindingKind};
+use crate::limits;
+use crate::outbox::Cx;
+use crate::timers::TimerKind;
+
+/// The one code that a device may have out.
+#[derive(Debug)]
+struct LiveCode {
+    session: SessionId,
+    keys: CodeKeys,
+    confirm: Confirm,
+    /// Its time is over; handshakes that had begun may finish.
+    expired: bool,
+    /// First flights that had the right tag, against replay.
+    seen: Vec<[u8; 32]>,
+    /// Handshakes past the tag that ended without success.
+    ended: u32,
+    /// Of these, the ones that failed to prove themselves.
+    failures: u32,
+}
+
+/// Where a handshake stands.
+#[derive(Debug)]
+enum State {
+    ChallengeSent(InitiatorWaiting, Binding),
+    Proved(InitiatorVerified),
+    AwaitUser(InitiatorVerified),
+    Storing(InitiatorVerified),
+    Completed { peer: PeerKey },
+}
+
+#[derive(Debug)]
+struct Handshake {
+    session: SessionId,
+    confirm: Confirm,
+    state: State,
+}
+
+/// What the Node has to do next for a handshake.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nothing.
+    Rest,
+    /// The other side proved itself and the code is consumed: look it up and call [`Initiator::judge`].
+    Judge { peer: PeerKey },
+    /// Persist the record under [`Initiator::proven`], then call [`Initiator::on_stored`].
+    Store,
+    /// Complete(0) was sent: the session's keys are due, and the Ack.
+    Established,
+}
+
+/// What the registry says of a device that proved itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing against it.
+    Welcome,
+    /// As many devices are paired as can be.
+    TooMany,
+}
+
+/// The initiator's machine.
+#[derive(Debug, Default)]
+pub(crate) struct Initiator {
+    code: Option<LiveCode>,
+    handshakes: BTreeMap<StreamId, Handshake>,
+}
+
+impl Initiator {
+    /// Draws a code and makes it live.
+    pub(crate) fn begin(&mut self, cx: &mut Cx<'_>, ttl: Duration, confirm: Confirm) -> Result<(SessionId, PairingCode), PairError> {
+        if self.code.is_some() || !self.handshakes.is_empty() {
+            return Err(PairError::Busy);
+        }
+        let (shortest, longest) = limits::CODE_TTL_RANGE;
+        if ttl < shortest || ttl > longest {
+            return Err(PairError::Lifetime);
+        }
+        let code = PairingCode::generate(cx.entropy).map_err(|NoEntropy| PairError::NoEntropy)?;
+        let keys = CodeKeys::derive(&code);
+        let session = keys.session_id;
+        self.code = Some(LiveCode { session, keys, confirm, expired: false, seen: Vec::new(), ended: 0, failures: 0 });
+        cx.set(TimerKind::Code, ttl);
+        Ok((session, code))
+    }
+
+    /// Whether a stream is in a handshake here.
+    pub(crate) fn owns(&self, stream: StreamId) -> bool {
+        self.handshakes.contains_key(&stream)
+    }
+
+    /// The pairing that a stream belongs to.
+    pub(crate) fn session_of(&self, stream: StreamId) -> Option<SessionId> {
+        self.handshakes.get(&stream).map(|handshake| handshake.session)
+    }
+
+    /// The pairing that has a live or finishing handshake.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.code.as_ref().map(|code| code.session).or_else(|| self.handshakes.values().map(|handshake| handshake.session).next())
+    }
+
+    /// A PairingRequest on a fresh stream. True if a Challenge was sent; else the stream was reset.
+    pub(crate) fn on_request(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        body: &[u8],
+        binding: Binding,
+        own: (&NetworkIdentity, &[u8]),
+    ) -> bool {
+        let Some(request) = self.admit(body, &binding) else {
+            cx.reset(stream, code::REFUSED);
+            return false;
+        };
+        let (Some(code), (own, info)) = (&mut self.code, own) else { return false };
+        let (session, confirm) = (code.session, code.confirm);
+        match request.challenge(own, info, cx.entropy) {
+            Ok((waiting, frame)) => {
+                cx.send(stream, frame);
+                cx.set(TimerKind::Stream(stream), limits::RESPONSE_WAIT);
+                cx.set(TimerKind::Handshake(stream), limits::HANDSHAKE_WAIT);
+                self.handshakes.insert(stream, Handshake { session, confirm, state: State::ChallengeSent(waiting, binding) });
+                true
+            }
+            Err(refusal) => {
+                cx.reset(stream, self::code::REFUSED);
+                self.count(cx, refusal.proves_nothing(), binding.kind == BindingKind::Tcp);
+                false
+            }
+        }
+    }
+
+    /// Steps 1 to 6 of section 6.5: everything that costs no key.
+    fn admit(&mut self, body: &[u8], binding: &Binding) -> Option<VerifiedRequest> {
+        let running = self.handshakes.len();
+        let code = self.code.as_mut().filter(|code| !code.expired)?;
+        let request = VerifiedRequest::verify(body, &code.keys, binding).ok()?;
+        if code.seen.contains(request.th1()) || running >= limits::CODE_HANDSHAKES_AT_ONCE {
+            return None;
+        }
+        if code.seen.len() >= limits::CODE_HANDSHAKES as usize {
+            return None;
+        }
+        code.seen.push(*request.th1());
+        Some(request)
+    }
+
+    /// A handshake past the tag ended without success.
+    fn count(&mut self, cx: &mut Cx<'_>, proves_nothing: bool, on_tcp: bool) {
+        let Some(code) = &mut self.code else { return };
+        code.ended += 1;
+        // On bare TCP anyone on the path can corrupt a frame: that must not cost the code (section 11).
+        code.failures += u32::from(proves_nothing && !on_tcp);
+        if code.failures >= limits::CODE_FAILURES || code.ended >= limits::CODE_HANDSHAKES {
+            self.end_code(cx, Some(PairFailure::Burned));
+            return;
+        }
+        self.bury_expired(cx);
+    }
+
+    /// An expired code dies with its last handshake.
+    fn bury_expired(&mut self, cx: &mut Cx<'_>) {
+        if self.handshakes.is_empty() && self.code.as_ref().is_some_and(|code| code.expired) {
+            self.end_code(cx, Some(PairFailure::Expired));
+        }
+    }
+
+    /// Erases the code and closes every handshake that has not proved itself.
+    fn end_code(&mut self, cx: &mut Cx<'_>, failure: Option<PairFailure>) {
+        let Some(code) = self.code.take() else { return };
+        cx.timers.cancel(TimerKind::Code);
+        let unproved: Vec<StreamId> = self
+            .handshakes
+            .iter()
+            .filter(|(_, handshake)| matches!(handshake.state, State::ChallengeSent(..)))
+            .map(|(&stream, _)| stream)
+            .collect();
+        for stream in unproved {
+            self.close(cx, stream);
+        }
+        if let Some(reason) = failure {
+            cx.notify(Event::PairFailed { session: code.session, reason });
+        }
+    }
+
+    /// Resets a stream and forgets its handshake.
+    fn close(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
+        cx.reset(stream, code::REFUSED);
+        self.drop_handshake(cx, stream);
+    }
+
+    fn drop_handshake(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Option<Handshake> {
+        cx.timers.cancel(TimerKind::Stream(stream));
+        cx.timers.cancel(TimerKind::Handshake(stream));
+        cx.timers.cancel(TimerKind::InitiatorUser(stream));
+        self.handshakes.remove(&stream)
+    }
+
+    /// A Response, or whatever else came as the second frame.
+    pub(crate) fn on_response(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &[u8], own: &NetworkIdentity) -> Step {
+        let Some(Handshake { session, confirm, state }) = self.handshakes.remove(&stream) else { return Step::Rest };
+        let State::ChallengeSent(waiting, binding) = state else {
+            // A second message of a kind, or one for another state.
+            self.close(cx, stream);
+            self.fail(cx, session, &state, PairFailure::NotAccepted);
+            return Step::Rest;
+        };
+        match waiting.on_response(body, own) {
+            Ok(verified) => {
+                let peer = verified.peer;
+                self.handshakes.insert(stream, Handshake { session, confirm, state: State::Proved(verified) });
+                cx.timers.cancel(TimerKind::Stream(stream));
+                // Another handshake of this code may have been faster.
+                if self.code.as_ref().is_none_or(|code| code.session != session) {
+                    self.close(cx, stream);
+                    return Step::Rest;
+                }
+                self.end_code(cx, None);
+                Step::Judge { peer }
+            }
+            Err(refusal) => {
+                self.close(cx, stream);
+                if refusal == Refusal::SelfPairing {
+                    self.end_code(cx, Some(PairFailure::SelfPairing));
+                } else {
+                    self.count(cx, refusal.proves_nothing(), binding.kind == BindingKind::Tcp);
+                }
+                Step::Rest
+            }
+        }
+    }
+
+    /// Reports the end of a handshake whose code is consumed: the pairing has failed with it.
+    fn fail(&mut self, cx: &mut Cx<'_>, session: SessionId, state: &State, reason: PairFailure) {
+        match state {
+            State::ChallengeSent(..) => {}
+            State::Proved(_) | State::AwaitUser(_) | State::Storing(_) => cx.notify(Event::PairFailed { session, reason }),
+            // The record stays: the next contact shows whether the joiner holds the root (section 12.3).
+            State::Completed { .. } => {}
+        }
+    }
+
+    /// What the registry says of the device that [`Step::Judge`] named.
+    pub(crate) fn judge(&mut self, cx: &mut Cx<'_>, stream: StreamId, verdict: Verdict) -> Step {
+        let Some(Handshake { session, confirm, state }) = self.handshakes.remove(&stream) else { return Step::Rest };
+        let State::Proved(verified) = state else { return self.put_back(stream, Handshake { session, confirm, state }) };
+        if verdict == Verdict::TooMany {
+            self.say_no(cx, stream, session, &verified, (Status::Policy, PairFailure::TooManyDevices));
+            return Step::Rest;
+        }
+        match confirm {
+            Confirm::Ask => {
+                cx.notify(Event::PairRequest { session, peer: stranger(&verified), check: verified.sas });
+                cx.set(TimerKind::InitiatorUser(stream), limits::USER_WAIT);
+                self.put_back(stream, Handshake { session, confirm, state: State::AwaitUser(verified) })
+            }
+            Confirm::Automatic => {
+                self.put_back(stream, Handshake { session, confirm, state: State::Storing(verified) });
+                Step::Store
+            }
+        }
+    }
+
+    fn put_back(&mut self, stream: StreamId, handshake: Handshake) -> Step {
+        self.handshakes.insert(stream, handshake);
+        Step::Rest
+    }
+
+    /// Complete with a reason, sealed; the stream is half-closed so that it arrives.
+    fn say_no(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        session: SessionId,
+        verified: &InitiatorVerified,
+        (status, reason): (Status, PairFailure),
+    ) {
+        cx.send(stream, verified.complete(status));
+        cx.finish(stream);
+        self.drop_handshake(cx, stream);
+        cx.notify(Event::PairFailed { session, reason });
+    }
+
+    /// The stream whose pairing waits for the user's answer.
+    pub(crate) fn asks(&self, session: SessionId) -> Option<StreamId> {
+        let asks = |handshake: &Handshake| handshake.session == session && matches!(handshake.state, State::AwaitUser(_));
+        self.handshakes.iter().find(|(_, handshake)| asks(handshake)).map(|(&stream, _)| stream)
+    }
+
+    /// The user's answer.
+    pub(crate) fn on_answer(&mut self, cx: &mut Cx<'_>, stream: StreamId, yes: bool) -> Step {
+        let Some(Handshake { session, confirm, state }) = self.handshakes.remove(&stream) else { return Step::Rest };
+        let State::AwaitUser(verified) = state else { return self.put_back(stream, Handshake { session, confirm, state }) };
+        cx.timers.cancel(TimerKind::InitiatorUser(stream));
+        if yes {
+            self.put_back(stream, Handshake { session, confirm, state: State::Storing(verified) });
+            return Step::Store;
+        }
+        self.say_no(cx, stream, session, &verified, (Status::User, PairFailure::RefusedHere));
+        Step::Rest
+    }
+
+    /// What a handshake that is storing has proved.
+    pub(crate) fn proven(&self, stream: StreamId) -> Option<&InitiatorVerified> {
+        match &self.handshakes.get(&stream)?.state {
+            State::Storing(verified) => Some(verified),
+            State::ChallengeSent(..) | State::Proved(_) | State::AwaitUser(_) | State::Completed { .. } => None,
+        }
+    }
+
+    /// The record is durable, or could not be written.
+    pub(crate) fn on_stored(&mut self, cx: &mut Cx<'_>, stream: StreamId, stored: bool) -> Option<(SessionId, InitiatorVerified)> {
+        let Handshake { session, confirm, state } = self.handshakes.remove(&stream)?;
+        let State::Storing(verified) = state else {
+            self.put_back(stream, Handshake { session, confirm, state });
+            return None;
+        };
+        if !stored {
+            self.say_no(cx, stream, session, &verified, (Status::Storage, PairFailure::StorageHere));
+            return None;
+        }
+        cx.send(stream, verified.complete(Status::Accepted));
+        cx.timers.cancel(TimerKind::Handshake(stream));
+        cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
+        self.put_back(stream, Handshake { session, confirm, state: State::Completed { peer: verified.peer } });
+        Some((session, verified))
+    }
+
+    /// The control stream's opening record verified, or refused: the handshake is over.
+    pub(crate) fn on_opened(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Option<PeerKey> {
+        match self.drop_handshake(cx, stream)?.state {
+            State::Completed { peer } => Some(peer),
+            State::ChallengeSent(..) | State::Proved(_) | State::AwaitUser(_) | State::Storing(_) => None,
+        }
+    }
+
+    /// The stream of a handshake is gone.
+    pub(crate) fn on_stream_down(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
+        let Some(handshake) = self.drop_handshake(cx, stream) else { return };
+        match handshake.state {
+            State::ChallengeSent(_, binding) => self.count(cx, false, binding.kind == BindingKind::Tcp),
+            // A write that is under way ends by itself; its record stays, unconfirmed.
+            State::Storing(_) | State::Completed { .. } => {}
+            State::Proved(_) | State::AwaitUser(_) => {
+                cx.notify(Event::PairFailed { session: handshake.session, reason: PairFailure::NotAccepted });
+            }
+        }
+    }
+
+    /// The code's time is over.
+    pub(crate) fn on_code_timer(&mut self, cx: &mut Cx<'_>) {
+        if let Some(code) = &mut self.code {
+            code.expired = true;
+        }
+        self.bury_expired(cx);
+    }
+
+    /// A step took too long, the whole handshake did, or the user.
+    pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>, timer: TimerKind, stream: StreamId) {
+        if matches!(timer, TimerKind::InitiatorUser(_)) {
+            // No answer is a no.
+            let _: Step = self.on_answer(cx, stream, false);
+            return;
+        }
+        let Some(handshake) = self.handshakes.get(&stream) else { return };
+        if matches!(handshake.state, State::Storing(_)) {
+            // The disk's answer decides, however long it takes.
+            return;
+        }
+        cx.reset(stream, code::REFUSED);
+        self.on_stream_down(cx, stream);
+    }
+
+    /// The owner ends the pairing. False if there is none of this name.
+    pub(crate) fn cancel(&mut self, cx: &mut Cx<'_>, session: SessionId) -> bool {
+        if self.session() != Some(session) {
+            return false;
+        }
+        let had_code = self.code.is_some();
+        self.end_code(cx, Some(PairFailure::Cancelled));
+        if let Some(stream) = self.asks(session) {
+            let _: Step = self.on_answer(cx, stream, false);
+            return true;
+        }
+        had_code
+    }
+}
+
+fn stranger(verified: &InitiatorVerified) -> Stranger {
+    Stranger { device: identity::device_id(&verified.peer), name: verified.info.shown_name(), os: verified.info.os.clone() }
+}

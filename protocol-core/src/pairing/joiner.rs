@@ -1,0 +1,459 @@
+//! The joiner: one attempt for each typed code, over several connections (PROTOCOL.md, sections 6.5 and 12.3).
+//!
+//! ```text
+//! a try:    AwaitChallenge ─challenge─▶ Storing ─stored─▶ ResponseSent ─Complete 0─▶ (AwaitUser) ─▶ Confirming ─stored─▶ done
+//! attempt:  Searching ──the first identity that proves itself claims the slot──▶ Bound ─▶ paired, failed or provisional
+//! ```
+//! Whatever goes wrong takes the try out of the map: what is not there answers nothing.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::code::{CodeKeys, PairingCode};
+use super::handshake::Refusal;
+use super::handshake::joiner::{JoinerFinal, JoinerStart, JoinerVerified, JoinerWaiting};
+use super::{Confirm, PairError, Status};
+use crate::effects::{Event, Stranger};
+use crate::faults::{Failure, PairFailure, code};
+use crate::identity::{self, NetworkIdentity};
+use crate::ids::{PeerKey, SessionId, StreamId};
+use crate::info::{Address, Binding, DeviceInfo};
+use crate::limits;
+use crate::outbox::{Cx, Purpose};
+use crate::timers::TimerKind;
+use crate::wire::deframer::StreamName;
+
+/// How long an address that refuses is tried again, and how often.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+const REFUSED_EVERY: Duration = Duration::from_millis(500);
+
+/// Where a try stands.
+#[derive(Debug)]
+enum State {
+    AwaitChallenge(Box<JoinerWaiting>),
+    Proved(Box<JoinerVerified>),
+    Storing { keys: Box<JoinerFinal>, response: Vec<u8> },
+    ResponseSent(Box<JoinerFinal>),
+    AwaitUser(Box<JoinerFinal>),
+    Confirming(Box<JoinerFinal>),
+}
+
+#[derive(Debug)]
+struct Try {
+    address: Address,
+    state: State,
+}
+
+/// Whom this attempt has bound itself to.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    pub(crate) peer: PeerKey,
+    pub(crate) info: DeviceInfo,
+    pub(crate) session_ref: crate::ids::SessionRef,
+    pub(crate) check: u32,
+    pub(crate) address: Address,
+}
+
+/// A joiner's attempt.
+#[derive(Debug)]
+pub(crate) struct Joiner {
+    session: SessionId,
+    keys: CodeKeys,
+    confirm: Confirm,
+    waiting: VecDeque<Address>,
+    /// Addresses taken in so far, against endless candidates.
+    taken: usize,
+    /// Dials and opens under way.
+    dialing: usize,
+    /// Until when a refused address is tried again.
+    refused_until: crate::time::Timestamp,
+    refused: VecDeque<Address>,
+    tries: BTreeMap<StreamId, Try>,
+    bound: Option<Bound>,
+    /// The user's or the policy's word, once it is known.
+    answer: Option<bool>,
+    /// What went wrong most tellingly so far.
+    failure: PairFailure,
+}
+
+/// What the Node has to do next for an attempt.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nothing.
+    Rest,
+    /// The initiator proved itself: look it up, then [`Joiner::claim`].
+    Judge { peer: PeerKey },
+    /// Persist the pending root under [`Joiner::pending`], then [`Joiner::on_stored`].
+    StorePending,
+    /// Persist the confirmation, then [`Joiner::on_confirmed`].
+    StoreConfirmed,
+    /// Delete the pending root; the attempt is over and its failure was told. With `refuse` the control stream is opened
+    /// once, for a sealed Refuse.
+    Undo { bound: Bound, refuse: Option<Box<JoinerFinal>> },
+    /// The stream ended too early: the pending root stays, and if the answer is yes a reconnect finishes the pairing.
+    Provisional { bound: Bound, agreed: bool },
+    /// Over before anything was stored; its failure was told.
+    Over,
+}
+
+impl Joiner {
+    /// Starts an attempt. Dials are pushed at once.
+    pub(crate) fn begin(cx: &mut Cx<'_>, code: &PairingCode, addresses: &[Address], confirm: Confirm) -> Result<Self, PairError> {
+        if addresses.is_empty() {
+            return Err(PairError::NoAddress);
+        }
+        let keys = CodeKeys::derive(code);
+        let session = keys.session_id;
+        let mut joiner = Self {
+            session,
+            keys,
+            confirm,
+            waiting: addresses.iter().take(limits::JOINER_CANDIDATES).cloned().collect(),
+            taken: addresses.len().min(limits::JOINER_CANDIDATES),
+            dialing: 0,
+            refused_until: cx.now + REFUSED_FOR,
+            refused: VecDeque::new(),
+            tries: BTreeMap::new(),
+            bound: None,
+            answer: (confirm == Confirm::Automatic).then_some(true),
+            failure: PairFailure::NotFound,
+        };
+        cx.set(TimerKind::Attempt(session), limits::ATTEMPT_WAIT);
+        joiner.dial_more(cx);
+        Ok(joiner)
+    }
+
+    pub(crate) const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub(crate) fn owns(&self, stream: StreamId) -> bool {
+        self.tries.contains_key(&stream)
+    }
+
+    /// Whom the attempt is bound to, and where a stream of it leads.
+    pub(crate) const fn bound(&self) -> Option<&Bound> {
+        self.bound.as_ref()
+    }
+
+    /// The user's word so far.
+    pub(crate) const fn agreed(&self) -> bool {
+        matches!(self.answer, Some(true))
+    }
+
+    fn dial_more(&mut self, cx: &mut Cx<'_>) {
+        while self.bound.is_none() && self.dialing + self.tries.len() < limits::JOINER_CONNECTIONS {
+            let Some(address) = self.waiting.pop_front() else { return };
+            self.dialing += 1;
+            cx.dial(address.clone(), Purpose::Join { session: self.session, address });
+        }
+    }
+
+    /// A connection is up: the joiner opens the stream, whoever dialled.
+    pub(crate) fn on_connected(&mut self, cx: &mut Cx<'_>, conn: crate::ids::ConnId, address: Address) -> bool {
+        if self.bound.is_some() {
+            self.dialing -= 1;
+            return false;
+        }
+        cx.open(conn, StreamName::Pair, Purpose::Join { session: self.session, address });
+        true
+    }
+
+    /// A dial or an open failed.
+    pub(crate) fn on_failed(&mut self, cx: &mut Cx<'_>, address: Address, failure: Failure) -> Step {
+        self.dialing -= 1;
+        if failure == Failure::Refused && self.bound.is_none() && cx.now < self.refused_until {
+            self.refused.push_back(address);
+            cx.set(TimerKind::JoinerRedial(self.session), REFUSED_EVERY);
+        }
+        self.go_on(cx)
+    }
+
+    /// Time to try refused addresses again.
+    pub(crate) fn on_redial(&mut self, cx: &mut Cx<'_>) {
+        self.waiting.append(&mut self.refused);
+        self.dial_more(cx);
+    }
+
+    /// Dials what is left; the attempt is over if nothing is.
+    fn go_on(&mut self, cx: &mut Cx<'_>) -> Step {
+        self.dial_more(cx);
+        let hopeless = self.dialing == 0 && self.tries.is_empty() && self.waiting.is_empty() && self.refused.is_empty();
+        if hopeless && self.bound.is_none() { self.over(cx, self.failure) } else { Step::Rest }
+    }
+
+    fn over(&mut self, cx: &mut Cx<'_>, reason: PairFailure) -> Step {
+        self.clear_timers(cx);
+        cx.notify(Event::PairFailed { session: self.session, reason });
+        Step::Over
+    }
+
+    fn clear_timers(&mut self, cx: &mut Cx<'_>) {
+        for timer in [TimerKind::Attempt(self.session), TimerKind::JoinerUser(self.session), TimerKind::JoinerRedial(self.session)] {
+            cx.timers.cancel(timer);
+        }
+        let streams: Vec<StreamId> = self.tries.keys().copied().collect();
+        for stream in streams {
+            self.drop_try(cx, stream);
+        }
+    }
+
+    fn drop_try(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Option<Try> {
+        cx.timers.cancel(TimerKind::Stream(stream));
+        self.tries.remove(&stream)
+    }
+
+    /// The pairing stream is open: send PairingRequest.
+    pub(crate) fn on_stream_up(&mut self, cx: &mut Cx<'_>, stream: StreamId, address: Address, binding: Binding) -> Step {
+        self.dialing -= 1;
+        if self.bound.is_some() {
+            cx.reset(stream, code::DONE);
+            return Step::Rest;
+        }
+        match JoinerStart::request(&self.keys, binding, cx.entropy) {
+            Ok((waiting, frame)) => {
+                cx.send(stream, frame);
+                cx.set(TimerKind::Stream(stream), limits::CHALLENGE_WAIT);
+                self.tries.insert(stream, Try { address, state: State::AwaitChallenge(Box::new(waiting)) });
+                Step::Rest
+            }
+            Err(_) => {
+                cx.reset(stream, code::DONE);
+                self.failure = PairFailure::NoEntropy;
+                self.go_on(cx)
+            }
+        }
+    }
+
+    /// A handshake frame: Challenge, Complete, or one that has no business here.
+    pub(crate) fn on_frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &[u8], own: &NetworkIdentity) -> Step {
+        let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
+        match state {
+            State::AwaitChallenge(waiting) => match waiting.on_challenge(body, own) {
+                Ok(verified) => {
+                    let peer = verified.peer;
+                    self.tries.insert(stream, Try { address, state: State::Proved(Box::new(verified)) });
+                    Step::Judge { peer }
+                }
+                Err(refusal) => {
+                    cx.reset(stream, code::REFUSED);
+                    self.failure = if refusal == Refusal::SelfPairing { PairFailure::SelfPairing } else { PairFailure::NotAccepted };
+                    self.go_on(cx)
+                }
+            },
+            State::ResponseSent(keys) => match keys.on_complete(body) {
+                Ok(Status::Accepted) => self.completed(cx, stream, address, keys),
+                Ok(status) => {
+                    let reason = match status {
+                        Status::User | Status::Accepted => PairFailure::RefusedThere,
+                        Status::Policy => PairFailure::Policy,
+                        Status::Storage => PairFailure::StorageThere,
+                    };
+                    cx.reset(stream, code::DONE);
+                    self.undo(cx, reason, None)
+                }
+                Err(_) => {
+                    cx.reset(stream, code::REFUSED);
+                    self.provisional(cx)
+                }
+            },
+            State::Proved(_) | State::Storing { .. } => {
+                cx.reset(stream, code::REFUSED);
+                self.provisional(cx)
+            }
+            State::AwaitUser(_) | State::Confirming(_) => {
+                cx.reset(stream, code::REFUSED);
+                self.provisional(cx)
+            }
+        }
+    }
+
+    fn completed(&mut self, cx: &mut Cx<'_>, stream: StreamId, address: Address, keys: Box<JoinerFinal>) -> Step {
+        match self.answer {
+            Some(true) => {
+                self.tries.insert(stream, Try { address, state: State::Confirming(keys) });
+                Step::StoreConfirmed
+            }
+            None => {
+                self.tries.insert(stream, Try { address, state: State::AwaitUser(keys) });
+                Step::Rest
+            }
+            Some(false) => self.undo(cx, PairFailure::RefusedHere, Some(keys)),
+        }
+    }
+
+    /// What the registry says of the initiator that proved itself: `None` if nothing stands against it. The first identity
+    /// that gets this far is the only one that this code's Response is ever sent to.
+    pub(crate) fn claim(&mut self, cx: &mut Cx<'_>, stream: StreamId, against: Option<PairFailure>, own: (&NetworkIdentity, &[u8])) -> Step {
+        let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
+        let State::Proved(verified) = state else { return Step::Rest };
+        let taken = self.bound.as_ref().is_some_and(|bound| bound.peer != verified.peer);
+        if taken || against.is_some() {
+            cx.reset(stream, code::REFUSED);
+            self.failure = against.unwrap_or(self.failure);
+            return self.go_on(cx);
+        }
+        let (peer, info) = (verified.peer, verified.info.clone());
+        let (keys, response) = verified.respond(own.0, own.1);
+        self.bound = Some(Bound { peer, info, session_ref: keys.session_ref, check: keys.sas, address: address.clone() });
+        self.close_others(cx);
+        self.tries.insert(stream, Try { address, state: State::Storing { keys: Box::new(keys), response } });
+        Step::StorePending
+    }
+
+    /// Every other connection of this attempt has lost the race.
+    fn close_others(&mut self, cx: &mut Cx<'_>) {
+        self.waiting.clear();
+        self.refused.clear();
+        cx.timers.cancel(TimerKind::JoinerRedial(self.session));
+        let others: Vec<StreamId> = self.tries.keys().copied().collect();
+        for other in others {
+            cx.reset(other, code::DONE);
+            self.drop_try(cx, other);
+        }
+    }
+
+    /// What is to be stored: the bound identity, and the root of the try that is storing.
+    pub(crate) fn pending(&self, stream: StreamId) -> Option<(&Bound, &JoinerFinal)> {
+        match &self.tries.get(&stream)?.state {
+            State::Storing { keys, .. } => Some((self.bound.as_ref()?, keys)),
+            State::AwaitChallenge(_)
+            | State::Proved(_)
+            | State::ResponseSent(_)
+            | State::AwaitUser(_)
+            | State::Confirming(_) => None,
+        }
+    }
+
+    /// The pending root is durable, or could not be written.
+    pub(crate) fn on_stored(&mut self, cx: &mut Cx<'_>, stream: StreamId, stored: bool) -> Step {
+        let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
+        let (State::Storing { keys, response }, Some(bound)) = (state, &self.bound) else { return Step::Rest };
+        if !stored {
+            cx.reset(stream, code::DONE);
+            return self.undo(cx, PairFailure::StorageHere, None);
+        }
+        if self.answer == Some(false) {
+            cx.reset(stream, code::DONE);
+            return self.undo(cx, PairFailure::RefusedHere, None);
+        }
+        cx.send(stream, response);
+        if self.confirm == Confirm::Ask {
+            let peer = Stranger { device: identity::device_id(&bound.peer), name: bound.info.shown_name(), os: bound.info.os.clone() };
+            cx.notify(Event::PairRequest { session: self.session, peer, check: bound.check });
+            cx.set(TimerKind::JoinerUser(self.session), limits::USER_WAIT);
+        }
+        cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
+        self.tries.insert(stream, Try { address, state: State::ResponseSent(keys) });
+        Step::Rest
+    }
+
+    /// The user's answer. A yes on a provisional root must be persisted by the Node (`Step::Provisional` says so again).
+    pub(crate) fn on_answer(&mut self, cx: &mut Cx<'_>, yes: bool) -> Step {
+        if self.answer.is_some() || self.bound.is_none() {
+            return Step::Rest;
+        }
+        cx.timers.cancel(TimerKind::JoinerUser(self.session));
+        self.answer = Some(yes);
+        let stream = self.tries.keys().next().copied();
+        let waits = stream.is_some_and(|stream| matches!(self.tries[&stream].state, State::AwaitUser(_)));
+        let Some(stream) = stream else {
+            // The stream is gone already: the pending root is all there is.
+            return if yes { self.provisional(cx) } else { self.undo(cx, PairFailure::RefusedHere, None) };
+        };
+        if !waits {
+            // Complete is still to come, or the write: a yes is used then. A no is final now, and told once Complete 0 is there.
+            return Step::Rest;
+        }
+        let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
+        match (state, yes) {
+            (State::AwaitUser(keys), _) => self.completed(cx, stream, address, keys),
+            (state, _) => {
+                self.tries.insert(stream, Try { address, state });
+                Step::Rest
+            }
+        }
+    }
+
+    /// The confirmation is durable, or could not be written. On success: the keys of the session to open on this stream.
+    pub(crate) fn on_confirmed(&mut self, cx: &mut Cx<'_>, stream: StreamId, stored: bool) -> Option<(Bound, Box<JoinerFinal>)> {
+        let Try { state, .. } = self.drop_try(cx, stream)?;
+        let (State::Confirming(keys), Some(bound)) = (state, self.bound.clone()) else { return None };
+        self.clear_timers(cx);
+        if !stored {
+            cx.reset(stream, code::DONE);
+            cx.notify(Event::PairFailed { session: self.session, reason: PairFailure::StorageHere });
+            return None;
+        }
+        Some((bound, keys))
+    }
+
+    /// Ends an attempt that has stored something; the failure is told here.
+    fn undo(&mut self, cx: &mut Cx<'_>, reason: PairFailure, refuse: Option<Box<JoinerFinal>>) -> Step {
+        let Some(bound) = self.bound.clone() else { return self.over(cx, reason) };
+        self.clear_timers(cx);
+        cx.notify(Event::PairFailed { session: self.session, reason });
+        Step::Undo { bound, refuse }
+    }
+
+    /// The stream is gone and the root may or may not be the initiator's as well.
+    fn provisional(&mut self, cx: &mut Cx<'_>) -> Step {
+        let Some(bound) = self.bound.clone() else { return self.go_on(cx) };
+        match self.answer {
+            Some(false) => self.undo(cx, PairFailure::RefusedHere, None),
+            // The question stays: the pending root opens nothing until it is answered.
+            None => Step::Rest,
+            Some(true) => {
+                self.clear_timers(cx);
+                cx.notify(Event::PairUnfinished { session: self.session, device: identity::device_id(&bound.peer) });
+                Step::Provisional { bound, agreed: true }
+            }
+        }
+    }
+
+    /// A stream of this attempt is gone.
+    pub(crate) fn on_stream_down(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Step {
+        let Some(ended) = self.drop_try(cx, stream) else { return Step::Rest };
+        match ended.state {
+            State::AwaitChallenge(_) | State::Proved(_) => {
+                self.failure = PairFailure::NotAccepted;
+                self.go_on(cx)
+            }
+            // The write ends by itself; no Response was sent, so the root is nobody's: deleted when the attempt ends.
+            State::Storing { .. } => {
+                cx.out.forget(|purpose| *purpose == Purpose::PendingStored { stream });
+                self.undo(cx, PairFailure::NotAccepted, None)
+            }
+            State::ResponseSent(_) | State::AwaitUser(_) | State::Confirming(_) => self.provisional(cx),
+        }
+    }
+
+    /// A timer of this attempt.
+    pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>, timer: TimerKind) -> Step {
+        match timer {
+            TimerKind::Stream(stream) => {
+                cx.reset(stream, code::REFUSED);
+                self.on_stream_down(cx, stream)
+            }
+            TimerKind::JoinerUser(_) => self.on_answer(cx, false),
+            TimerKind::JoinerRedial(_) => {
+                self.on_redial(cx);
+                Step::Rest
+            }
+            TimerKind::Attempt(_) => self.cancel(cx, PairFailure::NotFound),
+            // Timers of others are not routed here.
+            _ => Step::Rest,
+        }
+    }
+
+    /// The owner, or the attempt's time, ends it.
+    pub(crate) fn cancel(&mut self, cx: &mut Cx<'_>, reason: PairFailure) -> Step {
+        let streams: Vec<StreamId> = self.tries.keys().copied().collect();
+        for stream in streams {
+            cx.reset(stream, code::DONE);
+        }
+        self.undo(cx, reason, None)
+    }
+}

@@ -1,0 +1,253 @@
+//! Reconnecting: who dials where, and what a listener does before it knows who is there (PROTOCOL.md, section 8).
+//!
+//! ```text
+//! dialler:   candidates ─ConnUp─▶ open ─▶ Hello sent ─Accept─▶ (confirm a pending root) ─▶ Finish, header, Ack: session
+//! listener:  Hello ─▶ scan of the roots ─▶ Accept sent ─Finish─▶ Awaited (session/machine.rs)
+//! ```
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::handshake::{DialerDone, DialerWaiting};
+use crate::faults::{Failure, LinkFailure};
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
+use crate::info::Address;
+use crate::outbox::{Cx, Purpose};
+use crate::time::Timestamp;
+use crate::timers::TimerKind;
+use crate::wire::deframer::StreamName;
+
+/// Addresses that are dialled at once.
+const AT_ONCE: usize = 4;
+/// How long an address that refuses is tried again, and how often.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+const REFUSED_EVERY: Duration = Duration::from_millis(500);
+/// How long a Hello of ours counts as overlapping with one of theirs.
+const GLARE: Duration = Duration::from_secs(2);
+/// A whole connection attempt.
+const CONNECT_WAIT: Duration = Duration::from_secs(60);
+/// Hello sent, Accept awaited.
+pub(crate) const ACCEPT_WAIT: Duration = Duration::from_secs(10);
+
+/// The one handshake that an attempt has under way.
+#[derive(Debug)]
+pub(crate) enum Trying {
+    /// A stream was asked for.
+    Opening,
+    /// Hello left; Accept is awaited.
+    HelloSent { stream: StreamId, at: Timestamp, waiting: Box<DialerWaiting>, root: SessionRef },
+    /// Accept verified; the confirmation of a pending root is being written.
+    Confirming { stream: StreamId, done: Box<DialerDone>, root: SessionRef },
+}
+
+/// An attempt to reach one device.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    pub(crate) device: DeviceId,
+    pub(crate) peer: PeerKey,
+    /// Addresses to dial, each with the number of roots that were refused there.
+    waiting: VecDeque<(Address, usize)>,
+    refused: VecDeque<Address>,
+    known: BTreeSet<Address>,
+    dialing: usize,
+    refused_until: Timestamp,
+    trying: Option<(Address, usize, Trying)>,
+    failure: LinkFailure,
+}
+
+/// What the Node has to do next for an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DialStep {
+    /// Nothing.
+    Rest,
+    /// Nothing is left to try: the attempt is over.
+    Over(LinkFailure),
+}
+
+impl Dialer {
+    /// Starts an attempt. `roots` is how many roots there are to try at each address.
+    pub(crate) fn begin(cx: &mut Cx<'_>, device: DeviceId, peer: PeerKey, addresses: Vec<Address>) -> Self {
+        let mut dialer = Self {
+            device,
+            peer,
+            waiting: VecDeque::new(),
+            refused: VecDeque::new(),
+            known: BTreeSet::new(),
+            dialing: 0,
+            refused_until: cx.now + REFUSED_FOR,
+            trying: None,
+            failure: LinkFailure::Unreachable,
+        };
+        cx.set(TimerKind::Connect(device), CONNECT_WAIT);
+        dialer.add(cx, addresses);
+        dialer
+    }
+
+    /// More addresses to try.
+    pub(crate) fn add(&mut self, cx: &mut Cx<'_>, addresses: Vec<Address>) {
+        for address in addresses {
+            if self.known.insert(address.clone()) {
+                self.waiting.push_back((address, 0));
+            }
+        }
+        self.dial_more(cx);
+    }
+
+    fn dial_more(&mut self, cx: &mut Cx<'_>) {
+        while self.trying.is_none() && self.dialing < AT_ONCE {
+            let Some((address, refusals)) = self.waiting.pop_front() else { return };
+            self.dialing += 1;
+            cx.dial(address.clone(), Purpose::Link { device: self.device, address, refusals });
+        }
+    }
+
+    /// A connection is up. False: another address was faster; the connection is not needed (its address may be, later).
+    pub(crate) fn on_connected(&mut self, cx: &mut Cx<'_>, conn: ConnId, address: Address, refusals: usize) -> bool {
+        self.dialing -= 1;
+        if self.trying.is_some() {
+            self.waiting.push_back((address, refusals));
+            return false;
+        }
+        cx.open(conn, StreamName::Link, Purpose::Link { device: self.device, address: address.clone(), refusals });
+        self.trying = Some((address, refusals, Trying::Opening));
+        true
+    }
+
+    /// The stream is open and Hello was made for it.
+    pub(crate) fn hello_sent(&mut self, cx: &mut Cx<'_>, stream: StreamId, waiting: DialerWaiting, root: SessionRef) {
+        if let Some((_, _, trying)) = &mut self.trying {
+            *trying = Trying::HelloSent { stream, at: cx.now, waiting: Box::new(waiting), root };
+            cx.set(TimerKind::Stream(stream), ACCEPT_WAIT);
+        }
+    }
+
+    /// Whether the attempt has asked for this stream and still wants it.
+    pub(crate) const fn is_opening(&self) -> bool {
+        matches!(self.trying, Some((_, _, Trying::Opening)))
+    }
+
+    /// Takes the handshake that awaits its Accept on this stream.
+    pub(crate) fn take_waiting(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Option<(Box<DialerWaiting>, SessionRef, Address)> {
+        match self.trying.take() {
+            Some((address, refusals, Trying::HelloSent { stream: own, waiting, root, .. })) if own == stream => {
+                cx.timers.cancel(TimerKind::Stream(stream));
+                self.trying = Some((address.clone(), refusals, Trying::Opening));
+                Some((waiting, root, address))
+            }
+            other => {
+                self.trying = other;
+                None
+            }
+        }
+    }
+
+    /// Accept verified under a root that must be confirmed before Finish leaves.
+    pub(crate) fn confirming(&mut self, stream: StreamId, done: DialerDone, root: SessionRef) {
+        if let Some((_, _, trying)) = &mut self.trying {
+            *trying = Trying::Confirming { stream, done: Box::new(done), root };
+        }
+    }
+
+    /// Takes the handshake whose confirmation is durable.
+    pub(crate) fn take_confirmed(&mut self, stream: StreamId) -> Option<(Box<DialerDone>, SessionRef, Address)> {
+        match self.trying.take() {
+            Some((address, _, Trying::Confirming { stream: own, done, root })) if own == stream => Some((done, root, address)),
+            other => {
+                self.trying = other;
+                None
+            }
+        }
+    }
+
+    /// The stream of the handshake under way.
+    pub(crate) const fn stream(&self) -> Option<StreamId> {
+        match &self.trying {
+            Some((_, _, Trying::HelloSent { stream, .. } | Trying::Confirming { stream, .. })) => Some(*stream),
+            Some((_, _, Trying::Opening)) | None => None,
+        }
+    }
+
+    /// A Hello of this peer came: does it overlap with one of ours (section 8, glare)?
+    pub(crate) fn overlaps(&self, now: Timestamp) -> bool {
+        match &self.trying {
+            Some((_, _, Trying::HelloSent { at, .. })) => now.since(*at) <= GLARE,
+            Some((_, _, Trying::Confirming { .. })) => true,
+            Some((_, _, Trying::Opening)) | None => false,
+        }
+    }
+
+    /// A dial or an open failed.
+    pub(crate) fn on_failed(&mut self, cx: &mut Cx<'_>, address: Address, failure: Failure) -> DialStep {
+        if self.is_opening() && self.trying.as_ref().is_some_and(|(tried, ..)| *tried == address) {
+            self.trying = None;
+        } else {
+            self.dialing -= 1;
+        }
+        if failure == Failure::Refused && cx.now < self.refused_until {
+            self.refused.push_back(address);
+            cx.set(TimerKind::LinkRedial(self.device), REFUSED_EVERY);
+        }
+        self.go_on(cx)
+    }
+
+    /// Time to try refused addresses again.
+    pub(crate) fn on_redial(&mut self, cx: &mut Cx<'_>) {
+        self.waiting.extend(core::mem::take(&mut self.refused).into_iter().map(|address| (address, 0)));
+        self.dial_more(cx);
+    }
+
+    /// The handshake under way came to nothing: reset, cut, silent, or what came did not verify. `roots` is how many the pair
+    /// has: an older one may be the one that the peer still holds.
+    pub(crate) fn on_refused(&mut self, cx: &mut Cx<'_>, roots: usize) -> DialStep {
+        self.failure = LinkFailure::NotAccepted;
+        if let Some((address, refusals, _)) = self.trying.take() {
+            if refusals + 1 < roots {
+                self.waiting.push_front((address, refusals + 1));
+            }
+        }
+        self.go_on(cx)
+    }
+
+    fn go_on(&mut self, cx: &mut Cx<'_>) -> DialStep {
+        self.dial_more(cx);
+        let hopeless = self.trying.is_none() && self.dialing == 0 && self.waiting.is_empty() && self.refused.is_empty();
+        if hopeless { DialStep::Over(self.failure) } else { DialStep::Rest }
+    }
+
+    /// The attempt is over, one way or the other.
+    pub(crate) fn end(self, cx: &mut Cx<'_>) {
+        cx.timers.cancel(TimerKind::Connect(self.device));
+        cx.timers.cancel(TimerKind::LinkRedial(self.device));
+        if let Some(stream) = self.stream() {
+            cx.timers.cancel(TimerKind::Stream(stream));
+        }
+    }
+}
+
+/// The bound on scans of all roots: a bucket that fills again every second (section 11).
+#[derive(Debug)]
+pub(crate) struct Scans {
+    left: u32,
+    filled: Timestamp,
+    /// Hellos that wait for the next second, oldest first, with their bodies.
+    pub(crate) waiting: VecDeque<(StreamId, Vec<u8>)>,
+}
+
+impl Scans {
+    pub(crate) const fn new() -> Self {
+        Self { left: crate::limits::ROOT_SCANS_PER_SECOND, filled: Timestamp::from_micros(0), waiting: VecDeque::new() }
+    }
+
+    /// Takes one scan, if there is one left in this second.
+    pub(crate) fn take(&mut self, now: Timestamp) -> bool {
+        if now.since(self.filled) >= Duration::from_secs(1) {
+            self.filled = now;
+            self.left = crate::limits::ROOT_SCANS_PER_SECOND;
+        }
+        let any = self.left > 0;
+        self.left -= u32::from(any);
+        any
+    }
+}

@@ -1,0 +1,375 @@
+//! One live session: its control stream, its keys, its numbers (PROTOCOL.md, sections 9.1 to 9.3).
+//!
+//! ```text
+//! opener:     open ─▶ Live (sends at once, hears after the reply)
+//! answerer:   Awaited ─header─▶ Awaited ─opening record = Ack─▶ Live (sends its reply)
+//! both:       Live ─end─▶ Ending (fin sent) ─peer's fin, cut or 5 s─▶ gone
+//! ```
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::keys::Traffic;
+use super::record::{RecordError, RecordOpener, RecordSealer, RecordType};
+use super::stream::{Opening, Refusal};
+use super::window::ReplayWindow;
+use crate::bulk::cipher::Aead;
+use crate::crypto::secret::Secret;
+use crate::effects::{Remote, Route};
+use crate::entropy::{NoEntropy, random};
+use crate::faults::LinkFailure;
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
+use crate::info::Address;
+use crate::limits;
+use crate::outbox::Cx;
+use crate::time::Timestamp;
+use crate::timers::TimerKind;
+use crate::wire::control::{ControlMessage, ControlReader, Item};
+use crate::wire::header::{Header, REPLY, StreamKind};
+
+/// What a handshake left behind: everything a session needs but its control stream's opening.
+#[derive(Debug)]
+pub(crate) struct Proven {
+    pub(crate) device: DeviceId,
+    pub(crate) peer: PeerKey,
+    pub(crate) session_ref: SessionRef,
+    pub(crate) traffic: Traffic,
+    pub(crate) aead: Aead,
+    pub(crate) conn: ConnId,
+    pub(crate) stream: StreamId,
+    pub(crate) remote: Remote,
+    /// The address that we dialled, if we did.
+    pub(crate) reached: Option<Address>,
+}
+
+/// The answering side of a control stream, before its opening record verified.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    pub(crate) proven: Proven,
+    header: Option<Header>,
+}
+
+/// What an opening record said.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// The session stands.
+    Session(Session),
+    /// The joiner's user, policy or disk said no.
+    Refused(PeerKey, SessionRef, Refusal),
+}
+
+impl Awaited {
+    pub(crate) const fn new(proven: Proven) -> Self {
+        Self { proven, header: None }
+    }
+
+    /// The header. False: it belongs to another session, or is the second.
+    pub(crate) fn on_header(&mut self, header: Header) -> bool {
+        let right = self.header.is_none() && header.kind() == StreamKind::Control && header.session() == self.proven.session_ref;
+        if right {
+            self.header = Some(header);
+        }
+        right
+    }
+
+    /// The opening record. Sends the reply if it is an Ack. `None`: it is not what it must be.
+    pub(crate) fn on_record(self, cx: &mut Cx<'_>, record: &[u8]) -> Option<Opened> {
+        let proven = self.proven;
+        let header = self.header?;
+        let mut input = RecordOpener::new(&proven.traffic.open_as_answerer(&header));
+        let (kind, text) = input.open(record).ok()?;
+        if kind != RecordType::Opening {
+            return None;
+        }
+        match Opening::decode(StreamKind::Control, &text).ok()? {
+            Opening::Ack => {
+                let reply: [u8; REPLY] = random(cx.entropy).ok()?;
+                let out = RecordSealer::new(&proven.traffic.seal_as_answerer(&header, &reply));
+                cx.send(proven.stream, reply.to_vec());
+                Some(Opened::Session(Session::new(cx, proven, false, out, Input::Open(input))))
+            }
+            Opening::Refuse(why) => Some(Opened::Refused(proven.peer, proven.session_ref, why)),
+            Opening::Manifest { .. } | Opening::Bulk { .. } | Opening::Custom { .. } => None,
+        }
+    }
+}
+
+/// Opens the control stream with a Refuse instead of an Ack, and half-closes it (section 9.2).
+pub(crate) fn refuse(cx: &mut Cx<'_>, proven: &Proven, why: Refusal) {
+    let Ok(header) = control_header(cx, proven.session_ref) else {
+        cx.reset(proven.stream, crate::faults::code::REFUSED);
+        return;
+    };
+    let mut out = RecordSealer::new(&proven.traffic.seal_as_opener(&header));
+    let mut bytes = header.encode().to_vec();
+    match out.seal(RecordType::Opening, &Opening::Refuse(why).encode()) {
+        Ok(record) => bytes.extend(record),
+        Err(_) => unreachable!("invariant: the first record of a stream is within every limit"),
+    }
+    cx.send(proven.stream, bytes);
+    cx.finish(proven.stream);
+}
+
+fn control_header(cx: &mut Cx<'_>, session_ref: SessionRef) -> Result<Header, NoEntropy> {
+    Ok(Header::new(StreamKind::Control, session_ref, 0, random(cx.entropy)?).expect("invariant: the control stream is number 0"))
+}
+
+/// What the incoming direction of a control stream waits for.
+#[derive(Debug)]
+enum Input {
+    Reply(Header),
+    Open(RecordOpener),
+    Ended,
+}
+
+/// Why a stream or session must end: the peer's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Violation;
+
+/// What came on a control stream.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// Messages for other machines, in order.
+    Messages(Vec<ControlMessage>),
+    /// The peer ended the session.
+    Fin,
+}
+
+/// A live session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) device: DeviceId,
+    pub(crate) peer: PeerKey,
+    pub(crate) session_ref: SessionRef,
+    pub(crate) conn: ConnId,
+    pub(crate) stream: StreamId,
+    pub(crate) remote: Remote,
+    pub(crate) reached: Option<Address>,
+    pub(crate) aead: Aead,
+    /// We opened its control stream: joiner or dialler.
+    pub(crate) we_opened: bool,
+    /// Since when; streams end with it.
+    pub(crate) born: Timestamp,
+    /// Its control stream is over: nothing is told any more, data streams go on.
+    pub(crate) ending: bool,
+    /// The peer's first record under this session has come.
+    pub(crate) heard_from: bool,
+    traffic: Traffic,
+    out: RecordSealer,
+    input: Input,
+    reader: ControlReader,
+    window: ReplayWindow,
+    last_number: u64,
+    heard: Timestamp,
+    pinged: bool,
+    forgeries: u32,
+}
+
+impl Session {
+    /// Opens the control stream: header and Ack. `before` leaves in the same write, first (the Finish of a reconnect).
+    pub(crate) fn open(cx: &mut Cx<'_>, proven: Proven, mut before: Vec<u8>) -> Result<Self, NoEntropy> {
+        let header = control_header(cx, proven.session_ref)?;
+        let mut out = RecordSealer::new(&proven.traffic.seal_as_opener(&header));
+        before.extend(header.encode());
+        before.extend(out.seal(RecordType::Opening, &Opening::Ack.encode()).expect("invariant: a first record is within every limit"));
+        cx.send(proven.stream, before);
+        Ok(Self::new(cx, proven, true, out, Input::Reply(header)))
+    }
+
+    fn new(cx: &mut Cx<'_>, proven: Proven, we_opened: bool, out: RecordSealer, input: Input) -> Self {
+        let Proven { device, peer, session_ref, traffic, aead, conn, stream, remote, reached } = proven;
+        cx.set(TimerKind::Idle(session_ref), limits::BUSY_PING);
+        cx.set(TimerKind::Age(session_ref), if we_opened { limits::SESSION_RENEW } else { limits::SESSION_LIFE_GRACE });
+        Self {
+            device,
+            peer,
+            session_ref,
+            conn,
+            stream,
+            remote,
+            reached,
+            aead,
+            we_opened,
+            born: cx.now,
+            ending: false,
+            heard_from: false,
+            traffic,
+            out,
+            input,
+            reader: ControlReader::new(),
+            window: ReplayWindow::new(),
+            last_number: 0,
+            heard: cx.now,
+            pinged: false,
+            forgeries: 0,
+        }
+    }
+
+    /// How it travels.
+    pub(crate) fn route(&self) -> Route {
+        Route { transport: self.remote.kind.clone(), address: self.remote.address.clone() }
+    }
+
+    /// The answering side's reply.
+    pub(crate) fn on_reply(&mut self, cx: &Cx<'_>, reply: &[u8; REPLY]) -> Result<(), Violation> {
+        match core::mem::replace(&mut self.input, Input::Ended) {
+            Input::Reply(header) => {
+                self.input = Input::Open(RecordOpener::new(&self.traffic.open_as_opener(&header, reply)));
+                self.heard = cx.now;
+                Ok(())
+            }
+            Input::Open(_) | Input::Ended => Err(Violation),
+        }
+    }
+
+    /// A record. Pings are answered here.
+    pub(crate) fn on_record(&mut self, cx: &mut Cx<'_>, record: &[u8]) -> Result<Heard, Violation> {
+        let Input::Open(input) = &mut self.input else { return Err(Violation) };
+        let (kind, text) = input.open(record).map_err(|_: RecordError| Violation)?;
+        self.heard = cx.now;
+        self.pinged = false;
+        self.heard_from = true;
+        match kind {
+            RecordType::Opening => Err(Violation),
+            RecordType::Fin => {
+                self.input = Input::Ended;
+                if self.reader.is_whole() { Ok(Heard::Fin) } else { Err(Violation) }
+            }
+            RecordType::Data => {
+                self.reader.push(&text);
+                let mut messages = Vec::new();
+                while let Some(item) = self.reader.next() {
+                    match item.map_err(|_| Violation)? {
+                        Item::Message(ControlMessage::Ping { nonce }) => self.tell(cx, &ControlMessage::Pong { nonce }),
+                        Item::Message(ControlMessage::Pong { .. }) | Item::Unknown => {}
+                        Item::Message(message) => messages.push(message),
+                    }
+                }
+                Ok(Heard::Messages(messages))
+            }
+        }
+    }
+
+    /// Sends a message. Nothing is sent once the session is ending.
+    pub(crate) fn tell(&mut self, cx: &mut Cx<'_>, message: &ControlMessage) {
+        if self.ending {
+            return;
+        }
+        for text in message.encode().chunks(limits::RECORD_TEXT) {
+            match self.out.seal(RecordType::Data, text) {
+                Ok(record) => cx.send(self.stream, record),
+                // 2^32 records or 2^36 bytes in an hour: the session is renewed long before.
+                Err(_) => self.ending = true,
+            }
+        }
+    }
+
+    /// Sends fin and half-closes. What the peer still says is heard until its own fin.
+    pub(crate) fn end(&mut self, cx: &mut Cx<'_>) {
+        if self.ending {
+            return;
+        }
+        if let Ok(fin) = self.out.seal(RecordType::Fin, &[]) {
+            cx.send(self.stream, fin);
+        }
+        cx.finish(self.stream);
+        self.retire(cx);
+    }
+
+    /// The control stream is over: secrets go after a minute, streams that are open have keys of their own.
+    pub(crate) fn retire(&mut self, cx: &mut Cx<'_>) {
+        self.ending = true;
+        cx.timers.cancel(TimerKind::Idle(self.session_ref));
+        cx.timers.cancel(TimerKind::Age(self.session_ref));
+        cx.set(TimerKind::Erase(self.session_ref), limits::SESSION_ERASE);
+    }
+
+    /// The silence timer: pings, or says that the session is dead.
+    pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>, busy: bool) -> Option<LinkFailure> {
+        let (ping, dead) =
+            if busy { (limits::BUSY_PING, limits::BUSY_DEAD) } else { (limits::IDLE_PING, limits::IDLE_DEAD) };
+        let silent = cx.now.since(self.heard);
+        if self.pinged && silent >= dead {
+            return Some(LinkFailure::Silent);
+        }
+        if !self.pinged && silent >= ping {
+            self.ping(cx);
+        }
+        let next = if self.pinged { dead } else { ping };
+        cx.set(TimerKind::Idle(self.session_ref), next.saturating_sub(silent).max(Duration::from_millis(1)));
+        None
+    }
+
+    /// Asks for a sign of life.
+    pub(crate) fn ping(&mut self, cx: &mut Cx<'_>) {
+        self.pinged = true;
+        let nonce = cx.now.as_micros();
+        self.tell(cx, &ControlMessage::Ping { nonce });
+        cx.set(TimerKind::Idle(self.session_ref), limits::BUSY_PING);
+    }
+
+    /// Opens a data stream: the bytes to send first, and both directions' beginnings.
+    pub(crate) fn open_data(&mut self, cx: &mut Cx<'_>, opening: &Opening) -> Option<OpenedData> {
+        if cx.now.since(self.born) >= limits::SESSION_LIFE || self.last_number + 1 >= limits::STREAM_COUNTER {
+            return None;
+        }
+        self.last_number += 1;
+        let header = Header::new(opening.kind(), self.session_ref, self.last_number, random(cx.entropy).ok()?).ok()?;
+        let key = self.traffic.seal_as_opener(&header);
+        let mut out = RecordSealer::new(&key);
+        let mut bytes = header.encode().to_vec();
+        bytes.extend(out.seal(RecordType::Opening, &opening.encode()).ok()?);
+        Some(OpenedData { bytes, header, out, chunks: key.key().duplicate() })
+    }
+
+    /// The answering side's key of a data stream that we opened.
+    pub(crate) fn replied(&self, header: &Header, reply: &[u8; REPLY]) -> (RecordOpener, Secret) {
+        let key = self.traffic.open_as_opener(header, reply);
+        (RecordOpener::new(&key), key.key().duplicate())
+    }
+
+    /// The opening record of a data stream that the peer opened: proved, and its number entered in the window.
+    pub(crate) fn accept_data(&mut self, cx: &Cx<'_>, header: &Header, record: &[u8]) -> Result<AcceptedData, Violation> {
+        if cx.now.since(self.born) >= limits::SESSION_LIFE_GRACE {
+            return Err(Violation);
+        }
+        let key = self.traffic.open_as_answerer(header);
+        let mut input = RecordOpener::new(&key);
+        let (kind, text) = input.open(record).map_err(|_| Violation)?;
+        if kind != RecordType::Opening || !self.window.enter(header.counter()) {
+            return Err(Violation);
+        }
+        let opening = Opening::decode(header.kind(), &text).map_err(|_| Violation)?;
+        Ok(AcceptedData { opening, input, chunks: key.key().duplicate() })
+    }
+
+    /// Our reply on a data stream that the peer opened, and our direction's beginnings.
+    pub(crate) fn reply(&self, cx: &mut Cx<'_>, header: &Header) -> Option<([u8; REPLY], RecordSealer, Secret)> {
+        let reply = random(cx.entropy).ok()?;
+        let key = self.traffic.seal_as_answerer(header, &reply);
+        Some((reply, RecordSealer::new(&key), key.key().duplicate()))
+    }
+
+    /// Counts a forgery on a proved stream; true if the session has had enough.
+    pub(crate) const fn count_forgery(&mut self) -> bool {
+        self.forgeries += 1;
+        self.forgeries >= limits::SESSION_FORGERIES
+    }
+}
+
+/// A data stream that we opened.
+#[derive(Debug)]
+pub(crate) struct OpenedData {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) header: Header,
+    pub(crate) out: RecordSealer,
+    pub(crate) chunks: Secret,
+}
+
+/// A data stream that the peer opened.
+#[derive(Debug)]
+pub(crate) struct AcceptedData {
+    pub(crate) opening: Opening,
+    pub(crate) input: RecordOpener,
+    pub(crate) chunks: Secret,
+}
