@@ -232,13 +232,20 @@ pub(super) struct Stream {
     pub(super) read: mpsc::UnboundedSender<Read>,
     pub(super) stopper: Stopper,
     pub(super) queue: Arc<Queue>,
-    /// Workers have one of its halves.
-    pub(super) working: bool,
+    /// The half that workers have.
+    pub(super) working: Option<Half>,
     /// How its receiving half ended, and whether the Node knows.
     pub(super) end: Option<Cut>,
     pub(super) told: bool,
     /// Its sending half is done.
     pub(super) written: bool,
+}
+
+/// A half of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Half {
+    Sending,
+    Receiving,
 }
 
 /// How much waits to be sent.
@@ -261,7 +268,7 @@ async fn start<T: Tx, R: Rx>(tx: T, rx: R, deframer: Deframer, conn: ConnId, ope
         read,
         stopper,
         queue: Arc::clone(&queue),
-        working: false,
+        working: None,
         end: None,
         told: false,
         written: false,
