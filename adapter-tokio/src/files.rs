@@ -1,4 +1,4 @@
-//! Files: what is sent is walked and read ([`scan`]), what arrives stays below one chosen directory ([`dest`]).
+//! Files: what is sent is walked and read ([`mod@scan`]), what arrives stays below one chosen directory ([`dest`]).
 //!
 //! Every path is resolved from a directory handle, component by component and without following a symbolic link, so that
 //! neither a peer's name nor a link that somebody puts in place meanwhile leads anywhere else.
@@ -109,9 +109,9 @@ pub struct Seen {
 impl Seen {
     fn of(stat: &Stat) -> Self {
         Self {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: u64::try_from(stat.st_size).unwrap_or(0),
+            device: wide(stat.st_dev),
+            inode: wide(stat.st_ino),
+            size: wide(stat.st_size),
             mtime: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
             ctime: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
         }
@@ -120,6 +120,11 @@ impl Seen {
     fn same_object(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
+}
+
+/// The system's integers have other widths on other systems; none of these is ever negative.
+fn wide(value: impl TryInto<u64>) -> u64 {
+    value.try_into().unwrap_or(0)
 }
 
 fn nanoseconds(value: impl TryInto<u32>) -> u32 {
@@ -141,13 +146,20 @@ fn open_beneath(root: BorrowedFd<'_>, path: &[&[u8]], flags: OFlags) -> Result<O
     for component in path {
         names::safe_name(component)?;
     }
+    #[cfg(target_os = "linux")]
+    if !path.is_empty()
+        && let Some(answer) = open_at_once(root, path, flags)
+    {
+        return Ok(answer?);
+    }
+    open_by_component(root, path, flags)
+}
+
+/// The same where it takes one call a component; `flags` include `NOFOLLOW`.
+fn open_by_component(root: BorrowedFd<'_>, path: &[&[u8]], flags: OFlags) -> Result<OwnedFd, FileFault> {
     let Some((last, way)) = path.split_last() else {
         return Ok(openat(root, ".", flags, Mode::empty())?);
     };
-    #[cfg(target_os = "linux")]
-    if let Some(answer) = open_at_once(root, path, flags) {
-        return Ok(answer?);
-    }
     let mut at: Option<OwnedFd> = None;
     for component in way {
         let here = at.as_ref().map_or(root, std::os::fd::AsFd::as_fd);

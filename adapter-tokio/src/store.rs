@@ -197,8 +197,7 @@ impl Store {
         let outcome = guard(|| operation(&database));
         match outcome {
             Ok(_) => *place = Some(database),
-            // Closing a database that failed may fail as well.
-            Err(_) => guard(|| Ok(drop(database))).unwrap_or(()),
+            Err(_) => close(database),
         }
         outcome
     }
@@ -236,6 +235,23 @@ impl Store {
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new(self.key.bytes().into())
     }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(database) = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            close(database);
+        }
+    }
+}
+
+/// Closing writes too, and on a damaged file it may panic as everything else.
+fn close(database: Database) {
+    guard(move || {
+        drop(database);
+        Ok(())
+    })
+    .ok();
 }
 
 /// What a value is bound to.

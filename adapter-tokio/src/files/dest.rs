@@ -16,9 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use protocol_core::ids::TransferId;
 use protocol_core::transfer::manifest::{Entry, EntryKind};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, fstatvfs, openat, statat, unlinkat};
+use rustix::io::Errno;
 
 use super::inspect::Verdict;
 use super::names::{fold_key, safe_name, temp_name};
+use super::place::remove_stale;
 use super::{DIRECTORY, FileFault, Seen, open_beneath};
 
 /// A directory that files arrive in.
@@ -60,17 +62,23 @@ impl Destination {
         Ok(usize::try_from(fstatvfs(&self.root)?.f_namemax).unwrap_or(usize::MAX))
     }
 
-    /// Whether names that differ in case are one name here: a file is made under a temporary name and looked for in upper case.
-    pub(super) fn folds_case(&self) -> Result<bool, FileFault> {
+    /// Whether names that differ in case are one name here: a file is made under a temporary name of
+    /// the transfer, and looked for in upper case.
+    pub(super) fn folds_case(&self, transfer: TransferId) -> Result<bool, FileFault> {
         if let Some(folds) = self.folds.get() {
             return Ok(*folds);
         }
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|_| FileFault::Io(0))?;
-        // No manifest has as many entries: the name meets no temporary file, and a sweep knows its form.
-        let name = temp_name(TransferId(id), u32::MAX);
+        // No manifest has as many entries: this is no entry's temporary file, and a sweep finds it.
+        let name = temp_name(transfer, u32::MAX);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(&self.root, &name, flags, Mode::RUSR | Mode::WUSR)?;
+        let make = || openat(&self.root, &name, flags, Mode::RUSR | Mode::WUSR);
+        match make() {
+            Err(Errno::EXIST) => {
+                remove_stale(&self.root, &name)?;
+                make()?
+            }
+            answer => answer?,
+        };
         let found = statat(&self.root, name.to_ascii_uppercase(), AtFlags::SYMLINK_NOFOLLOW);
         unlinkat(&self.root, &name, AtFlags::empty())?;
         Ok(*self.folds.get_or_init(|| found.is_ok()))
@@ -79,6 +87,11 @@ impl Destination {
     /// The permission bits that an entry gets.
     pub(super) fn mode(&self, entry: &Entry) -> Mode {
         Mode::from_raw_mode((entry.mode & 0o777 & !self.umask).into())
+    }
+
+    #[cfg(test)]
+    pub(super) fn mode_mask(&self) -> u16 {
+        self.umask
     }
 
     #[cfg(test)]
@@ -302,7 +315,7 @@ pub(super) fn key(folds: bool, name: &[u8]) -> Vec<u8> {
 pub(super) fn existing(directory: &OwnedFd, name: &OsStr) -> Result<Option<rustix::fs::Stat>, FileFault> {
     match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -106,8 +106,8 @@ impl Incoming {
     /// # Errors
     /// [`FileFault`] if the destination as a whole cannot be used, for instance because it is read-only.
     pub fn inspect(&self, policy: ConflictPolicy) -> Result<Vec<(u32, Verdict)>, FileFault> {
-        let look = Look { folds: self.destination.folds_case()?, longest: self.destination.longest_name()?, policy };
         let mut state = self.state();
+        let look = Look { folds: self.destination.folds_case(self.transfer)?, longest: self.destination.longest_name()?, policy };
         state.verdicts.clear();
         state.renamed.clear();
         let tops_in_conflict = self.judge_all(&mut state, look)?;

@@ -52,13 +52,8 @@ pub(super) fn is_temp_of(transfer: TransferId, name: &[u8]) -> bool {
 /// points that some file systems ignore. Names that are not UTF-8 stand for themselves.
 pub(super) fn fold_key(name: &[u8]) -> Vec<u8> {
     let Ok(text) = core::str::from_utf8(name) else { return name.to_vec() };
-    let folded = text
-        .nfd()
-        .filter(|c| !ignorable(*c))
-        .flat_map(char::to_lowercase)
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .nfd();
+    let folded =
+        text.nfd().filter(|c| !ignorable(*c)).flat_map(char::to_lowercase).flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfd();
     folded.collect::<String>().into_bytes()
 }
 
@@ -90,7 +85,7 @@ pub(super) fn numbered(name: &[u8], number: u32, kind: EntryKind, longest: usize
 fn cut(name: &[u8], longest: usize) -> &[u8] {
     let Some(mut short) = name.get(..longest) else { return name };
     if let Ok(text) = core::str::from_utf8(name) {
-        short = text[..text.floor_char_boundary(longest)].as_bytes();
+        short = &name[..text.floor_char_boundary(longest)];
     }
     short
 }
@@ -132,7 +127,8 @@ mod tests {
         for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", &[b'a'; 256]] {
             assert_eq!(safe_name(bad), Err(FileFault::Unsafe), "{bad:?}");
         }
-        for good in [&b"..."[..], b"~", b"-rf", b"%2e%2e%2f", b"\x1b[2J", b"a:b", b"..\\x", b"\xff", &[b'a'; 255], b".. ", b"\xef\xbc\x8f"] {
+        for good in [&b"..."[..], b"~", b"-rf", b"%2e%2e%2f", b"\x1b[2J", b"a:b", b"..\\x", b"\xff", &[b'a'; 255], b".. ", b"\xef\xbc\x8f"]
+        {
             assert_eq!(safe_name(good).map(OsStr::as_bytes), Ok(good));
         }
     }
@@ -144,7 +140,13 @@ mod tests {
         assert_eq!(name, ".kin-abababababababab-1f.part");
         assert!(is_temp_name(name.as_bytes()) && is_temp_of(transfer, name.as_bytes()));
         assert!(!is_temp_of(TransferId([0xac; 16]), name.as_bytes()));
-        for other in [".kin-ababababababab-1f.part", ".kin-abababababababab-.part", ".kin-abababababababab-1F.part", ".kin-abababababababab-1f.par", "kin-x"] {
+        for other in [
+            ".kin-ababababababab-1f.part",
+            ".kin-abababababababab-.part",
+            ".kin-abababababababab-1F.part",
+            ".kin-abababababababab-1f.par",
+            "kin-x",
+        ] {
             assert!(!is_temp_name(other.as_bytes()), "{other}");
         }
         assert!(is_temp_name(temp_name(transfer, u32::MAX).as_bytes()));
@@ -153,8 +155,17 @@ mod tests {
     #[test]
     fn what_a_folding_file_system_takes_for_one_has_one_key() {
         for (a, b) in [
-            ("é", "e\u{301}"), ("각", "\u{1100}\u{1161}\u{11a8}"), ("\u{212b}", "\u{c5}"), ("ß", "ẞ"), ("ß", "SS"), ("ﬁ", "fi"), ("\u{212a}", "k"),
-            ("README", "readme"), ("ς", "Σ"), ("Ꭰ", "ꭰ"), (".g\u{200c}it", ".git"),
+            ("é", "e\u{301}"),
+            ("각", "\u{1100}\u{1161}\u{11a8}"),
+            ("\u{212b}", "\u{c5}"),
+            ("ß", "ẞ"),
+            ("ß", "SS"),
+            ("ﬁ", "fi"),
+            ("\u{212a}", "k"),
+            ("README", "readme"),
+            ("ς", "Σ"),
+            ("Ꭰ", "ꭰ"),
+            (".g\u{200c}it", ".git"),
         ] {
             assert_eq!(fold_key(a.as_bytes()), fold_key(b.as_bytes()), "{a} and {b}");
         }

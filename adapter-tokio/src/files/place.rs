@@ -2,8 +2,10 @@
 
 use core::ops::Range;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::thread::{Builder, ScopedJoinHandle};
 
 use protocol_core::transfer::manifest::{Entry, EntryKind};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, mkdirat, openat, unlinkat};
@@ -13,6 +15,8 @@ use super::dest::{Incoming, ROOT, State, Temp, existing, seen};
 use super::names::temp_name;
 use super::{DIRECTORY, FileFault};
 
+/// Threads that sync files side by side.
+const SYNCS_AT_ONCE: usize = 8;
 /// Modes while an entry is not published.
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
@@ -143,7 +147,23 @@ impl Incoming {
             let state = self.state();
             state.temps.range(entries).filter(|(_, temp)| temp.dirty).map(|(entry, _)| *entry).collect()
         };
-        dirty.into_iter().filter_map(|entry| self.sync_one(entry).err().map(|fault| (entry, fault))).collect()
+        let sync = |part: &[u32]| -> Vec<(u32, FileFault)> {
+            part.iter().filter_map(|entry| self.sync_one(*entry).err().map(|fault| (*entry, fault))).collect()
+        };
+        if dirty.len() <= SYNCS_AT_ONCE {
+            return sync(&dirty);
+        }
+        // Flushes that wait together share the file system's journal commits.
+        std::thread::scope(|scope| {
+            let parts = dirty.chunks(dirty.len().div_ceil(SYNCS_AT_ONCE));
+            let threads: Vec<_> = parts.map(|part| (part, Builder::new().spawn_scoped(scope, move || sync(part)))).collect();
+            let outcome = |(part, thread): (&[u32], io::Result<ScopedJoinHandle<'_, _>>)| match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|_| part.iter().map(|entry| (*entry, FileFault::Io(0))).collect()),
+                // The system has no thread left.
+                Err(_) => sync(part),
+            };
+            threads.into_iter().flat_map(outcome).collect()
+        })
     }
 
     /// Time and mode are set first, so that the same flush makes them durable and publishing needs no second one.

@@ -5,7 +5,9 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
 use protocol_core::transfer::manifest::{Entry, EntryKind};
-use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, futimens, linkat, renameat, renameat_with, symlinkat, unlinkat, utimensat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, futimens, linkat, renameat, renameat_with, symlinkat, unlinkat, utimensat,
+};
 use rustix::io::Errno;
 
 use super::FileFault;
@@ -45,7 +47,12 @@ impl Incoming {
         let wanted = entries.filter(|index| self.arrives(*index, kind));
         let mut outcomes: Vec<_> = wanted.map(|index| (index, self.publish(index, replace))).collect();
         if let Err(fault) = self.sync_dirs() {
-            outcomes.iter_mut().for_each(|(_, outcome)| *outcome = Err(fault));
+            // Their names may be lost in a crash, and a later sync would not tell.
+            let mut state = self.state();
+            for (index, outcome) in &mut outcomes {
+                state.broken.insert(*index, fault);
+                *outcome = Err(fault);
+            }
         }
         outcomes
     }
@@ -102,9 +109,8 @@ impl Incoming {
         let mode = self.destination.mode(entry);
         if !mode.contains(Mode::RUSR | Mode::WUSR) {
             fchmod(&file, mode)?;
-            rustix::fs::fsync(&file).map_err(|error| {
-                self.state().broken.insert(index, error.into());
-                error
+            rustix::fs::fsync(&file).inspect_err(|error| {
+                self.state().broken.insert(index, (*error).into());
             })?;
         }
         let mut state = self.state();

@@ -1,10 +1,12 @@
 //! The keys of streams: each covers fresh bytes of the side that seals with it (PROTOCOL.md, section 9.2).
 
+use alloc::vec::Vec;
 use core::fmt;
 
-use crate::crypto::kdf::{expand, sha256};
+use crate::crypto::kdf::{expand, put_lp, sha256};
 use crate::crypto::labels;
 use crate::crypto::secret::Secret;
+use crate::ids::PeerKey;
 use crate::wire::header::{Header, REPLY};
 
 /// The two traffic secrets of a session, as one side sees them. Erased when dropped.
@@ -39,6 +41,14 @@ impl Traffic {
     pub fn seal_as_answerer(&self, header: &Header, reply: &[u8; REPLY]) -> StreamKey {
         StreamKey::of_answerer(&self.outgoing, header, reply)
     }
+}
+
+/// `seq_ref`: the name under which application messages `from` one device `to` the other are numbered (section 9.6).
+pub fn seq_ref(root: &Secret, from: PeerKey, to: PeerKey) -> [u8; 16] {
+    let mut fields = Vec::new();
+    put_lp(&mut fields, &from.0);
+    put_lp(&mut fields, &to.0);
+    *expand::<16>(root, labels::DATA_SEQ, &[&fields]).bytes()
 }
 
 /// Whose direction of a stream.
