@@ -79,8 +79,7 @@ struct Ahead {
 }
 
 fn send(aead: &str, algorithm: &'static Algorithm, source: &str, destination: &str) -> Outcome<()> {
-    let mut child =
-        Command::new(env::current_exe()?).args(["receive", destination, "--aead", aead]).stdout(Stdio::piped()).spawn()?;
+    let mut child = Command::new(env::current_exe()?).args(["receive", destination, "--aead", aead]).stdout(Stdio::piped()).spawn()?;
     let mut words = BufReader::new(child.stdout.take().ok_or("no output of the receiver")?).lines();
     let port: u16 = words.next().ok_or("the receiver did not start")??.parse()?;
     let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
@@ -116,7 +115,11 @@ fn send(aead: &str, algorithm: &'static Algorithm, source: &str, destination: &s
     let theirs = words.next().ok_or("the receiver did not finish")??;
     child.wait()?;
     let mib = size as f64 / f64::from(1 << 20);
-    println!("reference-pipe {aead}: {:.0} MiB/s, CPU seconds: sender {:.3}, receiver {theirs}, {mib:.0} MiB", mib / seconds, cpu_seconds());
+    println!(
+        "reference-pipe {aead}: {:.0} MiB/s, CPU seconds: sender {:.3}, receiver {theirs}, {mib:.0} MiB",
+        mib / seconds,
+        cpu_seconds()
+    );
     Ok(())
 }
 

@@ -11,14 +11,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use protocol_core::effects::Reply;
 use protocol_core::effects::{BulkHalf, BulkReport, Cut, Env, Event, Fact, Input, Output, Remote};
 use protocol_core::entropy::{Entropy, NoEntropy};
 use protocol_core::faults::{Failure, code};
 use protocol_core::ids::{ConnId, StreamId, Ticket};
-use protocol_core::effects::Reply;
 use protocol_core::node::Node;
 use protocol_core::records;
 use protocol_core::time::Timestamp;
@@ -49,23 +48,54 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// What a task or worker reports.
 #[derive(Debug)]
 pub(crate) enum Happened {
-    ConnUp { conn: ConnId, dialed: Option<Ticket>, remote: Remote, orders: mpsc::UnboundedSender<Order> },
-    ConnDown { conn: ConnId },
-    StreamUp { stream: StreamId, opened: Option<Ticket>, handle: Box<Stream> },
-    Frame { stream: StreamId, frame: Frame },
+    ConnUp {
+        conn: ConnId,
+        dialed: Option<Ticket>,
+        remote: Remote,
+        orders: mpsc::UnboundedSender<Order>,
+    },
+    ConnDown {
+        conn: ConnId,
+    },
+    StreamUp {
+        stream: StreamId,
+        opened: Option<Ticket>,
+        handle: Box<Stream>,
+    },
+    Frame {
+        stream: StreamId,
+        frame: Frame,
+    },
     /// The receiving half ended.
-    ReadEnd { stream: StreamId, cut: Cut },
+    ReadEnd {
+        stream: StreamId,
+        cut: Cut,
+    },
     /// The sending half ended.
-    WriteEnd { stream: StreamId, sent: bool },
+    WriteEnd {
+        stream: StreamId,
+        sent: bool,
+    },
     /// The workers of a stream that received chunks are done.
-    ChunksEnd { stream: StreamId, cut: Cut },
-    Drained { stream: StreamId },
-    Bulk { stream: StreamId, report: BulkReport },
-    Done { ticket: Ticket, result: Result<Reply, Failure> },
+    ChunksEnd {
+        stream: StreamId,
+        cut: Cut,
+    },
+    Drained {
+        stream: StreamId,
+    },
+    Bulk {
+        stream: StreamId,
+        report: BulkReport,
+    },
+    Done {
+        ticket: Ticket,
+        result: Result<Reply, Failure>,
+    },
 }
 
 /// An owner's call: it runs in the loop.
-pub(crate) type Call = Box<dyn FnOnce(&mut Host) + std::marker::Send>;
+pub(crate) type Call = Box<dyn FnOnce(&mut Host) + Send>;
 
 /// The system's random source.
 struct System;

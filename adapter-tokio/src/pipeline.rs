@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use crate::driver::Happened;
 use crate::driver::links::Links;
 
-pub mod receive;
-pub mod send;
+pub(crate) mod receive;
+pub(crate) mod send;
 
 /// A report leaves when it stands for so many bytes, or after this time.
 const REPORT_BYTES: u64 = 8 << 20;

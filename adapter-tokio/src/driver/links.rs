@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use protocol_core::effects::{Cut, Remote};
+use protocol_core::effects::Cut;
 use protocol_core::faults::{Failure, code};
 use protocol_core::ids::{ConnId, StreamId, Ticket};
 use protocol_core::info::{Address, TransportInfo, TransportKind};
@@ -139,7 +139,7 @@ fn failure(error: &io::Error) -> Failure {
 
 /// What the loop asks of a connection.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Open a stream for this.
     Open { ticket: Ticket, name: StreamName },
     /// Close, after these streams have sent what they have.
@@ -226,7 +226,7 @@ pub(super) enum Read {
 
 /// The loop's hold on a stream.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     pub(super) conn: ConnId,
     pub(super) write: mpsc::UnboundedSender<Write>,
     pub(super) read: mpsc::UnboundedSender<Read>,
@@ -262,17 +262,7 @@ async fn start<T: Tx, R: Rx>(tx: T, rx: R, deframer: Deframer, conn: ConnId, ope
     let (read, reads) = mpsc::unbounded_channel();
     let (stopper, stop) = Stopper::new();
     let queue = Arc::new(Queue::default());
-    let stream = Stream {
-        conn,
-        write,
-        read,
-        stopper,
-        queue: Arc::clone(&queue),
-        working: None,
-        end: None,
-        told: false,
-        written: false,
-    };
+    let stream = Stream { conn, write, read, stopper, queue: Arc::clone(&queue), working: None, end: None, told: false, written: false };
     links.tell(Happened::StreamUp { stream: id, opened, handle: Box::new(stream) }).await;
     tokio::spawn(Reader { id, rx, deframer, orders: reads, stop: stop.clone(), links: links.clone() }.run());
     tokio::spawn(Writer { id, tx, orders: writes, queue, stop, links: links.clone() }.run());

@@ -10,11 +10,12 @@ use protocol_core::faults::{Failure, FileFault};
 use protocol_core::ids::Ticket;
 use protocol_core::records::Change;
 use tracing::warn;
+use zeroize::Zeroize;
 
-use super::links::Links;
 use super::Happened;
+use super::links::Links;
 use crate::home::Home;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 enum Job {
     Persist(Ticket, Vec<Change>),
@@ -52,18 +53,20 @@ impl Records {
 
 fn work(store: &Store, home: &Home, links: &Links, waiting: &Receiver<Job>) {
     while let Ok(first) = waiting.recv() {
-        let (mut tickets, mut batches, mut snapshot) = (Vec::new(), Vec::new(), None);
+        let (mut tickets, mut batches, mut snapshot) = (Vec::new(), Vec::<Vec<_>>::new(), None);
         for job in std::iter::once(first).chain(waiting.try_iter()) {
             match job {
                 Job::Persist(ticket, batch) => {
                     tickets.push(ticket);
-                    batches.push(batch);
+                    batches.push(batch.into_iter().map(stored).collect());
                 }
                 Job::Snapshot(bytes) => snapshot = Some(bytes),
             }
         }
         if !tickets.is_empty() {
             let result = store.commit_all(&batches).map(|()| Reply::Persisted).map_err(failure);
+            // Values may be roots, and these are copies of ours.
+            batches.iter_mut().flatten().filter_map(|change| change.value.as_mut()).for_each(Zeroize::zeroize);
             for ticket in tickets {
                 links.tell_blocking(Happened::Done { ticket, result: result.clone() });
             }
@@ -74,6 +77,11 @@ fn work(store: &Store, home: &Home, links: &Links, waiting: &Receiver<Job>) {
             warn!(%error, "the snapshot could not be written");
         }
     }
+}
+
+fn stored(change: Change) -> store::Change {
+    let Change { table, key, value } = change;
+    store::Change { table, key, value: value.map(|value| value.bytes().to_vec()) }
 }
 
 fn failure(error: StoreError) -> Failure {

@@ -1,6 +1,6 @@
 //! The files of transfers: where outgoing ones are read, where incoming ones go, and what is done to those in order.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -96,9 +96,8 @@ impl Transfers {
         if op == FileOp::Inspect && !self.incoming.contains_key(&key) {
             self.arrive(links, key, manifest);
         }
-        let queued = self.incoming.get(&key).is_some_and(|arrival| {
-            arrival.jobs.send(Job { ticket, entries, op, policy: arrival.policy }).is_ok()
-        });
+        let queued =
+            self.incoming.get(&key).is_some_and(|arrival| arrival.jobs.send(Job { ticket, entries, op, policy: arrival.policy }).is_ok());
         if !queued {
             let links = links.clone();
             let result = Err(Failure::Disk(FileFault::NotFound));
@@ -134,11 +133,11 @@ impl Transfers {
 }
 
 /// The manifest's entries for the disk.
-struct Entries(Arc<Manifest>);
+struct Entries(Vec<Entry>);
 
 impl AsRef<[Entry]> for Entries {
     fn as_ref(&self) -> &[Entry] {
-        self.0.entries()
+        &self.0
     }
 }
 
@@ -179,7 +178,7 @@ impl Worker {
             if destination.free_space()? < self.manifest.bytes() {
                 return Err(FileFault::DiskFull);
             }
-            let entries = Arc::new(Entries(Arc::clone(&self.manifest)));
+            let entries = Arc::new(Entries(self.manifest.entries().collect()));
             let incoming = Incoming::new(destination, self.key.id, entries)?;
             drop(self.target.set(Arc::new(Target::new(incoming))));
         }
@@ -231,7 +230,7 @@ impl Worker {
         let incoming = &self.target()?.incoming;
         let last = entries.end;
         let mut outcomes = incoming.publish_range(entries, false);
-        if usize::try_from(last).is_ok_and(|last| last >= self.manifest.entries().len()) {
+        if last >= self.manifest.len() {
             outcomes.extend(incoming.finish(false));
         }
         let notes = outcomes.into_iter().filter_map(|(entry, outcome)| match outcome {
@@ -249,6 +248,22 @@ impl Worker {
         }
         if let Err(error) = self.home.pending().remove(self.key.id) {
             debug!(%error, "a finished transfer stays noted");
+        }
+    }
+}
+
+impl From<crate::files::FileFault> for FileFault {
+    fn from(fault: crate::files::FileFault) -> Self {
+        use crate::files::FileFault as Here;
+        match fault {
+            Here::DiskFull => Self::DiskFull,
+            Here::Denied => Self::Denied,
+            Here::ReadOnly => Self::ReadOnly,
+            Here::NotFound => Self::NotFound,
+            Here::Exists => Self::Exists,
+            Here::Unsafe => Self::Unsafe,
+            Here::Changed => Self::Changed,
+            Here::Io(code) => Self::Io(code),
         }
     }
 }

@@ -23,45 +23,44 @@ use crate::transport::{Rx, Stop};
 
 /// Where the files of an incoming transfer go.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// The transfer on the disk.
-    pub incoming: Incoming,
+    pub(crate) incoming: Incoming,
     /// Entries that do not arrive, and why: their bytes in chunks that they share are dropped.
     left_out: RwLock<BTreeMap<u32, EntryNote>>,
 }
 
 impl Target {
     /// A transfer of which everything arrives.
-    pub fn new(incoming: Incoming) -> Self {
+    pub(crate) fn new(incoming: Incoming) -> Self {
         Self { incoming, left_out: RwLock::default() }
     }
 
     /// Replaces what is left out.
-    pub fn leave_out(&self, entries: BTreeMap<u32, EntryNote>) {
+    pub(crate) fn leave_out(&self, entries: BTreeMap<u32, EntryNote>) {
         *self.left_out.write().unwrap_or_else(PoisonError::into_inner) = entries;
     }
 
     /// What is left out.
-    pub fn left_out(&self) -> RwLockReadGuard<'_, BTreeMap<u32, EntryNote>> {
+    pub(crate) fn left_out(&self) -> RwLockReadGuard<'_, BTreeMap<u32, EntryNote>> {
         self.left_out.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What the workers of a receiving stream need.
 #[derive(Debug)]
-pub struct Receive {
+pub(crate) struct Receive {
     /// Where the files go.
-    pub target: Arc<Target>,
+    pub(crate) target: Arc<Target>,
     /// Opens under the stream's key.
-    pub opener: Opener,
+    pub(crate) opener: Opener,
     /// What may be claimed.
-    pub chunks: Arc<Chunks>,
+    pub(crate) chunks: Arc<Chunks>,
 }
 
 struct Receiving<R> {
     input: Mutex<InputHalf<R>>,
     job: Receive,
-    id: StreamId,
     stop: Stop,
     links: Links,
     reporter: Reporter,
@@ -85,14 +84,13 @@ pub(crate) fn receive<R: Rx>(rx: R, before: Vec<u8>, job: Receive, id: StreamId,
     let shared = Arc::new(Receiving {
         input: Mutex::new(InputHalf { rx, before: (before, 0), end: None }),
         job,
-        id,
         stop,
         links: links.clone(),
         reporter: Reporter::default(),
         busy: AtomicUsize::new(count),
     });
     let reports = Arc::clone(&shared);
-    links.runtime.spawn(async move {
+    links.runtime.clone().spawn(async move {
         reports.reporter.run(id, &links).await;
         let cut = reports.end();
         drop(reports);

@@ -28,7 +28,7 @@ const OPEN_FILES: usize = 16;
 
 /// Where the files of an outgoing transfer are read.
 #[derive(Debug)]
-pub struct Sources {
+pub(crate) struct Sources {
     manifest: Arc<Manifest>,
     /// In the manifest's order.
     sources: Vec<Source>,
@@ -43,7 +43,7 @@ struct Open {
 
 impl Sources {
     /// `sources` are those of the manifest's entries, in their order.
-    pub fn new(manifest: Arc<Manifest>, sources: Vec<Source>) -> Self {
+    pub(crate) fn new(manifest: Arc<Manifest>, sources: Vec<Source>) -> Self {
         Self { manifest, sources, open: Mutex::default() }
     }
 
@@ -94,13 +94,13 @@ impl Sources {
 
 /// What the workers of a sending stream need.
 #[derive(Debug)]
-pub struct Send {
+pub(crate) struct Send {
     /// Where the files are.
-    pub sources: Arc<Sources>,
+    pub(crate) sources: Arc<Sources>,
     /// Seals under the stream's key, and claims for it.
-    pub sealer: Sealer,
+    pub(crate) sealer: Sealer,
     /// What may be claimed.
-    pub chunks: Arc<Chunks>,
+    pub(crate) chunks: Arc<Chunks>,
 }
 
 struct Sending<T> {
@@ -130,7 +130,7 @@ pub(crate) fn send<T: Tx>(tx: T, job: Send, id: StreamId, stop: Stop, links: Lin
         cut: AtomicBool::new(false),
     });
     let (reports, told) = (Arc::clone(&shared), Arc::clone(&shared.reporter));
-    links.runtime.spawn(async move {
+    links.runtime.clone().spawn(async move {
         told.run(id, &links).await;
         let sent = reports.end().await;
         links.tell(Happened::WriteEnd { stream: id, sent }).await;
