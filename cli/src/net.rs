@@ -19,7 +19,7 @@ use crate::commands::Context;
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::output::{Output, shown};
-use crate::registry;
+use crate::{private_file, registry};
 use crate::stop::Stop;
 
 /// How a command wants the service.
@@ -66,9 +66,12 @@ impl Net {
         Ok(Self { service, events, stop: context.stop.clone() })
     }
 
-    /// Says who and where this device is.
-    pub(crate) async fn introduce(&self, out: &Output) -> Outcome<Vec<Address>> {
+    /// Says who and where this device is. The file is complete before the events tell of the addresses.
+    pub(crate) async fn introduce(&self, out: &Output, address_file: Option<&Path>) -> Outcome<Vec<Address>> {
         let addresses = self.service.local_addresses().await.map_err(closed)?;
+        if let Some(path) = address_file {
+            private_file::write_addresses(path, &addresses)?;
+        }
         let listed: Vec<String> = addresses.iter().map(Address::to_string).collect();
         let identity = self.service.identity();
         out.event(&Event::Identity {

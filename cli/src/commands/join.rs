@@ -36,7 +36,7 @@ pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
 }
 
 async fn join(context: &mut Context, net: &mut Net, args: &Join, code: PairingCode) -> Outcome {
-    net.introduce(&context.out).await?;
+    net.introduce(&context.out, None).await?;
     let session = net.join(code, &args.address, args.yes).await?;
     context.out.say("Looking for the other device…");
     let paired = follow(context, net, session, args.yes, (Role::Joiner, None)).await?;

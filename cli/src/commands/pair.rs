@@ -26,17 +26,14 @@ pub(super) async fn run(context: &mut Context, args: &Pair) -> Outcome {
 }
 
 async fn pair(context: &mut Context, net: &mut Net, args: &Pair) -> Outcome {
-    let addresses = net.introduce(&context.out).await?;
-    if let Some(path) = &args.address_file {
-        private_file::write_addresses(path, &addresses)?;
-    }
+    let addresses = net.introduce(&context.out, args.address_file.as_deref()).await?;
     let invite = net.invite(args.ttl, args.yes).await?;
     let expires = Instant::now() + invite.ttl;
     let words = invite.code.words();
-    show(&context.out, &words, invite.ttl);
     if let Some(path) = &args.code_file {
         private_file::write(path, &(words.join(" ") + "\n"))?;
     }
+    show(&context.out, &words, invite.ttl);
     for address in &addresses {
         context.out.say(&format!("On the other device:  kin join --address {address}"));
     }

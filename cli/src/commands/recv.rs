@@ -21,7 +21,6 @@ use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem, Severity as _};
 use crate::net::{Net, Start};
 use crate::output::{Output, count, files, quoted, shown, shown_path, size};
-use crate::private_file;
 
 /// Conflicts that are named at most.
 const NAMED: usize = 10;
@@ -75,10 +74,7 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
     }
     let directory = std::fs::canonicalize(&args.dir).unwrap_or_else(|_| args.dir.clone());
     net.open_inbox(&directory).await?;
-    let addresses = net.introduce(&context.out).await?;
-    if let Some(path) = &args.address_file {
-        private_file::write_addresses(path, &addresses)?;
-    }
+    net.introduce(&context.out, args.address_file.as_deref()).await?;
     context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
     loop {
         let offer = next_offer(net, from, args.timeout).await?;

@@ -337,6 +337,10 @@ impl fmt::Debug for Transfers {
 }
 
 impl Transfers {
+    pub(crate) fn manifest(&self, key: TransferKey) -> Option<Arc<Manifest>> {
+        self.receivers.get(&key)?.manifest().cloned()
+    }
+
     pub(crate) const fn new(cipher: Arc<dyn BulkCipher>) -> Self {
         let shared = Shared { cipher, wants: Vec::new(), peers: BTreeMap::new(), streams: BTreeMap::new(), opening: BTreeMap::new() };
         Self { shared, senders: BTreeMap::new(), receivers: BTreeMap::new() }
