@@ -15,7 +15,10 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::bulk::cipher::BulkCipher;
-use crate::devices::registry::{DeviceRegistry, DeviceView};
+use crate::devices::registry::DeviceRegistry;
+pub use crate::devices::registry::DeviceView;
+pub use crate::pairing::{Confirm, PairError, PairingInvite};
+pub use crate::transfer::machine::{ShareError, UnknownTransfer};
 use crate::effects::{Deadline, DeviceState, Env, Event, Fact, Input, Output, Remote};
 use crate::faults::LinkFailure;
 use crate::identity::NetworkIdentity;
@@ -297,6 +300,11 @@ impl Node {
     }
 
     /// Every device that was met, as it is now.
+    pub fn manifest(&self, key: crate::effects::TransferKey) -> Option<Arc<crate::transfer::manifest::Manifest>> {
+        self.transfers.manifest(key)
+    }
+
+    /// Every device.
     pub fn devices(&self) -> Vec<DeviceView> {
         self.registry.iter().map(|device| self.view(device)).collect()
     }

@@ -338,6 +338,10 @@ impl fmt::Debug for Transfers {
 }
 
 impl Transfers {
+    pub(crate) fn manifest(&self, key: TransferKey) -> Option<Arc<Manifest>> {
+        self.receivers.get(&key)?.manifest().cloned()
+    }
+
     pub(crate) const fn new(cipher: Arc<dyn BulkCipher>) -> Self {
         let shared = Shared {
             cipher,

@@ -90,6 +90,17 @@ struct Discarding {
 }
 
 impl Receiver {
+    /// What is offered, once all its pages are here and until its files are settled.
+    pub(super) fn manifest(&self) -> Option<&Arc<Manifest>> {
+        match &self.state {
+            State::Inspecting(Inspecting { manifest })
+            | State::Asking(Asking { manifest })
+            | State::Preparing(Preparing { manifest })
+            | State::Clearing(Clearing { manifest, .. }) => Some(manifest),
+            State::Receiving(_) | State::Reading(_) | State::Discarding(_) | State::Over => None,
+        }
+    }
+
     /// `None`, and a Decline, if the offer itself passes a limit.
     pub(super) fn new(io: &mut Io<'_, '_>, offer: Offer) -> Option<Self> {
         let parser = match ManifestParser::new(&offer) {
