@@ -19,8 +19,8 @@ use crate::commands::Context;
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::output::{Output, shown};
-use crate::{private_file, registry};
 use crate::stop::Stop;
+use crate::{private_file, registry};
 
 /// How a command wants the service.
 #[derive(Clone, Copy, Debug, Default)]
