@@ -196,7 +196,7 @@ impl World {
             id: self.transport_id(other),
             exporter: exporter.clone(),
             address: self.address(other).text,
-            source: format!("{other:?}"),
+            source: format!("{:?}", self.devices[other.0].stranger.unwrap_or(other)),
             one_stream: *wire == Wire::Tcp,
         }
     }
