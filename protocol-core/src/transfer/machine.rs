@@ -431,14 +431,11 @@ impl Transfers {
         }
     }
 
+    /// The session is gone, or none could be had.
     pub(crate) fn on_session_lost(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
         self.shared.peers.remove(&device);
         for key in of_device(&self.senders, device) {
-            self.with_sender(cx, key, |sender, io| {
-                if sender.was_offered() {
-                    sender.end(io, TransferFailure::Lost);
-                }
-            });
+            self.with_sender(cx, key, |sender, io| sender.end(io, TransferFailure::Lost));
         }
         for key in of_device(&self.receivers, device) {
             self.with_receiver(cx, key, |receiver, io| receiver.end(io, TransferFailure::Lost));
