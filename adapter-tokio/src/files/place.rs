@@ -205,7 +205,8 @@ impl Incoming {
             }
         }
         Self::close_all(&mut state);
-        let made: Vec<u32> = state.made.iter().rev().copied().collect();
+        // A directory that arrived stays, also an empty one.
+        let made: Vec<u32> = state.made.difference(&state.published).rev().copied().collect();
         for index in made {
             let removed = self.parent(index).and_then(|parent| {
                 let above = self.directory(&mut state, parent)?;
