@@ -387,7 +387,7 @@ pub struct Summary {
 }
 
 /// What the owner is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// A device proved that it knows the code; its user's or policy's word is awaited (`Node::answer_pairing`).

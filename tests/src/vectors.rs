@@ -24,7 +24,7 @@ pub struct Report {
 pub fn check_all(json: &Value) -> Report {
     let mut ctx = Context::new(json);
     keys::check(&mut ctx);
-    data::check(&mut ctx);
+    data::check(json, &mut |name, equal| ctx.holds(name, equal, "differs"));
     ctx.report()
 }
 

@@ -120,6 +120,21 @@ impl Receiver {
         self.offer.manifest_digest
     }
 
+    /// For the matrix of states and messages.
+    #[cfg(test)]
+    pub(super) const fn state(&self) -> &'static str {
+        match self.state {
+            State::Reading(_) => "Reading",
+            State::Inspecting(_) => "Inspecting",
+            State::Asking(_) => "Asking",
+            State::Preparing(_) => "Preparing",
+            State::Receiving(_) => "Receiving",
+            State::Clearing(_) => "Clearing",
+            State::Discarding(_) => "Discarding",
+            State::Over => "over",
+        }
+    }
+
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
@@ -152,10 +167,15 @@ impl Receiver {
             && offer.bytes == self.offer.bytes;
         match &mut self.state {
             State::Discarding(_) | State::Over => io.decline(DeclineReason::Busy),
-            _ if !equal => io.decline(DeclineReason::Mismatch),
-            State::Receiving(receiving) => receiving.accept_again(io),
+            State::Receiving(receiving) if equal => receiving.accept_again(io),
             // The answer is still to come.
-            State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) => {}
+            State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {}
+            State::Reading(_)
+            | State::Inspecting(_)
+            | State::Asking(_)
+            | State::Preparing(_)
+            | State::Receiving(_)
+            | State::Clearing(_) => io.decline(DeclineReason::Mismatch),
         }
     }
 

@@ -261,7 +261,8 @@ impl Sending {
     }
 
     pub(super) fn on_stall(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
-        if self.paused {
+        if self.paused || self.chunks.exhausted() {
+            // Nothing is left to send on it: what it still carries is the transport's and the receiver's business.
             io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
         } else if self.streams.contains(&stream) {
             io.reset(stream);
@@ -309,7 +310,9 @@ impl Sending {
         if entry >= self.manifest.len() || !self.failed.insert(entry) {
             return;
         }
-        self.digests.forget(entry);
+        if !self.told.contains(u64::from(entry)) {
+            self.digests.forget(entry);
+        }
         self.untold.remove(u64::from(entry)..u64::from(entry) + 1);
         io.tell(ControlMessage::SourceChanged { transfer: io.key.id, entry });
         let outcome = if fault == FileFault::Changed { Outcome::SourceChanged } else { Outcome::Failed };
