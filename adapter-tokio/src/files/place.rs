@@ -206,7 +206,7 @@ impl Incoming {
         }
         Self::close_all(&mut state);
         // A directory that arrived stays, also an empty one.
-        let made: Vec<u32> = state.made.difference(&state.published).rev().copied().collect();
+        let made: Vec<u32> = state.made.iter().rev().filter(|index| !state.published.contains(index)).copied().collect();
         for index in made {
             let removed = self.parent(index).and_then(|parent| {
                 let above = self.directory(&mut state, parent)?;
