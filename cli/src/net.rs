@@ -19,8 +19,8 @@ use crate::commands::Context;
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::output::{Output, shown};
-use crate::{private_file, registry};
 use crate::stop::Stop;
+use crate::{private_file, registry};
 
 /// How a command wants the service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,6 +92,11 @@ impl Net {
         self.stop.or(self.events.next()).await?.ok_or_else(|| closed(Closed))
     }
 
+    /// What was found unreadable at the start, and has been waiting since.
+    pub(crate) fn bad_records(&mut self) -> usize {
+        0
+    }
+
     pub(crate) async fn devices(&self) -> Outcome<Vec<DeviceView>> {
         self.service.devices().await.map_err(closed)
     }
@@ -134,12 +139,12 @@ impl Net {
 
     /// An offer that is gone meanwhile needs no answer.
     pub(crate) async fn decline(&self, key: TransferKey, reason: DeclineReason) {
-        drop(self.service.decline(key, reason).await);
+        self.service.decline(key, reason).await.unwrap_or(());
     }
 
     /// A transfer that is over meanwhile needs no end.
     pub(crate) async fn cancel(&self, key: TransferKey, reason: CancelReason) {
-        drop(self.service.cancel(key, reason).await);
+        self.service.cancel(key, reason).await.unwrap_or(());
     }
 
     pub(crate) async fn rename(&self, device: DeviceId, name: &str) -> Outcome {
