@@ -92,11 +92,6 @@ impl Net {
         self.stop.or(self.events.next()).await?.ok_or_else(|| closed(Closed))
     }
 
-    /// What was found unreadable at the start, and has been waiting since.
-    pub(crate) fn bad_records(&mut self) -> usize {
-        0
-    }
-
     pub(crate) async fn devices(&self) -> Outcome<Vec<DeviceView>> {
         self.service.devices().await.map_err(closed)
     }
