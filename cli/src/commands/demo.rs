@@ -173,11 +173,12 @@ impl Stage {
         let mut sender = self.spawn(way.from, &arguments)?;
         let route = sender.until("route").await?;
         let offer = sender.until("offer").await?;
-        let done = sender.watch(out, &offer).await?;
-        let partial = [sender.end().await?, receiver.end().await?].contains(&Exit::Partial);
-        for event in [&route, &offer, &done] {
+        for event in [&route, &offer] {
             out.forward(event);
         }
+        let done = sender.watch(out, &offer).await?;
+        let partial = [sender.end().await?, receiver.end().await?].contains(&Exit::Partial);
+        out.forward(&done);
         let kind = text(&route, "kind").unwrap_or_default();
         let transport = text(&route, "transport").unwrap_or_default();
         Ok(Sent {

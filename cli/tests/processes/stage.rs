@@ -75,8 +75,9 @@ impl Stage {
 
     /// Starts `kin pair`, and gives it back with the file of the code and the addresses.
     pub(crate) fn show_code(&self, device: &Device, more: &[&str]) -> (Running, String, Vec<String>) {
-        let code = self.text(&format!("code-{}", device.home.file_name().unwrap().display()));
-        let mut line = vec!["pair", "--name", "device a", "--code-file", &code];
+        let home = device.home.file_name().unwrap().to_str().unwrap();
+        let (code, name) = (self.text(&format!("code-{home}")), home.replace("home-", "device "));
+        let mut line = vec!["pair", "--name", &name, "--code-file", &code];
         line.extend(more);
         let mut showing = device.start(&line);
         let addresses = strings(&showing.until("listening")["addresses"]);

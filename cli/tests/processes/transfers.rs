@@ -132,7 +132,7 @@ fn others_than_the_chosen_device_are_refused() {
     let stage = Stage::new();
     let (a, b) = stage.pair();
     let c = stage.device("c");
-    let (showing, code, addresses) = stage.show_code(&b, &["--yes", "--name", "device b"]);
+    let (showing, code, addresses) = stage.show_code(&b, &["--yes"]);
     assert_eq!(crate::stage::join(&c, &code, &addresses, &["--yes", "--name", "device c"]).end().code, 0);
     assert_eq!(showing.end().code, 0);
     let inbox = stage.text("inbox");
