@@ -61,11 +61,13 @@ fn a_tree_arrives_whole() {
 fn links_and_directories_come_after_all_files() {
     let mut world = accepted(tree());
     world.run();
-    let published: Vec<_> =
-        world.sides[&R].ops.iter().filter(|(op, _)| *op == FileOp::Publish).map(|(_, entries)| entries.clone()).collect();
-    let (last, files) = published.split_last().unwrap();
-    assert_eq!(*last, 0..world.manifest.len());
-    assert!(files.iter().cloned().flatten().all(|number| world.entries[number as usize].kind == EntryKind::File));
+    let all = 0..world.manifest.len();
+    let ops = &world.sides[&R].ops;
+    let of = |wanted: FileOp| ops.iter().enumerate().filter(move |(_, (op, _))| *op == wanted);
+    let finish: Vec<_> = of(FileOp::Finish).collect();
+    assert!(matches!(finish[..], [(at, (_, entries))] if *entries == all && of(FileOp::Publish).all(|(file, _)| file < at)));
+    let files = of(FileOp::Publish).flat_map(|(_, (_, entries))| entries.clone());
+    assert!(files.into_iter().all(|number| world.entries[number as usize].kind == EntryKind::File));
     assert_eq!(world.sides[&R].ops.last(), Some(&(FileOp::Discard, 0..world.manifest.len())), "leftovers go at the end");
 }
 
@@ -216,7 +218,8 @@ fn what_cannot_be_written_fails_alone() {
             assert_eq!(world.outcomes(who)[&number], (Outcome::Failed, None));
         }
     }
-    assert_eq!(world.published.len() + 3, world.entries.len());
+    let published: Vec<u32> = world.published.keys().copied().collect();
+    assert_eq!(world.published.len() + 3, world.entries.len(), "{published:?}");
 }
 
 #[test]
@@ -295,8 +298,12 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
             assert_eq!(world.failure(who), Some(TransferFailure::CancelledHere(CancelReason::User)));
             assert_eq!(world.sides[&who].events.iter().filter(|event| matches!(event, Event::Done { .. })).count(), 0);
             if who == R {
-                let under_way =
-                    world.sides[&R].ops.iter().filter(|(op, _)| *op == FileOp::Publish).map(|(_, run)| run.len()).sum::<usize>();
+                let under_way = world.sides[&R]
+                    .ops
+                    .iter()
+                    .filter(|(op, _)| matches!(op, FileOp::Publish | FileOp::Finish))
+                    .map(|(_, run)| run.len())
+                    .sum::<usize>();
                 assert!(world.published.len() <= before.max(under_way));
                 assert_eq!(world.failure(S), Some(TransferFailure::CancelledThere(CancelReason::User)));
             }
