@@ -112,7 +112,7 @@ pub(crate) fn prompt() -> Outcome<PairingCode> {
         })?;
         match PairingCode::parse(&typed) {
             Ok(code) => return Ok(code),
-            Err(error) => eprintln!("{}.", explain(&error)),
+            Err(error) => eprintln!("Not yet: {}", explain(&error)),
         }
         for offer in repairs(&typed) {
             let question = format!("Is word {} {} on the other screen? [y/N] ", offer.position, quoted(offer.word));

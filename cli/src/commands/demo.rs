@@ -27,7 +27,7 @@ const ENVIRONMENT: [&str; 6] = ["KIN_HOME", "KIN_TRANSPORT", "KIN_BIND", "KIN_JS
 /// What a device says on standard error that is kept for a report, in bytes.
 const STDERR: u64 = 64 * 1024;
 
-pub(crate) async fn run(context: &mut Context, demo: &Demo) -> Outcome {
+pub(crate) async fn run(context: &Context, demo: &Demo) -> Outcome {
     let scratch =
         Scratch::new("kin-demo").map_err(|error| Problem::new(Exit::LocalIo, format!("no temporary directory could be made: {error}")))?;
     let mut stop = context.stop.clone();
