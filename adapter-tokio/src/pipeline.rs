@@ -98,3 +98,6 @@ impl Reporter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

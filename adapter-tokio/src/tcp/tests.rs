@@ -93,14 +93,15 @@ async fn what_is_dropped_unfinished_is_cut_and_not_ended() {
 #[tokio::test]
 async fn reset_and_close_wake_whoever_waits() {
     let ((mut tx, mut rx), (_far_tx, mut far_rx)) = streams().await;
-    let (read, ()) = tokio::join!(rx.read(&mut [0; 9]), async { tx.reset(1) });
+    let mut buffer = [0; 9];
+    let (read, ()) = tokio::join!(rx.read(&mut buffer), async { tx.reset(1) });
     assert!(read.is_err());
     drop((tx, rx));
     assert!(read_to_end(&mut far_rx).await.is_err(), "the other side sees a reset, not an end");
 
     let (dialled, accepted) = pair_on("127.0.0.1:0").await;
     let (_tx, mut rx) = dialled.open().await.unwrap();
-    let (read, ()) = tokio::join!(rx.read(&mut [0; 9]), async { dialled.close(0) });
+    let (read, ()) = tokio::join!(rx.read(&mut buffer), async { dialled.close(0) });
     assert!(read.is_err());
     drop((_tx, rx));
     let (_far_tx, mut far_rx) = accepted.accept().await.unwrap();
