@@ -417,6 +417,13 @@ pub enum Event {
         /// Who.
         device: DeviceId,
     },
+    /// The joiner refused after we had completed: what the pairing wrote is deleted.
+    PairRefused {
+        /// Who.
+        device: DeviceId,
+        /// Why.
+        reason: PairFailure,
+    },
     /// A joiner's last message was lost; the next contact finishes the pairing.
     PairUnfinished {
         /// The pairing.
@@ -441,6 +448,11 @@ pub enum Event {
         route: Option<Route>,
         /// Without: why the last one ended.
         reason: Option<LinkFailure>,
+    },
+    /// The other side has answered on a session that we opened: it holds everything that a pairing or reconnect gave it.
+    Answered {
+        /// Which.
+        device: DeviceId,
     },
     /// `Node::connect` came to nothing.
     ConnectFailed {

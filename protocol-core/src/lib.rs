@@ -10,15 +10,22 @@ extern crate std;
 
 pub mod crypto;
 pub mod entropy;
-pub mod handshake;
 pub mod ids;
 pub mod limits;
 pub mod time;
 
 pub mod bulk;
+pub mod devices;
+pub mod effects;
+pub mod faults;
+pub mod handshake;
 pub mod identity;
 pub mod info;
+pub mod node;
+mod outbox;
 pub mod pairing;
+pub mod records;
 pub mod session;
+mod timers;
 pub mod transfer;
 pub mod wire;

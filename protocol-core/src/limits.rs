@@ -167,6 +167,26 @@ pub const IN_FLIGHT: u64 = 32 << 20;
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// See [`CHECKPOINT_BYTES`].
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// Pages of a manifest that a stream is given at once; the next ones when it has drained.
+pub const PAGES_AT_ONCE: usize = 4;
+/// The next page of an offered manifest.
+pub const PAGE_WAIT: Duration = Duration::from_secs(60);
+/// Tries of a transfer to get a stream that carries something, one after the other.
+pub const STREAM_TRIES: u32 = 3;
+/// Transfers of fewer bytes have one bulk stream, others two.
+pub const ONE_STREAM: u64 = 64 << 20;
+/// Accepts that name again what was sent, without anything becoming durable in between.
+pub const FRUITLESS_ACCEPTS: u32 = 16;
+/// Times that a receiver names what is missing, without anything arriving in between.
+pub const FRUITLESS_ROUNDS: u32 = 3;
+/// After a transfer's last bulk stream ended and before what is missing is named: another stream may be on its way.
+pub const ROUND_PAUSE: Duration = Duration::from_secs(1);
+/// What a receiver waits for its peer while no bulk stream is up.
+pub const ROUND_WAIT: Duration = Duration::from_secs(15);
+/// Entries of one Publish.
+pub const PUBLISH_RUN: u64 = 1024;
+/// Publishes under way of one transfer.
+pub const PUBLISHES: usize = 64;
 
 const _: () = {
     assert!(UNPROVED_STREAMS_PER_REMOTE <= UNPROVED_STREAMS);

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use crate::effects::{Event, FileOp, Output, TransferKey};
 use crate::entropy::Entropy;
-use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, SessionRef, StreamId, Ticket};
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, StreamId, Ticket};
 use crate::info::Address;
 use crate::records::Change;
 use crate::time::Timestamp;
@@ -22,7 +22,7 @@ pub(crate) enum Purpose {
     /// A connection, then the stream on it, of a reconnect.
     Link { device: DeviceId, address: Address, refusals: usize },
     /// A connection, then the stream on it, for a data stream of a session.
-    Data { session: SessionRef, number: u64 },
+    Data { address: Option<Address>, number: u64 },
     /// The initiator's record of a new pair.
     InitiatorStored { stream: StreamId },
     /// The joiner's pending root.
@@ -70,11 +70,6 @@ impl Outbox {
         self.waiting.remove(&ticket)
     }
 
-    /// Whether the answer to such a ticket is still to come.
-    pub(crate) fn awaits(&self, wanted: impl Fn(&Purpose) -> bool) -> bool {
-        self.waiting.values().any(wanted)
-    }
-
     /// Lets answers that nobody waits for any more come to nothing.
     pub(crate) fn forget(&mut self, unwanted: impl Fn(&Purpose) -> bool) {
         self.waiting.retain(|_, purpose| !unwanted(purpose));
@@ -84,7 +79,6 @@ impl Outbox {
 /// What a machine may use while it handles something: the moment, randomness, and where effects go.
 pub(crate) struct Cx<'a> {
     pub(crate) now: Timestamp,
-    pub(crate) unix_s: u64,
     pub(crate) entropy: &'a mut dyn Entropy,
     pub(crate) out: &'a mut Outbox,
     pub(crate) timers: &'a mut Timers,

@@ -1,3 +1,4 @@
-//! What the tests, examples and benchmarks of this package share.
+//! What the tests of the whole share: the checker of test vectors, and the repository as text.
 
+pub mod repository;
 pub mod vectors;

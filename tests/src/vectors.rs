@@ -24,7 +24,7 @@ pub struct Report {
 pub fn check_all(json: &Value) -> Report {
     let mut ctx = Context::new(json);
     keys::check(&mut ctx);
-    data::check(&mut ctx);
+    data::check(json, &mut |name, equal| ctx.holds(name, equal, "differs"));
     ctx.report()
 }
 
@@ -98,7 +98,7 @@ impl<'v> Context<'v> {
         })
     }
 
-    /// The keys of the object at `path`, in the file's order; a complaint if there is none.
+    /// The keys of the object at `path`; a complaint if there is none.
     pub fn keys(&mut self, path: &str) -> Vec<String> {
         if let Some(Value::Object(map)) = self.value(path) {
             return map.keys().cloned().collect();
@@ -132,7 +132,8 @@ impl<'v> Context<'v> {
         }
     }
 
-    fn complain(&mut self, path: &str, what: &str) {
+    /// Notes that something is wrong with `path`.
+    pub fn complain(&mut self, path: &str, what: &str) {
         self.differing.push(format!("{path}: {what}"));
     }
 

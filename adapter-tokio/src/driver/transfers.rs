@@ -228,9 +228,10 @@ impl Worker {
 
     fn publish(&self, entries: Range<u32>) -> Result<Vec<(u32, EntryNote)>, FileFault> {
         let incoming = &self.target()?.incoming;
-        let last = entries.end;
+        // Links and directories come when every file is settled: the Node then publishes all entries at once.
+        let whole = entries == (0..self.manifest.len());
         let mut outcomes = incoming.publish_range(entries, false);
-        if last >= self.manifest.len() {
+        if whole {
             outcomes.extend(incoming.finish(false));
         }
         let notes = outcomes.into_iter().filter_map(|(entry, outcome)| match outcome {

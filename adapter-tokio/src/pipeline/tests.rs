@@ -225,7 +225,7 @@ async fn receive_bytes(
     links: Links,
     happened: &mut mpsc::Receiver<Happened>,
 ) -> (BulkReport, Cut) {
-    let ((mut tx, _rx), (_far_tx, rx)) = connect().await;
+    let ((mut tx, back), (_far_tx, rx)) = connect().await;
     let (_stopper, stop) = Stopper::new();
     let job = Receive { target: Arc::clone(&pair.target), opener: Opener::new(key(Aead::Aes256Gcm), CHUNK), chunks: all(&pair.manifest) };
     let (before, rest) = stream.split_at(stream.len() / 3);

@@ -276,6 +276,15 @@ mod tests {
     }
 
     #[test]
+    fn any_thread_may_have_them() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Sealer>();
+        shared::<Opener>();
+        shared::<Chunks>();
+        shared::<Claim>();
+    }
+
+    #[test]
     fn heads_have_bounds() {
         let opener = Opener::new(key(1, Aead::Aes256Gcm), CHUNK);
         let head = |len: u32, index: u64| [&len.to_be_bytes()[..], &index.to_be_bytes()].concat().try_into().unwrap();

@@ -12,7 +12,7 @@ use crate::ids::{DeviceId, PeerKey, SessionRef};
 use crate::info::{Address, DeviceInfo, TransportKind};
 use crate::limits;
 use crate::records::{Change, DEVICES};
-use crate::session::handshake;
+use crate::session::handshake::schedule::Pair;
 use crate::wire::cbor::{Malformed, Reader};
 
 /// Version of the stored form.
@@ -61,7 +61,7 @@ pub(crate) struct Root {
 
 impl Root {
     pub(crate) fn new(secret: Secret, session_ref: SessionRef, state: RootState, me: &PeerKey, peer: &PeerKey) -> Self {
-        let hello_key = handshake::hello_key(&secret, peer, me);
+        let hello_key = Pair { dialer: *peer, listener: *me }.hello_key(&secret);
         Self { secret, session_ref, state, hello_key }
     }
 }
@@ -198,12 +198,12 @@ impl Device {
             return Err(Malformed::Bounds);
         }
         let info = DeviceInfo::decode(from.bytes(limits::INFO)?)?;
-        let own_name = from.or_null(|from| from.text(limits::INFO_NAME).map(ToOwned::to_owned))?;
+        let own_name = from.or_null(|from| from.text(limits::INFO_NAME).map(String::from))?;
         let paired_unix = from.u64()?;
         let last_seen_unix = from.or_null(Reader::u64)?;
         let last_route = from.or_null(|from| {
             from.fields(2)?;
-            let transport = TransportKind::from_name(from.text(limits::INFO_WORD)?);
+            let transport = TransportKind::named(from.text(limits::INFO_WORD)?);
             Ok(Route { transport, address: from.text(limits::INFO_ADDRESS)?.to_owned() })
         })?;
         let mut addresses = Vec::new();
@@ -224,16 +224,6 @@ impl Device {
             };
             roots.push(Root::new(secret, session_ref, state, me, &key));
         }
-        Ok(Self {
-            id: crate::identity::device_id(&key),
-            key,
-            info,
-            own_name,
-            paired_unix,
-            last_seen_unix,
-            last_route,
-            addresses,
-            roots,
-        })
+        Ok(Self { id: crate::identity::device_id(&key), key, info, own_name, paired_unix, last_seen_unix, last_route, addresses, roots })
     }
 }

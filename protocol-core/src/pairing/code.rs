@@ -182,9 +182,9 @@ pub struct CodeKeys {
     /// The Ed25519 seed of a signed DHT record.
     pub pkarr_seed: Secret,
     /// The key of the request's tag.
-    pub(crate) request_mac: Secret,
+    pub request_mac: Secret,
     /// The early secret of the handshake.
-    pub(crate) early: Secret,
+    pub early: Secret,
 }
 
 impl CodeKeys {

@@ -1,24 +1,25 @@
 //! The initiator: one live code, and a handshake for each stream that knew it (PROTOCOL.md, sections 6.5, 12.1, 12.2).
 //!
 //! ```text
-//! AwaitRequest ─request─▶ ChallengeSent ─response─▶ Proved ─▶ AwaitUser ─yes─▶ Storing ─stored─▶ Completed ─Ack─▶ (gone)
-//!                                                      └──────────────────────────▲
+//! (unproved stream) ─request─▶ ChallengeSent ─response─▶ Proved ─▶ AwaitUser ─yes─▶ Storing ─stored─▶ (control stream)
+//!                                                          └──────────────────────▲
 //! ```
 //! A handshake is in the map from ChallengeSent on; before that a stream is an unproved one like any other. `Proved` is where
-//! the Node looks into the registry. Every failure takes the handshake out of the map: what is not there answers nothing.
+//! the Node looks into the registry. When Complete has left, the stream is a control stream that awaits its Ack. Every failure
+//! takes the handshake out of the map: what is not there answers nothing.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::code::{CodeKeys, PairingCode};
-use super::handshake::Refusal;
-use super::handshake::initiator::{InitiatorVerified, InitiatorWaiting, VerifiedRequest};
-use super::{Confirm, PairError, Status};
+use super::handshake::{InitiatorVerified, InitiatorWaiting, PairingKeys, ReceivedRequest, Status, VerifiedRequest};
+use super::{Confirm, PairError};
 use crate::effects::{Event, Stranger};
 use crate::entropy::NoEntropy;
 use crate::faults::{PairFailure, code};
-use crate::identity::{self, NetworkIdentity};
+use crate::handshake::{ProvenPeer, Refusal};
+use crate::identity::{self, DeviceKey};
 use crate::ids::{PeerKey, SessionId, StreamId};
 use crate::info::{Binding, BindingKind};
 use crate::limits;
@@ -44,11 +45,10 @@ struct LiveCode {
 /// Where a handshake stands.
 #[derive(Debug)]
 enum State {
-    ChallengeSent(InitiatorWaiting, Binding),
+    ChallengeSent { waiting: InitiatorWaiting, on_tcp: bool },
     Proved(InitiatorVerified),
     AwaitUser(InitiatorVerified),
     Storing(InitiatorVerified),
-    Completed { peer: PeerKey },
 }
 
 #[derive(Debug)]
@@ -67,8 +67,6 @@ pub(crate) enum Step {
     Judge { peer: PeerKey },
     /// Persist the record under [`Initiator::proven`], then call [`Initiator::on_stored`].
     Store,
-    /// Complete(0) was sent: the session's keys are due, and the Ack.
-    Established,
 }
 
 /// What the registry says of a device that proved itself.
@@ -110,11 +108,6 @@ impl Initiator {
         self.handshakes.contains_key(&stream)
     }
 
-    /// The pairing that a stream belongs to.
-    pub(crate) fn session_of(&self, stream: StreamId) -> Option<SessionId> {
-        self.handshakes.get(&stream).map(|handshake| handshake.session)
-    }
-
     /// The pairing that has a live or finishing handshake.
     pub(crate) fn session(&self) -> Option<SessionId> {
         self.code.as_ref().map(|code| code.session).or_else(|| self.handshakes.values().map(|handshake| handshake.session).next())
@@ -127,35 +120,36 @@ impl Initiator {
         stream: StreamId,
         body: &[u8],
         binding: Binding,
-        own: (&NetworkIdentity, &[u8]),
+        own: (&DeviceKey, &[u8]),
     ) -> bool {
-        let Some(request) = self.admit(body, &binding) else {
+        let on_tcp = binding.kind == BindingKind::Tcp;
+        let Some(request) = self.admit(body, binding) else {
             cx.reset(stream, code::REFUSED);
             return false;
         };
-        let (Some(code), (own, info)) = (&mut self.code, own) else { return false };
-        let (session, confirm) = (code.session, code.confirm);
-        match request.challenge(own, info, cx.entropy) {
+        let Some(live) = &self.code else { return false };
+        let (session, confirm) = (live.session, live.confirm);
+        match request.challenge(&live.keys, own.0, own.1, cx.entropy) {
             Ok((waiting, frame)) => {
                 cx.send(stream, frame);
                 cx.set(TimerKind::Stream(stream), limits::RESPONSE_WAIT);
                 cx.set(TimerKind::Handshake(stream), limits::HANDSHAKE_WAIT);
-                self.handshakes.insert(stream, Handshake { session, confirm, state: State::ChallengeSent(waiting, binding) });
+                self.handshakes.insert(stream, Handshake { session, confirm, state: State::ChallengeSent { waiting, on_tcp } });
                 true
             }
             Err(refusal) => {
-                cx.reset(stream, self::code::REFUSED);
-                self.count(cx, refusal.proves_nothing(), binding.kind == BindingKind::Tcp);
+                cx.reset(stream, code::REFUSED);
+                self.count(cx, refusal.past_tag(), on_tcp);
                 false
             }
         }
     }
 
     /// Steps 1 to 6 of section 6.5: everything that costs no key.
-    fn admit(&mut self, body: &[u8], binding: &Binding) -> Option<VerifiedRequest> {
+    fn admit(&mut self, body: &[u8], binding: Binding) -> Option<VerifiedRequest> {
         let running = self.handshakes.len();
         let code = self.code.as_mut().filter(|code| !code.expired)?;
-        let request = VerifiedRequest::verify(body, &code.keys, binding).ok()?;
+        let request = ReceivedRequest::decode(body, &code.keys).and_then(|request| request.verify(&code.keys, binding)).ok()?;
         if code.seen.contains(request.th1()) || running >= limits::CODE_HANDSHAKES_AT_ONCE {
             return None;
         }
@@ -167,11 +161,11 @@ impl Initiator {
     }
 
     /// A handshake past the tag ended without success.
-    fn count(&mut self, cx: &mut Cx<'_>, proves_nothing: bool, on_tcp: bool) {
+    fn count(&mut self, cx: &mut Cx<'_>, past_tag: bool, on_tcp: bool) {
         let Some(code) = &mut self.code else { return };
         code.ended += 1;
         // On bare TCP anyone on the path can corrupt a frame: that must not cost the code (section 11).
-        code.failures += u32::from(proves_nothing && !on_tcp);
+        code.failures += u32::from(past_tag && !on_tcp);
         if code.failures >= limits::CODE_FAILURES || code.ended >= limits::CODE_HANDSHAKES {
             self.end_code(cx, Some(PairFailure::Burned));
             return;
@@ -193,7 +187,7 @@ impl Initiator {
         let unproved: Vec<StreamId> = self
             .handshakes
             .iter()
-            .filter(|(_, handshake)| matches!(handshake.state, State::ChallengeSent(..)))
+            .filter(|(_, handshake)| matches!(handshake.state, State::ChallengeSent { .. }))
             .map(|(&stream, _)| stream)
             .collect();
         for stream in unproved {
@@ -218,17 +212,17 @@ impl Initiator {
     }
 
     /// A Response, or whatever else came as the second frame.
-    pub(crate) fn on_response(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &[u8], own: &NetworkIdentity) -> Step {
+    pub(crate) fn on_response(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &[u8], own: &DeviceKey) -> Step {
         let Some(Handshake { session, confirm, state }) = self.handshakes.remove(&stream) else { return Step::Rest };
-        let State::ChallengeSent(waiting, binding) = state else {
+        let State::ChallengeSent { waiting, on_tcp } = state else {
             // A second message of a kind, or one for another state.
             self.close(cx, stream);
-            self.fail(cx, session, &state, PairFailure::NotAccepted);
+            cx.notify(Event::PairFailed { session, reason: PairFailure::NotAccepted });
             return Step::Rest;
         };
         match waiting.on_response(body, own) {
             Ok(verified) => {
-                let peer = verified.peer;
+                let peer = verified.peer.key;
                 self.handshakes.insert(stream, Handshake { session, confirm, state: State::Proved(verified) });
                 cx.timers.cancel(TimerKind::Stream(stream));
                 // Another handshake of this code may have been faster.
@@ -244,20 +238,10 @@ impl Initiator {
                 if refusal == Refusal::SelfPairing {
                     self.end_code(cx, Some(PairFailure::SelfPairing));
                 } else {
-                    self.count(cx, refusal.proves_nothing(), binding.kind == BindingKind::Tcp);
+                    self.count(cx, refusal.past_tag(), on_tcp);
                 }
                 Step::Rest
             }
-        }
-    }
-
-    /// Reports the end of a handshake whose code is consumed: the pairing has failed with it.
-    fn fail(&mut self, cx: &mut Cx<'_>, session: SessionId, state: &State, reason: PairFailure) {
-        match state {
-            State::ChallengeSent(..) => {}
-            State::Proved(_) | State::AwaitUser(_) | State::Storing(_) => cx.notify(Event::PairFailed { session, reason }),
-            // The record stays: the next contact shows whether the joiner holds the root (section 12.3).
-            State::Completed { .. } => {}
         }
     }
 
@@ -266,12 +250,12 @@ impl Initiator {
         let Some(Handshake { session, confirm, state }) = self.handshakes.remove(&stream) else { return Step::Rest };
         let State::Proved(verified) = state else { return self.put_back(stream, Handshake { session, confirm, state }) };
         if verdict == Verdict::TooMany {
-            self.say_no(cx, stream, session, &verified, (Status::Policy, PairFailure::TooManyDevices));
+            self.say_no(cx, stream, session, verified, (Status::Policy, PairFailure::TooManyDevices));
             return Step::Rest;
         }
         match confirm {
             Confirm::Ask => {
-                cx.notify(Event::PairRequest { session, peer: stranger(&verified), check: verified.sas });
+                cx.notify(Event::PairRequest { session, peer: stranger(&verified), check: verified.keys.check.value() });
                 cx.set(TimerKind::InitiatorUser(stream), limits::USER_WAIT);
                 self.put_back(stream, Handshake { session, confirm, state: State::AwaitUser(verified) })
             }
@@ -293,10 +277,10 @@ impl Initiator {
         cx: &mut Cx<'_>,
         stream: StreamId,
         session: SessionId,
-        verified: &InitiatorVerified,
+        verified: InitiatorVerified,
         (status, reason): (Status, PairFailure),
     ) {
-        cx.send(stream, verified.complete(status));
+        cx.send(stream, verified.completion.seal(status));
         cx.finish(stream);
         self.drop_handshake(cx, stream);
         cx.notify(Event::PairFailed { session, reason });
@@ -317,7 +301,7 @@ impl Initiator {
             self.put_back(stream, Handshake { session, confirm, state: State::Storing(verified) });
             return Step::Store;
         }
-        self.say_no(cx, stream, session, &verified, (Status::User, PairFailure::RefusedHere));
+        self.say_no(cx, stream, session, verified, (Status::Refused, PairFailure::RefusedHere));
         Step::Rest
     }
 
@@ -325,44 +309,34 @@ impl Initiator {
     pub(crate) fn proven(&self, stream: StreamId) -> Option<&InitiatorVerified> {
         match &self.handshakes.get(&stream)?.state {
             State::Storing(verified) => Some(verified),
-            State::ChallengeSent(..) | State::Proved(_) | State::AwaitUser(_) | State::Completed { .. } => None,
+            State::ChallengeSent { .. } | State::Proved(_) | State::AwaitUser(_) => None,
         }
     }
 
-    /// The record is durable, or could not be written.
-    pub(crate) fn on_stored(&mut self, cx: &mut Cx<'_>, stream: StreamId, stored: bool) -> Option<(SessionId, InitiatorVerified)> {
+    /// The record is durable, or could not be written. On success Complete(0) has left and the handshake is over.
+    pub(crate) fn on_stored(&mut self, cx: &mut Cx<'_>, stream: StreamId, stored: bool) -> Option<(SessionId, ProvenPeer, PairingKeys)> {
         let Handshake { session, confirm, state } = self.handshakes.remove(&stream)?;
         let State::Storing(verified) = state else {
             self.put_back(stream, Handshake { session, confirm, state });
             return None;
         };
         if !stored {
-            self.say_no(cx, stream, session, &verified, (Status::Storage, PairFailure::StorageHere));
+            self.say_no(cx, stream, session, verified, (Status::Storage, PairFailure::StorageHere));
             return None;
         }
-        cx.send(stream, verified.complete(Status::Accepted));
-        cx.timers.cancel(TimerKind::Handshake(stream));
-        cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
-        self.put_back(stream, Handshake { session, confirm, state: State::Completed { peer: verified.peer } });
-        Some((session, verified))
-    }
-
-    /// The control stream's opening record verified, or refused: the handshake is over.
-    pub(crate) fn on_opened(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Option<PeerKey> {
-        match self.drop_handshake(cx, stream)?.state {
-            State::Completed { peer } => Some(peer),
-            State::ChallengeSent(..) | State::Proved(_) | State::AwaitUser(_) | State::Storing(_) => None,
-        }
+        self.drop_handshake(cx, stream);
+        let InitiatorVerified { peer, keys, completion } = verified;
+        cx.send(stream, completion.seal(Status::Accepted));
+        Some((session, peer, keys))
     }
 
     /// The stream of a handshake is gone.
     pub(crate) fn on_stream_down(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
         let Some(handshake) = self.drop_handshake(cx, stream) else { return };
         match handshake.state {
-            State::ChallengeSent(_, binding) => self.count(cx, false, binding.kind == BindingKind::Tcp),
-            // A write that is under way ends by itself; its record stays, unconfirmed.
-            State::Storing(_) | State::Completed { .. } => {}
-            State::Proved(_) | State::AwaitUser(_) => {
+            State::ChallengeSent { on_tcp, .. } => self.count(cx, false, on_tcp),
+            // A write that is under way ends by itself. Its record stays, unconfirmed, and no Complete will leave.
+            State::Storing(_) | State::Proved(_) | State::AwaitUser(_) => {
                 cx.notify(Event::PairFailed { session: handshake.session, reason: PairFailure::NotAccepted });
             }
         }
@@ -377,19 +351,17 @@ impl Initiator {
     }
 
     /// A step took too long, the whole handshake did, or the user.
-    pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>, timer: TimerKind, stream: StreamId) {
+    pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>, timer: TimerKind, stream: StreamId) -> Step {
         if matches!(timer, TimerKind::InitiatorUser(_)) {
             // No answer is a no.
-            let _: Step = self.on_answer(cx, stream, false);
-            return;
+            return self.on_answer(cx, stream, false);
         }
-        let Some(handshake) = self.handshakes.get(&stream) else { return };
-        if matches!(handshake.state, State::Storing(_)) {
-            // The disk's answer decides, however long it takes.
-            return;
+        // While a record is being written the disk's answer decides, however long it takes.
+        if self.handshakes.get(&stream).is_some_and(|handshake| !matches!(handshake.state, State::Storing(_))) {
+            cx.reset(stream, code::REFUSED);
+            self.on_stream_down(cx, stream);
         }
-        cx.reset(stream, code::REFUSED);
-        self.on_stream_down(cx, stream);
+        Step::Rest
     }
 
     /// The owner ends the pairing. False if there is none of this name.
@@ -408,5 +380,5 @@ impl Initiator {
 }
 
 fn stranger(verified: &InitiatorVerified) -> Stranger {
-    Stranger { device: identity::device_id(&verified.peer), name: verified.info.shown_name(), os: verified.info.os.clone() }
+    Stranger { device: identity::device_id(&verified.peer.key), name: verified.peer.info.shown_name(), os: verified.peer.info.os.clone() }
 }

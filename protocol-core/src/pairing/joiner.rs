@@ -12,12 +12,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::code::{CodeKeys, PairingCode};
-use super::handshake::Refusal;
-use super::handshake::joiner::{JoinerFinal, JoinerStart, JoinerVerified, JoinerWaiting};
-use super::{Confirm, PairError, Status};
+use super::handshake::{AwaitedComplete, JoinerFinal, JoinerVerified, JoinerWaiting, PairingKeys, Status};
+use super::{Confirm, PairError};
 use crate::effects::{Event, Stranger};
 use crate::faults::{Failure, PairFailure, code};
-use crate::identity::{self, NetworkIdentity};
+use crate::handshake::Refusal;
+use crate::identity::{self, DeviceKey};
 use crate::ids::{PeerKey, SessionId, StreamId};
 use crate::info::{Address, Binding, DeviceInfo};
 use crate::limits;
@@ -29,15 +29,27 @@ use crate::wire::deframer::StreamName;
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 const REFUSED_EVERY: Duration = Duration::from_millis(500);
 
+/// After our user's no: how long Complete is awaited, so that the no can be told.
+const REFUSE_WAIT: Duration = Duration::from_secs(2);
+
 /// Where a try stands.
 #[derive(Debug)]
 enum State {
     AwaitChallenge(Box<JoinerWaiting>),
     Proved(Box<JoinerVerified>),
-    Storing { keys: Box<JoinerFinal>, response: Vec<u8> },
-    ResponseSent(Box<JoinerFinal>),
-    AwaitUser(Box<JoinerFinal>),
-    Confirming(Box<JoinerFinal>),
+    Storing {
+        keys: PairingKeys,
+        complete: AwaitedComplete,
+        response: Vec<u8>,
+    },
+    ResponseSent {
+        keys: PairingKeys,
+        complete: AwaitedComplete,
+    },
+    AwaitUser(PairingKeys),
+    Confirming(PairingKeys),
+    /// Confirming, and the stream is gone: the next reconnect stands in for the Ack.
+    ConfirmingCut,
 }
 
 #[derive(Debug)]
@@ -63,8 +75,6 @@ pub(crate) struct Joiner {
     keys: CodeKeys,
     confirm: Confirm,
     waiting: VecDeque<Address>,
-    /// Addresses taken in so far, against endless candidates.
-    taken: usize,
     /// Dials and opens under way.
     dialing: usize,
     /// Until when a refused address is tried again.
@@ -76,6 +86,8 @@ pub(crate) struct Joiner {
     answer: Option<bool>,
     /// What went wrong most tellingly so far.
     failure: PairFailure,
+    /// The confirmed root replaced another.
+    pub(crate) repaired: bool,
 }
 
 /// What the Node has to do next for an attempt.
@@ -91,9 +103,9 @@ pub(crate) enum Step {
     StoreConfirmed,
     /// Delete the pending root; the attempt is over and its failure was told. With `refuse` the control stream is opened
     /// once, for a sealed Refuse.
-    Undo { bound: Bound, refuse: Option<Box<JoinerFinal>> },
-    /// The stream ended too early: the pending root stays, and if the answer is yes a reconnect finishes the pairing.
-    Provisional { bound: Bound, agreed: bool },
+    Undo { bound: Bound, refuse: Option<(StreamId, PairingKeys)> },
+    /// The stream ended too early and the answer is yes: the pending root stays, and a reconnect finishes the pairing.
+    Provisional { bound: Bound },
     /// Over before anything was stored; its failure was told.
     Over,
 }
@@ -111,7 +123,6 @@ impl Joiner {
             keys,
             confirm,
             waiting: addresses.iter().take(limits::JOINER_CANDIDATES).cloned().collect(),
-            taken: addresses.len().min(limits::JOINER_CANDIDATES),
             dialing: 0,
             refused_until: cx.now + REFUSED_FOR,
             refused: VecDeque::new(),
@@ -119,6 +130,7 @@ impl Joiner {
             bound: None,
             answer: (confirm == Confirm::Automatic).then_some(true),
             failure: PairFailure::NotFound,
+            repaired: false,
         };
         cx.set(TimerKind::Attempt(session), limits::ATTEMPT_WAIT);
         joiner.dial_more(cx);
@@ -129,13 +141,19 @@ impl Joiner {
         self.session
     }
 
-    pub(crate) fn owns(&self, stream: StreamId) -> bool {
-        self.tries.contains_key(&stream)
-    }
-
     /// Whom the attempt is bound to, and where a stream of it leads.
     pub(crate) const fn bound(&self) -> Option<&Bound> {
         self.bound.as_ref()
+    }
+
+    /// Whether the user's answer is awaited.
+    pub(crate) const fn asks(&self) -> bool {
+        self.answer.is_none() && self.bound.is_some()
+    }
+
+    /// The stream of the try that goes on; 0 if there is none.
+    pub(crate) fn stream(&self) -> StreamId {
+        self.tries.keys().next().copied().unwrap_or(StreamId(0))
     }
 
     /// The user's word so far.
@@ -212,7 +230,7 @@ impl Joiner {
             cx.reset(stream, code::DONE);
             return Step::Rest;
         }
-        match JoinerStart::request(&self.keys, binding, cx.entropy) {
+        match JoinerWaiting::start(&self.keys, binding, cx.entropy) {
             Ok((waiting, frame)) => {
                 cx.send(stream, frame);
                 cx.set(TimerKind::Stream(stream), limits::CHALLENGE_WAIT);
@@ -228,12 +246,12 @@ impl Joiner {
     }
 
     /// A handshake frame: Challenge, Complete, or one that has no business here.
-    pub(crate) fn on_frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &[u8], own: &NetworkIdentity) -> Step {
+    pub(crate) fn on_frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &[u8], own: &DeviceKey) -> Step {
         let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
         match state {
-            State::AwaitChallenge(waiting) => match waiting.on_challenge(body, own) {
+            State::AwaitChallenge(waiting) => match waiting.on_challenge(body, &self.keys, own) {
                 Ok(verified) => {
-                    let peer = verified.peer;
+                    let peer = verified.peer().key;
                     self.tries.insert(stream, Try { address, state: State::Proved(Box::new(verified)) });
                     Step::Judge { peer }
                 }
@@ -243,11 +261,11 @@ impl Joiner {
                     self.go_on(cx)
                 }
             },
-            State::ResponseSent(keys) => match keys.on_complete(body) {
+            State::ResponseSent { keys, complete } => match complete.on_complete(body) {
                 Ok(Status::Accepted) => self.completed(cx, stream, address, keys),
                 Ok(status) => {
                     let reason = match status {
-                        Status::User | Status::Accepted => PairFailure::RefusedThere,
+                        Status::Refused | Status::Accepted => PairFailure::RefusedThere,
                         Status::Policy => PairFailure::Policy,
                         Status::Storage => PairFailure::StorageThere,
                     };
@@ -263,14 +281,19 @@ impl Joiner {
                 cx.reset(stream, code::REFUSED);
                 self.provisional(cx)
             }
-            State::AwaitUser(_) | State::Confirming(_) => {
+            State::Confirming(_) | State::ConfirmingCut => {
+                cx.reset(stream, code::REFUSED);
+                self.tries.insert(stream, Try { address, state: State::ConfirmingCut });
+                Step::Rest
+            }
+            State::AwaitUser(_) => {
                 cx.reset(stream, code::REFUSED);
                 self.provisional(cx)
             }
         }
     }
 
-    fn completed(&mut self, cx: &mut Cx<'_>, stream: StreamId, address: Address, keys: Box<JoinerFinal>) -> Step {
+    fn completed(&mut self, cx: &mut Cx<'_>, stream: StreamId, address: Address, keys: PairingKeys) -> Step {
         match self.answer {
             Some(true) => {
                 self.tries.insert(stream, Try { address, state: State::Confirming(keys) });
@@ -280,26 +303,26 @@ impl Joiner {
                 self.tries.insert(stream, Try { address, state: State::AwaitUser(keys) });
                 Step::Rest
             }
-            Some(false) => self.undo(cx, PairFailure::RefusedHere, Some(keys)),
+            Some(false) => self.undo(cx, PairFailure::RefusedHere, Some((stream, keys))),
         }
     }
 
     /// What the registry says of the initiator that proved itself: `None` if nothing stands against it. The first identity
     /// that gets this far is the only one that this code's Response is ever sent to.
-    pub(crate) fn claim(&mut self, cx: &mut Cx<'_>, stream: StreamId, against: Option<PairFailure>, own: (&NetworkIdentity, &[u8])) -> Step {
+    pub(crate) fn claim(&mut self, cx: &mut Cx<'_>, stream: StreamId, against: Option<PairFailure>, own: (&DeviceKey, &[u8])) -> Step {
         let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
         let State::Proved(verified) = state else { return Step::Rest };
-        let taken = self.bound.as_ref().is_some_and(|bound| bound.peer != verified.peer);
+        let taken = self.bound.as_ref().is_some_and(|bound| bound.peer != verified.peer().key);
         if taken || against.is_some() {
             cx.reset(stream, code::REFUSED);
             self.failure = against.unwrap_or(self.failure);
             return self.go_on(cx);
         }
-        let (peer, info) = (verified.peer, verified.info.clone());
-        let (keys, response) = verified.respond(own.0, own.1);
-        self.bound = Some(Bound { peer, info, session_ref: keys.session_ref, check: keys.sas, address: address.clone() });
+        let (JoinerFinal { peer, keys, complete }, response) = verified.respond(own.0, own.1);
+        let (session_ref, check) = (keys.session_ref, keys.check.value());
+        self.bound = Some(Bound { peer: peer.key, info: peer.info, session_ref, check, address: address.clone() });
         self.close_others(cx);
-        self.tries.insert(stream, Try { address, state: State::Storing { keys: Box::new(keys), response } });
+        self.tries.insert(stream, Try { address, state: State::Storing { keys, complete, response } });
         Step::StorePending
     }
 
@@ -316,21 +339,22 @@ impl Joiner {
     }
 
     /// What is to be stored: the bound identity, and the root of the try that is storing.
-    pub(crate) fn pending(&self, stream: StreamId) -> Option<(&Bound, &JoinerFinal)> {
+    pub(crate) fn pending(&self, stream: StreamId) -> Option<(&Bound, &PairingKeys)> {
         match &self.tries.get(&stream)?.state {
             State::Storing { keys, .. } => Some((self.bound.as_ref()?, keys)),
             State::AwaitChallenge(_)
             | State::Proved(_)
-            | State::ResponseSent(_)
+            | State::ResponseSent { .. }
             | State::AwaitUser(_)
-            | State::Confirming(_) => None,
+            | State::Confirming(_)
+            | State::ConfirmingCut => None,
         }
     }
 
     /// The pending root is durable, or could not be written.
     pub(crate) fn on_stored(&mut self, cx: &mut Cx<'_>, stream: StreamId, stored: bool) -> Step {
         let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
-        let (State::Storing { keys, response }, Some(bound)) = (state, &self.bound) else { return Step::Rest };
+        let (State::Storing { keys, complete, response }, Some(bound)) = (state, &self.bound) else { return Step::Rest };
         if !stored {
             cx.reset(stream, code::DONE);
             return self.undo(cx, PairFailure::StorageHere, None);
@@ -346,7 +370,7 @@ impl Joiner {
             cx.set(TimerKind::JoinerUser(self.session), limits::USER_WAIT);
         }
         cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
-        self.tries.insert(stream, Try { address, state: State::ResponseSent(keys) });
+        self.tries.insert(stream, Try { address, state: State::ResponseSent { keys, complete } });
         Step::Rest
     }
 
@@ -364,7 +388,11 @@ impl Joiner {
             return if yes { self.provisional(cx) } else { self.undo(cx, PairFailure::RefusedHere, None) };
         };
         if !waits {
-            // Complete is still to come, or the write: a yes is used then. A no is final now, and told once Complete 0 is there.
+            // Complete is still to come, or the write: a yes is used then. A no is told if Complete 0 comes soon; else the
+            // stream is closed, and the initiator finds nobody there.
+            if !yes {
+                cx.set(TimerKind::Stream(stream), REFUSE_WAIT);
+            }
             return Step::Rest;
         }
         let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
@@ -377,10 +405,18 @@ impl Joiner {
         }
     }
 
-    /// The confirmation is durable, or could not be written. On success: the keys of the session to open on this stream.
-    pub(crate) fn on_confirmed(&mut self, cx: &mut Cx<'_>, stream: StreamId, stored: bool) -> Option<(Bound, Box<JoinerFinal>)> {
+    /// The confirmation is durable, or could not be written. On success: the keys of the session to open on this
+    /// stream, unless it is gone.
+    pub(crate) fn on_confirmed(&mut self, cx: &mut Cx<'_>, stream: StreamId, stored: bool) -> Option<(Bound, Option<PairingKeys>)> {
         let Try { state, .. } = self.drop_try(cx, stream)?;
-        let (State::Confirming(keys), Some(bound)) = (state, self.bound.clone()) else { return None };
+        let keys = match state {
+            State::Confirming(keys) => Some(keys),
+            State::ConfirmingCut => None,
+            State::AwaitChallenge(_) | State::Proved(_) | State::Storing { .. } | State::ResponseSent { .. } | State::AwaitUser(_) => {
+                return None;
+            }
+        };
+        let bound = self.bound.clone()?;
         self.clear_timers(cx);
         if !stored {
             cx.reset(stream, code::DONE);
@@ -391,7 +427,7 @@ impl Joiner {
     }
 
     /// Ends an attempt that has stored something; the failure is told here.
-    fn undo(&mut self, cx: &mut Cx<'_>, reason: PairFailure, refuse: Option<Box<JoinerFinal>>) -> Step {
+    fn undo(&mut self, cx: &mut Cx<'_>, reason: PairFailure, refuse: Option<(StreamId, PairingKeys)>) -> Step {
         let Some(bound) = self.bound.clone() else { return self.over(cx, reason) };
         self.clear_timers(cx);
         cx.notify(Event::PairFailed { session: self.session, reason });
@@ -408,7 +444,7 @@ impl Joiner {
             Some(true) => {
                 self.clear_timers(cx);
                 cx.notify(Event::PairUnfinished { session: self.session, device: identity::device_id(&bound.peer) });
-                Step::Provisional { bound, agreed: true }
+                Step::Provisional { bound }
             }
         }
     }
@@ -426,7 +462,11 @@ impl Joiner {
                 cx.out.forget(|purpose| *purpose == Purpose::PendingStored { stream });
                 self.undo(cx, PairFailure::NotAccepted, None)
             }
-            State::ResponseSent(_) | State::AwaitUser(_) | State::Confirming(_) => self.provisional(cx),
+            State::ResponseSent { .. } | State::AwaitUser(_) => self.provisional(cx),
+            State::Confirming(_) | State::ConfirmingCut => {
+                self.tries.insert(stream, Try { address: ended.address, state: State::ConfirmingCut });
+                Step::Rest
+            }
         }
     }
 

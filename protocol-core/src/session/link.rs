@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use super::handshake::{DialerDone, DialerWaiting};
 use crate::faults::{Failure, LinkFailure};
-use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
+use crate::ids::{ConnId, DeviceId, SessionRef, StreamId};
 use crate::info::Address;
 use crate::outbox::{Cx, Purpose};
 use crate::time::Timestamp;
@@ -46,7 +46,6 @@ pub(crate) enum Trying {
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) device: DeviceId,
-    pub(crate) peer: PeerKey,
     /// Addresses to dial, each with the number of roots that were refused there.
     waiting: VecDeque<(Address, usize)>,
     refused: VecDeque<Address>,
@@ -68,10 +67,9 @@ pub(crate) enum DialStep {
 
 impl Dialer {
     /// Starts an attempt. `roots` is how many roots there are to try at each address.
-    pub(crate) fn begin(cx: &mut Cx<'_>, device: DeviceId, peer: PeerKey, addresses: Vec<Address>) -> Self {
+    pub(crate) fn begin(cx: &mut Cx<'_>, device: DeviceId, addresses: Vec<Address>) -> Self {
         let mut dialer = Self {
             device,
-            peer,
             waiting: VecDeque::new(),
             refused: VecDeque::new(),
             known: BTreeSet::new(),
@@ -126,6 +124,21 @@ impl Dialer {
     /// Whether the attempt has asked for this stream and still wants it.
     pub(crate) const fn is_opening(&self) -> bool {
         matches!(self.trying, Some((_, _, Trying::Opening)))
+    }
+
+    /// Which of the pair's roots is to be tried now: how many were refused at this address.
+    pub(crate) fn root_number(&self) -> usize {
+        self.trying.as_ref().map_or(0, |(_, refusals, _)| *refusals)
+    }
+
+    /// The peer's own handshake goes on instead of ours: ours is taken up again only if nothing comes of that.
+    pub(crate) fn pause(&mut self, cx: &mut Cx<'_>, roots: usize) {
+        if let Some((address, refusals, _)) = self.trying.take()
+            && refusals < roots
+        {
+            self.refused.push_back(address);
+        }
+        cx.set(TimerKind::LinkRedial(self.device), ACCEPT_WAIT);
     }
 
     /// Takes the handshake that awaits its Accept on this stream.
@@ -202,10 +215,10 @@ impl Dialer {
     /// has: an older one may be the one that the peer still holds.
     pub(crate) fn on_refused(&mut self, cx: &mut Cx<'_>, roots: usize) -> DialStep {
         self.failure = LinkFailure::NotAccepted;
-        if let Some((address, refusals, _)) = self.trying.take() {
-            if refusals + 1 < roots {
-                self.waiting.push_front((address, refusals + 1));
-            }
+        if let Some((address, refusals, _)) = self.trying.take()
+            && refusals + 1 < roots
+        {
+            self.waiting.push_front((address, refusals + 1));
         }
         self.go_on(cx)
     }

@@ -9,12 +9,11 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::keys::Traffic;
+use super::keys::{StreamKey, Traffic};
 use super::record::{RecordError, RecordOpener, RecordSealer, RecordType};
 use super::stream::{Opening, Refusal};
 use super::window::ReplayWindow;
 use crate::bulk::cipher::Aead;
-use crate::crypto::secret::Secret;
 use crate::effects::{Remote, Route};
 use crate::entropy::{NoEntropy, random};
 use crate::faults::LinkFailure;
@@ -53,13 +52,13 @@ pub(crate) struct Awaited {
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// The session stands.
-    Session(Session),
+    Session(alloc::boxed::Box<Session>),
     /// The joiner's user, policy or disk said no.
     Refused(PeerKey, SessionRef, Refusal),
 }
 
 impl Awaited {
-    pub(crate) const fn new(proven: Proven) -> Self {
+    pub(crate) fn new(proven: Proven) -> Self {
         Self { proven, header: None }
     }
 
@@ -86,7 +85,7 @@ impl Awaited {
                 let reply: [u8; REPLY] = random(cx.entropy).ok()?;
                 let out = RecordSealer::new(&proven.traffic.seal_as_answerer(&header, &reply));
                 cx.send(proven.stream, reply.to_vec());
-                Some(Opened::Session(Session::new(cx, proven, false, out, Input::Open(input))))
+                Some(Opened::Session(alloc::boxed::Box::new(Session::new(cx, proven, false, out, Input::Open(input)))))
             }
             Opening::Refuse(why) => Some(Opened::Refused(proven.peer, proven.session_ref, why)),
             Opening::Manifest { .. } | Opening::Bulk { .. } | Opening::Custom { .. } => None,
@@ -152,8 +151,8 @@ pub(crate) struct Session {
     pub(crate) born: Timestamp,
     /// Its control stream is over: nothing is told any more, data streams go on.
     pub(crate) ending: bool,
-    /// The peer's first record under this session has come.
-    pub(crate) heard_from: bool,
+    /// The root that the peer's first record confirms.
+    pub(crate) confirms: Option<SessionRef>,
     traffic: Traffic,
     out: RecordSealer,
     input: Input,
@@ -192,7 +191,7 @@ impl Session {
             we_opened,
             born: cx.now,
             ending: false,
-            heard_from: false,
+            confirms: None,
             traffic,
             out,
             input,
@@ -211,11 +210,11 @@ impl Session {
     }
 
     /// The answering side's reply.
-    pub(crate) fn on_reply(&mut self, cx: &Cx<'_>, reply: &[u8; REPLY]) -> Result<(), Violation> {
+    pub(crate) fn on_reply(&mut self, now: Timestamp, reply: &[u8; REPLY]) -> Result<(), Violation> {
         match core::mem::replace(&mut self.input, Input::Ended) {
             Input::Reply(header) => {
                 self.input = Input::Open(RecordOpener::new(&self.traffic.open_as_opener(&header, reply)));
-                self.heard = cx.now;
+                self.heard = now;
                 Ok(())
             }
             Input::Open(_) | Input::Ended => Err(Violation),
@@ -228,7 +227,6 @@ impl Session {
         let (kind, text) = input.open(record).map_err(|_: RecordError| Violation)?;
         self.heard = cx.now;
         self.pinged = false;
-        self.heard_from = true;
         match kind {
             RecordType::Opening => Err(Violation),
             RecordType::Fin => {
@@ -286,8 +284,7 @@ impl Session {
 
     /// The silence timer: pings, or says that the session is dead.
     pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>, busy: bool) -> Option<LinkFailure> {
-        let (ping, dead) =
-            if busy { (limits::BUSY_PING, limits::BUSY_DEAD) } else { (limits::IDLE_PING, limits::IDLE_DEAD) };
+        let (ping, dead) = if busy { (limits::BUSY_PING, limits::BUSY_DEAD) } else { (limits::IDLE_PING, limits::IDLE_DEAD) };
         let silent = cx.now.since(self.heard);
         if self.pinged && silent >= dead {
             return Some(LinkFailure::Silent);
@@ -319,18 +316,18 @@ impl Session {
         let mut out = RecordSealer::new(&key);
         let mut bytes = header.encode().to_vec();
         bytes.extend(out.seal(RecordType::Opening, &opening.encode()).ok()?);
-        Some(OpenedData { bytes, header, out, chunks: key.key().duplicate() })
+        Some(OpenedData { bytes, header, out, chunks: key })
     }
 
     /// The answering side's key of a data stream that we opened.
-    pub(crate) fn replied(&self, header: &Header, reply: &[u8; REPLY]) -> (RecordOpener, Secret) {
+    pub(crate) fn replied(&self, header: &Header, reply: &[u8; REPLY]) -> (RecordOpener, StreamKey) {
         let key = self.traffic.open_as_opener(header, reply);
-        (RecordOpener::new(&key), key.key().duplicate())
+        (RecordOpener::new(&key), key)
     }
 
     /// The opening record of a data stream that the peer opened: proved, and its number entered in the window.
-    pub(crate) fn accept_data(&mut self, cx: &Cx<'_>, header: &Header, record: &[u8]) -> Result<AcceptedData, Violation> {
-        if cx.now.since(self.born) >= limits::SESSION_LIFE_GRACE {
+    pub(crate) fn accept_data(&mut self, now: Timestamp, header: &Header, record: &[u8]) -> Result<AcceptedData, Violation> {
+        if now.since(self.born) >= limits::SESSION_LIFE_GRACE {
             return Err(Violation);
         }
         let key = self.traffic.open_as_answerer(header);
@@ -340,14 +337,14 @@ impl Session {
             return Err(Violation);
         }
         let opening = Opening::decode(header.kind(), &text).map_err(|_| Violation)?;
-        Ok(AcceptedData { opening, input, chunks: key.key().duplicate() })
+        Ok(AcceptedData { opening, input, chunks: key })
     }
 
     /// Our reply on a data stream that the peer opened, and our direction's beginnings.
-    pub(crate) fn reply(&self, cx: &mut Cx<'_>, header: &Header) -> Option<([u8; REPLY], RecordSealer, Secret)> {
+    pub(crate) fn reply(&self, cx: &mut Cx<'_>, header: &Header) -> Option<([u8; REPLY], RecordSealer, StreamKey)> {
         let reply = random(cx.entropy).ok()?;
         let key = self.traffic.seal_as_answerer(header, &reply);
-        Some((reply, RecordSealer::new(&key), key.key().duplicate()))
+        Some((reply, RecordSealer::new(&key), key))
     }
 
     /// Counts a forgery on a proved stream; true if the session has had enough.
@@ -363,7 +360,7 @@ pub(crate) struct OpenedData {
     pub(crate) bytes: Vec<u8>,
     pub(crate) header: Header,
     pub(crate) out: RecordSealer,
-    pub(crate) chunks: Secret,
+    pub(crate) chunks: StreamKey,
 }
 
 /// A data stream that the peer opened.
@@ -371,5 +368,5 @@ pub(crate) struct OpenedData {
 pub(crate) struct AcceptedData {
     pub(crate) opening: Opening,
     pub(crate) input: RecordOpener,
-    pub(crate) chunks: Secret,
+    pub(crate) chunks: StreamKey,
 }

@@ -246,6 +246,15 @@ struct Page {
     bytes: Vec<u8>,
 }
 
+/// Equal digests are equal pages and chunk sizes.
+impl PartialEq for Manifest {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Manifest {}
+
 impl fmt::Debug for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Manifest").field("entries", &self.len()).field("bytes", &self.bytes()).finish_non_exhaustive()

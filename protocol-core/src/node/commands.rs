@@ -1,0 +1,296 @@
+//! What the owner wants. A failed call changes nothing.
+
+use alloc::string::{String, ToString as _};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use super::{Node, cx};
+use crate::effects::{DeviceState, Env, Event, TransferKey};
+use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure};
+use crate::ids::{DeviceId, SessionId};
+use crate::info::Address;
+use crate::limits;
+use crate::outbox::Purpose;
+use crate::pairing::joiner::Joiner;
+use crate::pairing::{Confirm, PairError, PairingCode, PairingInvite};
+use crate::timers::TimerKind;
+use crate::transfer::machine::{ShareError, UnknownTransfer};
+use crate::transfer::manifest::Manifest;
+
+macro_rules! unknown {
+    ($(#[$doc:meta])* $name:ident, $text:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name;
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($text)
+            }
+        }
+
+        impl core::error::Error for $name {}
+    };
+}
+
+unknown! {
+    /// No paired device has this id.
+    UnknownDevice, "no such device"
+}
+unknown! {
+    /// No pairing of this name waits for an answer.
+    UnknownPairing, "no such pairing"
+}
+
+/// Why no attempt to reach a device was started. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// No paired device has this id.
+    Unknown,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no such device")
+    }
+}
+
+impl core::error::Error for ConnectError {}
+
+impl Node {
+    /// Draws a code that makes the next device which types it a paired one.
+    ///
+    /// `ttl` is 5 to 10 minutes. The words are shown to the user and kept nowhere else. Ends with [`Event::Paired`] or
+    /// [`Event::PairFailed`].
+    ///
+    /// # Errors
+    /// [`PairError::Busy`] while another code or its handshake lives, [`PairError::Lifetime`], [`PairError::NoEntropy`].
+    pub fn start_pairing_as_initiator(&mut self, env: &mut Env<'_>, ttl: Duration, confirm: Confirm) -> Result<PairingInvite, PairError> {
+        self.advance(env);
+        let (session, code) = self.initiator.begin(cx!(self, env), ttl, confirm)?;
+        Ok(PairingInvite { session, code, ttl })
+    }
+
+    /// Looks for the device that showed `code` at these addresses, and pairs with it.
+    ///
+    /// Ends with [`Event::Paired`], [`Event::PairFailed`] or [`Event::PairUnfinished`].
+    ///
+    /// # Errors
+    /// [`PairError::Busy`] while another attempt runs, [`PairError::NoAddress`].
+    pub fn start_pairing_as_joiner(
+        &mut self,
+        env: &mut Env<'_>,
+        code: &PairingCode,
+        addresses: &[Address],
+        confirm: Confirm,
+    ) -> Result<SessionId, PairError> {
+        self.advance(env);
+        if self.joiner.is_some() {
+            return Err(PairError::Busy);
+        }
+        let joiner = Joiner::begin(cx!(self, env), code, addresses, confirm)?;
+        let session = joiner.session();
+        self.joiner = Some(joiner);
+        Ok(session)
+    }
+
+    /// The user's answer to [`Event::PairRequest`].
+    ///
+    /// # Errors
+    /// [`UnknownPairing`]: it was answered already, or ended.
+    pub fn answer_pairing(&mut self, env: &mut Env<'_>, session: SessionId, yes: bool) -> Result<(), UnknownPairing> {
+        self.advance(env);
+        if let Some(stream) = self.initiator.asks(session) {
+            let step = self.initiator.on_answer(cx!(self, env), stream, yes);
+            self.initiator_step(env, stream, step);
+            self.settle(env);
+            return Ok(());
+        }
+        let joiner = self.joiner.as_mut().filter(|joiner| joiner.session() == session && joiner.asks()).ok_or(UnknownPairing)?;
+        let stream = joiner.stream();
+        let bound = joiner.bound().cloned();
+        let step = joiner.on_answer(cx!(self, env), yes);
+        if let (true, Some(bound)) = (yes, bound) {
+            // From here on the pending root may be used, also after a crash.
+            if let Some(change) = self.registry.agree(&bound.peer, bound.session_ref) {
+                cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+            }
+        }
+        self.joiner_step(env, stream, step);
+        self.settle(env);
+        Ok(())
+    }
+
+    /// Ends a pairing, as either side, with [`Event::PairFailed`].
+    pub fn cancel_pairing(&mut self, env: &mut Env<'_>, session: SessionId) {
+        self.advance(env);
+        let asked = self.initiator.asks(session);
+        self.initiator.cancel(cx!(self, env), session);
+        if let Some(stream) = asked {
+            self.initiator_step(env, stream, crate::pairing::initiator::Step::Rest);
+        }
+        if let Some(joiner) = self.joiner.as_mut().filter(|joiner| joiner.session() == session) {
+            let step = joiner.cancel(cx!(self, env), PairFailure::Cancelled);
+            self.joiner_step(env, crate::ids::StreamId(0), step);
+        }
+        self.settle(env);
+    }
+
+    /// Connects to a paired device, at its stored addresses and at `extra`, which come first.
+    ///
+    /// Ends with [`Event::Device`] `Connected` or [`Event::ConnectFailed`].
+    ///
+    /// # Errors
+    /// [`ConnectError::Unknown`].
+    pub fn connect(&mut self, env: &mut Env<'_>, device: DeviceId, extra: &[Address]) -> Result<(), ConnectError> {
+        self.advance(env);
+        let peer = self.registry.by_id(device).ok_or(ConnectError::Unknown)?.key;
+        if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get(primary)) {
+            let route = session.route();
+            let event = Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None };
+            cx!(self, env).notify(event);
+            return Ok(());
+        }
+        self.dial_device(env, peer, extra.to_vec());
+        self.settle(env);
+        Ok(())
+    }
+
+    /// Ends the session with a device in order.
+    pub fn disconnect(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        self.advance(env);
+        self.end_primary(env, device);
+        self.settle(env);
+    }
+
+    fn end_primary(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
+        session.end(cx!(self, env));
+        let stream = session.stream;
+        // The peer's fin, or two seconds.
+        self.timers.set(TimerKind::Stream(stream), self.now, Duration::from_secs(2));
+        self.met.insert(device, LinkFailure::Closed);
+        self.transfers.on_session_lost(cx!(self, env), device);
+        let reason = Some(LinkFailure::Closed);
+        cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason });
+    }
+
+    /// Offers files to a paired device, and connects to it if need be.
+    ///
+    /// Ends with [`Event::Done`] or [`Event::Failed`].
+    ///
+    /// # Errors
+    /// [`ShareError`].
+    pub fn share_with_device(
+        &mut self,
+        env: &mut Env<'_>,
+        to: DeviceId,
+        manifest: Arc<Manifest>,
+        label: Option<String>,
+    ) -> Result<TransferKey, ShareError> {
+        self.advance(env);
+        if self.registry.by_id(to).is_none() {
+            return Err(ShareError::UnknownDevice);
+        }
+        let peer = self.registry.by_id(to).map(|device| device.key);
+        let key = self.transfers.offer(cx!(self, env), to, manifest, label)?;
+        if let (Some(peer), false) = (peer, self.primary.contains_key(&to)) {
+            self.dial_device(env, peer, Vec::new());
+        }
+        self.settle(env);
+        Ok(key)
+    }
+
+    /// Takes an offer. The host has settled where its files go and what happens to conflicts.
+    ///
+    /// # Errors
+    /// [`UnknownTransfer`]: it is not waiting for an answer.
+    pub fn accept(&mut self, env: &mut Env<'_>, key: TransferKey) -> Result<(), UnknownTransfer> {
+        self.advance(env);
+        let result = self.transfers.accept(cx!(self, env), key);
+        self.settle(env);
+        result
+    }
+
+    /// Declines an offer.
+    ///
+    /// # Errors
+    /// [`UnknownTransfer`]: it is not waiting for an answer.
+    pub fn decline(&mut self, env: &mut Env<'_>, key: TransferKey, reason: DeclineReason) -> Result<(), UnknownTransfer> {
+        self.advance(env);
+        let result = self.transfers.decline(cx!(self, env), key, reason);
+        self.settle(env);
+        result
+    }
+
+    /// Ends a transfer from either side.
+    ///
+    /// # Errors
+    /// [`UnknownTransfer`]: it has ended already.
+    pub fn cancel(&mut self, env: &mut Env<'_>, key: TransferKey, reason: CancelReason) -> Result<(), UnknownTransfer> {
+        self.advance(env);
+        let result = self.transfers.cancel(cx!(self, env), key, reason);
+        self.settle(env);
+        result
+    }
+
+    /// Gives a device a name of the owner's choice; an empty one takes it away. Cut to 64 bytes.
+    ///
+    /// # Errors
+    /// [`UnknownDevice`].
+    pub fn rename_device(&mut self, env: &mut Env<'_>, device: DeviceId, name: &str) -> Result<(), UnknownDevice> {
+        self.advance(env);
+        let known = self.registry.by_id_mut(device).ok_or(UnknownDevice)?;
+        let end = (0..=limits::INFO_NAME.min(name.len())).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+        let name = name[..end].trim();
+        known.own_name = (!name.is_empty()).then(|| name.to_string());
+        let (change, peer) = (known.change(), known.key);
+        cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+        Ok(())
+    }
+
+    /// Forgets a device here: from now on nothing of it is accepted. The other side is not told yet.
+    ///
+    /// # Errors
+    /// [`UnknownDevice`].
+    pub fn forget_device(&mut self, env: &mut Env<'_>, device: DeviceId) -> Result<(), UnknownDevice> {
+        self.advance(env);
+        let peer = self.registry.by_id(device).ok_or(UnknownDevice)?.key;
+        self.transfers.on_forget(cx!(self, env), device);
+        self.end_primary(env, device);
+        if let Some(dialer) = self.dialers.remove(&device) {
+            let stream = dialer.stream();
+            dialer.end(cx!(self, env));
+            if let Some(stream) = stream {
+                self.set_role(stream, super::Role::Closing);
+                self.drop_stream(env, stream, crate::faults::code::DONE);
+            }
+        }
+        self.drop_unfinished(env, peer);
+        if let Some(change) = self.registry.remove(&peer) {
+            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+        }
+        self.met.remove(&device);
+        cx!(self, env).notify(Event::Removed { device });
+        self.settle(env);
+        Ok(())
+    }
+
+    /// Ends everything in order: codes are cancelled, sessions get their fin. Drain the outputs, then close.
+    pub fn shutdown(&mut self, env: &mut Env<'_>) {
+        self.advance(env);
+        if let Some(session) = self.initiator.session() {
+            self.cancel_pairing(env, session);
+        }
+        if let Some(session) = self.joiner.as_ref().map(Joiner::session) {
+            self.cancel_pairing(env, session);
+        }
+        let devices: Vec<DeviceId> = self.primary.keys().copied().collect();
+        for device in devices {
+            self.end_primary(env, device);
+        }
+        self.settle(env);
+    }
+}

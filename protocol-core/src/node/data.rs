@@ -1,0 +1,229 @@
+//! Data streams: opened for a transfer that wants one, accepted for a transfer that is known (PROTOCOL.md, section 9.2).
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{Node, Role, cx};
+use crate::effects::{Direction, Env, TransferKey};
+use crate::faults::{LinkFailure, code};
+use crate::ids::{ConnId, DeviceId, SessionRef, StreamId, TransferId};
+use crate::info::Address;
+use crate::limits;
+use crate::outbox::Purpose;
+use crate::session::machine::AcceptedData;
+use crate::session::stream::Opening;
+use crate::timers::TimerKind;
+use crate::transfer::machine::{DataHalf, DataStream, Want};
+use crate::wire::deframer::StreamName;
+use crate::wire::header::{Header, REPLY, StreamKind};
+
+/// A data stream that a transfer wants and that is on its way.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    key: TransferKey,
+    kind: StreamKind,
+    digest: [u8; 32],
+    session: SessionRef,
+    address: Option<Address>,
+}
+
+/// A data stream that we opened as a receiver; the reply is awaited.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) key: TransferKey,
+    pub(super) header: Header,
+    session: SessionRef,
+}
+
+/// A data stream that the peer opened and that cannot be served yet.
+#[derive(Debug)]
+pub(super) enum Early {
+    /// Its session is not known: header and opening record.
+    Unproved(Header, Vec<u8>),
+    /// It is proved; the offer of its transfer has not come.
+    Proved(Header, Box<AcceptedData>),
+}
+
+impl Node {
+    pub(super) fn on_want(&mut self, env: &mut Env<'_>, want: Want) {
+        match want {
+            Want::Tell { device, message } => {
+                if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get_mut(primary)) {
+                    session.tell(cx!(self, env), &message);
+                }
+            }
+            Want::Stream { key, kind, digest } => self.want_stream(env, key, kind, digest),
+            Want::Forgery { device } => {
+                let Some(&session_ref) = self.primary.get(&device) else { return };
+                if self.sessions.get_mut(&session_ref).is_some_and(|session| session.count_forgery()) {
+                    self.session_over(env, session_ref, LinkFailure::Violation);
+                }
+            }
+        }
+    }
+
+    fn want_stream(&mut self, env: &mut Env<'_>, key: TransferKey, kind: StreamKind, digest: [u8; 32]) {
+        let Some(session) = self.primary.get(&key.device).and_then(|primary| self.sessions.get(primary)) else {
+            return self.transfers.on_stream_failed(cx!(self, env), key, kind);
+        };
+        let (conn, one_stream, address) = (session.conn, session.remote.one_stream, session.reached.clone());
+        self.last_wanted += 1;
+        let number = self.last_wanted;
+        let wanted = Wanted { key, kind, digest, session: session.session_ref, address: address.clone() };
+        match (one_stream, address) {
+            (false, _) => {
+                self.wanted.insert(number, wanted);
+                cx!(self, env).open(conn, StreamName::Data(kind), Purpose::Data { address: None, number });
+            }
+            (true, Some(to)) => {
+                self.wanted.insert(number, wanted);
+                cx!(self, env).dial(to.clone(), Purpose::Data { address: Some(to), number });
+            }
+            // On tcp only the side that dialled can open.
+            (true, None) => self.transfers.on_stream_failed(cx!(self, env), key, kind),
+        }
+    }
+
+    /// The connection for a data stream is up.
+    pub(super) fn data_connected(&mut self, env: &mut Env<'_>, conn: ConnId, number: u64) -> bool {
+        let Some(wanted) = self.wanted.get(&number) else { return false };
+        let (name, address) = (StreamName::Data(wanted.kind), wanted.address.clone());
+        cx!(self, env).open(conn, name, Purpose::Data { address, number });
+        true
+    }
+
+    pub(super) fn data_failed(&mut self, env: &mut Env<'_>, number: u64) {
+        if let Some(wanted) = self.wanted.remove(&number) {
+            self.transfers.on_stream_failed(cx!(self, env), wanted.key, wanted.kind);
+        }
+    }
+
+    /// The stream is open: header and opening record leave at once.
+    pub(super) fn data_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, number: u64) {
+        self.adopt(stream, conn, Role::Closing);
+        let Some(Wanted { key, kind, digest, session: session_ref, .. }) = self.wanted.remove(&number) else {
+            return self.drop_stream(env, stream, code::DONE);
+        };
+        let opening = match kind {
+            StreamKind::Manifest => Opening::Manifest { transfer: key.id, manifest_digest: digest },
+            StreamKind::Bulk | StreamKind::Control | StreamKind::Custom => Opening::Bulk { transfer: key.id, manifest_digest: digest },
+        };
+        let opened = self.sessions.get_mut(&session_ref).and_then(|session| session.open_data(cx!(self, env), &opening));
+        let Some(opened) = opened else {
+            self.transfers.on_stream_failed(cx!(self, env), key, kind);
+            return self.drop_stream(env, stream, code::DONE);
+        };
+        cx!(self, env).send(stream, opened.bytes);
+        if key.direction == Direction::Outgoing {
+            let half = if kind == StreamKind::Manifest { DataHalf::SendRecords(opened.out) } else { DataHalf::SendChunks(opened.chunks) };
+            return self.serve(env, stream, session_ref, (key, kind, half));
+        }
+        // The sender answers; our direction carries nothing more.
+        cx!(self, env).finish(stream);
+        self.set_role(stream, Role::AwaitReply(Box::new(Opened { key, header: opened.header, session: session_ref })));
+        self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
+    }
+
+    pub(super) fn on_data_reply(&mut self, env: &mut Env<'_>, stream: StreamId, reply: &[u8; REPLY]) {
+        let Some(slot) = self.streams.get_mut(&stream) else { return };
+        let Role::AwaitReply(opened) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
+        let Opened { key, header, session: session_ref } = *opened;
+        let Some(session) = self.sessions.get(&session_ref) else { return self.drop_stream(env, stream, code::DONE) };
+        let (records, chunks) = session.replied(&header, reply);
+        let half = match header.kind() {
+            StreamKind::Manifest => DataHalf::ReceiveRecords(records),
+            StreamKind::Bulk | StreamKind::Control | StreamKind::Custom => DataHalf::ReceiveChunks(chunks),
+        };
+        self.serve(env, stream, session_ref, (key, header.kind(), half));
+    }
+
+    /// Gives a stream that is ready to its transfer.
+    fn serve(
+        &mut self,
+        env: &mut Env<'_>,
+        stream: StreamId,
+        session_ref: SessionRef,
+        (key, kind, half): (TransferKey, StreamKind, DataHalf),
+    ) {
+        let Some(session) = self.sessions.get(&session_ref) else { return self.drop_stream(env, stream, code::DONE) };
+        let aead = session.aead;
+        self.set_role(stream, Role::Data(session_ref));
+        self.timers.cancel(TimerKind::Stream(stream));
+        self.transfers.on_data_stream(cx!(self, env), key, kind, DataStream { stream, half, aead });
+    }
+
+    /// A data stream that the peer opened: serve it if session and transfer are known, else it waits for them.
+    pub(super) fn try_early(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let Some(slot) = self.streams.get_mut(&stream) else { return };
+        let Role::Early(early) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
+        match early {
+            Early::Unproved(header, record) => match self.sessions.get_mut(&header.session()) {
+                None => self.set_role(stream, Role::Early(Early::Unproved(header, record))),
+                Some(session) => match session.accept_data(self.now, &header, &record) {
+                    Ok(accepted) => self.accept_stream(env, stream, header, Box::new(accepted)),
+                    Err(_) => self.drop_stream(env, stream, code::REFUSED),
+                },
+            },
+            Early::Proved(header, accepted) => self.accept_stream(env, stream, header, accepted),
+        }
+    }
+
+    /// A proved data stream: its transfer says which way the bytes go.
+    fn accept_stream(&mut self, env: &mut Env<'_>, stream: StreamId, header: Header, accepted: Box<AcceptedData>) {
+        let Some(session) = self.sessions.get(&header.session()) else { return self.drop_stream(env, stream, code::REFUSED) };
+        let device = session.device;
+        let Some((id, digest)) = transfer_of(&accepted.opening) else { return self.drop_stream(env, stream, code::REFUSED) };
+        let Some(direction) = self.transfers.direction_of(device, id) else {
+            if self.early_streams(device) >= limits::EARLY_STREAMS {
+                return self.drop_stream(env, stream, code::REFUSED);
+            }
+            return self.set_role(stream, Role::Early(Early::Proved(header, accepted)));
+        };
+        let key = TransferKey { device, direction, id };
+        if self.transfers.digest_of(key) != Some(digest) || self.bulk_streams(header.session()) >= 2 * limits::BULK_STREAMS {
+            return self.drop_stream(env, stream, code::REFUSED);
+        }
+        let session_ref = header.session();
+        let half = match (direction, header.kind()) {
+            (Direction::Incoming, StreamKind::Manifest) => DataHalf::ReceiveRecords(accepted.input),
+            (Direction::Incoming, _) => DataHalf::ReceiveChunks(accepted.chunks),
+            (Direction::Outgoing, kind) => {
+                let Some((reply, records, chunks)) = session.reply(cx!(self, env), &header) else {
+                    return self.drop_stream(env, stream, code::DONE);
+                };
+                cx!(self, env).send(stream, reply.to_vec());
+                if kind == StreamKind::Manifest { DataHalf::SendRecords(records) } else { DataHalf::SendChunks(chunks) }
+            }
+        };
+        self.serve(env, stream, session_ref, (key, header.kind(), half));
+    }
+
+    fn early_streams(&self, device: DeviceId) -> usize {
+        let of_device = |header: &Header| self.sessions.get(&header.session()).is_some_and(|session| session.device == device);
+        let waits = |role: &Role| matches!(role, Role::Early(Early::Proved(header, _)) if of_device(header));
+        self.streams.values().filter(|slot| waits(&slot.role)).count()
+    }
+
+    fn bulk_streams(&self, session_ref: SessionRef) -> usize {
+        self.streams.values().filter(|slot| matches!(slot.role, Role::Data(session) if session == session_ref)).count()
+    }
+
+    /// Something that early streams may wait for has come.
+    pub(super) fn try_all_early(&mut self, env: &mut Env<'_>) {
+        let early: Vec<StreamId> =
+            self.streams.iter().filter(|(_, slot)| matches!(slot.role, Role::Early(_))).map(|(&stream, _)| stream).collect();
+        for stream in early {
+            self.try_early(env, stream);
+        }
+    }
+}
+
+/// The transfer that an opening record names, with its manifest's digest.
+const fn transfer_of(opening: &Opening) -> Option<(TransferId, [u8; 32])> {
+    match opening {
+        Opening::Manifest { transfer, manifest_digest } | Opening::Bulk { transfer, manifest_digest } => {
+            Some((*transfer, *manifest_digest))
+        }
+        Opening::Ack | Opening::Refuse(_) | Opening::Custom { .. } => None,
+    }
+}

@@ -1,0 +1,443 @@
+//! Reconnects and sessions, between `session/`, the registry and the transfers.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{Listening, Node, Role, cx};
+use crate::devices::device::RootState;
+use crate::effects::{Cut, DeviceState, Env, Event, Output, Route};
+use crate::faults::{Failure, LinkFailure, code};
+use crate::handshake::ProvenPeer;
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
+use crate::info::Address;
+use crate::limits;
+use crate::outbox::Purpose;
+use crate::session::handshake::{DialerDone, DialerWaiting, LinkKeys, ReceivedHello};
+use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer};
+use crate::session::machine::{Awaited, Heard, Session};
+use crate::timers::TimerKind;
+use crate::transfer::machine::Peer;
+use crate::wire::control::ControlMessage;
+use crate::wire::header::REPLY;
+
+impl Node {
+    /// Starts, or feeds, the attempt to reach a device.
+    pub(super) fn dial_device(&mut self, env: &mut Env<'_>, peer: PeerKey, first: Vec<Address>) {
+        let Some(device) = self.registry.get(&peer) else { return };
+        let id = device.id;
+        let mut addresses = first;
+        addresses.extend(device.addresses.iter().filter(|address| self.can_dial(address)).cloned());
+        addresses.truncate(limits::JOINER_CANDIDATES);
+        if let Some(dialer) = self.dialers.get_mut(&id) {
+            dialer.add(cx!(self, env), addresses);
+        } else if addresses.is_empty() {
+            cx!(self, env).notify(Event::ConnectFailed { device: id, reason: LinkFailure::Unreachable });
+            self.transfers.on_session_lost(cx!(self, env), id);
+        } else {
+            let dialer = Dialer::begin(cx!(self, env), id, addresses);
+            self.dialers.insert(id, dialer);
+        }
+    }
+
+    fn can_dial(&self, address: &Address) -> bool {
+        self.transports.iter().any(|transport| transport.kind == address.kind)
+    }
+
+    /// The stream of a reconnect is open: send Hello under the root whose turn it is.
+    pub(super) fn link_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, id: DeviceId) {
+        self.adopt(stream, conn, Role::Dialer(id));
+        let binding = self.binding(conn);
+        let wanted = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening());
+        let (Some(dialer), Some(binding), Some(device)) = (wanted, binding, self.registry.by_id(id)) else {
+            self.set_role(stream, Role::Closing);
+            return self.drop_stream(env, stream, code::DONE);
+        };
+        let mut usable = device.roots.iter().filter(|root| root.state.usable(env.unix_s));
+        let Some(root) = usable.nth(dialer.root_number()) else {
+            return self.drop_stream(env, stream, code::DONE);
+        };
+        match DialerWaiting::hello(&root.secret, self.identity.public(), device.key, binding, env.entropy) {
+            Ok((waiting, frame)) => {
+                let root = root.session_ref;
+                let cx = cx!(self, env);
+                cx.send(stream, frame);
+                dialer.hello_sent(cx, stream, waiting, root);
+            }
+            Err(_) => self.drop_stream(env, stream, code::DONE),
+        }
+    }
+
+    pub(super) fn link_failed(&mut self, env: &mut Env<'_>, device: DeviceId, address: Address, failure: Failure) {
+        let Some(dialer) = self.dialers.get_mut(&device) else { return };
+        let step = dialer.on_failed(cx!(self, env), address, failure);
+        self.dial_step(env, device, step);
+    }
+
+    /// The stream of a dialler's handshake is gone.
+    pub(super) fn dialer_refused(&mut self, env: &mut Env<'_>, id: DeviceId, stream: StreamId) {
+        let roots = self.registry.by_id(id).map_or(0, |device| device.roots.len());
+        let Some(dialer) = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening() || dialer.stream() == Some(stream)) else {
+            return;
+        };
+        let step = dialer.on_refused(cx!(self, env), roots);
+        self.dial_step(env, id, step);
+    }
+
+    fn dial_step(&mut self, env: &mut Env<'_>, device: DeviceId, step: DialStep) {
+        if let DialStep::Over(reason) = step {
+            self.connect_failed(env, device, reason);
+        }
+    }
+
+    /// An attempt came to nothing.
+    pub(super) fn connect_failed(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
+        let Some(dialer) = self.dialers.remove(&device) else { return };
+        let stream = dialer.stream();
+        dialer.end(cx!(self, env));
+        if let Some(stream) = stream {
+            self.drop_stream(env, stream, code::DONE);
+        }
+        cx!(self, env).notify(Event::ConnectFailed { device, reason });
+        self.transfers.on_session_lost(cx!(self, env), device);
+    }
+
+    /// A Hello: which pair is it, if any?
+    pub(super) fn on_hello(&mut self, env: &mut Env<'_>, stream: StreamId, body: Vec<u8>) {
+        if self.scans.take(self.now) {
+            return self.scan(env, stream, &body);
+        }
+        self.scans.waiting.push_back((stream, body));
+        if !self.timers.is_set(TimerKind::Scan) {
+            self.timers.set(TimerKind::Scan, self.now, core::time::Duration::from_secs(1));
+        }
+    }
+
+    /// The next second's scans.
+    pub(super) fn scan_waiting(&mut self, env: &mut Env<'_>) {
+        while let Some((stream, body)) = self.scans.waiting.pop_front() {
+            if !self.scans.take(self.now) {
+                self.scans.waiting.push_front((stream, body));
+                self.timers.set(TimerKind::Scan, self.now, core::time::Duration::from_secs(1));
+                return;
+            }
+            self.scan(env, stream, &body);
+        }
+    }
+
+    fn scan(&mut self, env: &mut Env<'_>, stream: StreamId, body: &[u8]) {
+        if self.try_scan(env, stream, body).is_none() {
+            self.stats.refused += 1;
+            self.drop_stream(env, stream, code::REFUSED);
+        }
+    }
+
+    /// Tries the tag against every usable root, answers the one that it fits. `None`: refused.
+    fn try_scan(&mut self, env: &mut Env<'_>, stream: StreamId, body: &[u8]) -> Option<()> {
+        let conn = self.streams.get(&stream)?.conn;
+        let hello = ReceivedHello::decode(body, self.binding(conn)?).ok()?;
+        if self.recent_hellos.contains(hello.th1()) {
+            return None;
+        }
+        let unix_s = env.unix_s;
+        let (device, root) = self.registry.iter().find_map(|device| {
+            let fits = |root: &&crate::devices::device::Root| root.state.usable(unix_s) && hello.matches(&root.hello_key);
+            device.roots.iter().find(fits).map(|root| (device, root))
+        })?;
+        let (id, peer, session_ref) = (device.id, device.key, root.session_ref);
+        if self.recent_hellos.len() >= limits::RECENT_HELLOS {
+            self.recent_hellos.pop_front();
+        }
+        self.recent_hellos.push_back(*hello.th1());
+        // Glare: of two handshakes that overlap, the one dialled by the smaller identity key goes on.
+        let overlaps = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
+        if overlaps && self.identity.public() < peer {
+            return None;
+        }
+        let own = self.identity.device_key();
+        let (waiting, frame) = hello.accept(&root.secret, own, &self.info_bytes, peer, env.entropy).ok()?;
+        if overlaps {
+            self.give_way(env, id);
+        }
+        cx!(self, env).send(stream, frame);
+        self.timers.set(TimerKind::Stream(stream), self.now, ACCEPT_WAIT);
+        self.set_role(stream, Role::Listener(Box::new(Listening { waiting, root: session_ref, peer })));
+        Some(())
+    }
+
+    /// Our own handshake with this device loses to the peer's: drop it, and go on as listener.
+    fn give_way(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        let Some(stream) = self.dialers.get(&device).and_then(Dialer::stream) else { return };
+        if let Some(slot) = self.streams.get_mut(&stream) {
+            slot.role = Role::Closing;
+        }
+        self.drop_stream(env, stream, code::DONE);
+        let roots = self.registry.by_id(device).map_or(0, |device| device.roots.len());
+        if let Some(dialer) = self.dialers.get_mut(&device) {
+            // The attempt stays until the session is up; its timer ends it if that never comes.
+            dialer.pause(cx!(self, env), roots);
+        }
+    }
+
+    pub(super) fn on_finish(&mut self, env: &mut Env<'_>, stream: StreamId, body: &[u8]) {
+        let Some(slot) = self.streams.get_mut(&stream) else { return };
+        let Role::Listener(listening) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
+        let Listening { waiting, root, peer } = *listening;
+        let Ok(done) = waiting.on_finish(body) else {
+            self.stats.refused += 1;
+            return self.drop_stream(env, stream, code::REFUSED);
+        };
+        let LinkKeys { traffic, session_ref } = done.keys;
+        let Some(proven) = self.proven(stream, (peer, &done.peer.info), session_ref, (traffic, false)) else { return };
+        self.unproved.remove(&stream);
+        self.await_opening(stream, Awaited::new(proven), limits::UNPROVED_WAIT);
+        self.learn(env, &done.peer, None);
+        self.confirm_root(env, &peer, root);
+    }
+
+    /// A handshake under this root verified as listener, or its first record as dialler: both sides hold it.
+    fn confirm_root(&mut self, env: &mut Env<'_>, peer: &PeerKey, root: SessionRef) {
+        let Some(device) = self.registry.get(peer) else { return };
+        let unconfirmed = |known: &crate::devices::device::Root| known.session_ref == root && known.state != RootState::Confirmed;
+        if !device.roots.iter().any(unconfirmed) {
+            return;
+        }
+        let id = device.id;
+        if let Some(change) = self.registry.confirm(peer, root) {
+            self.timers.cancel(TimerKind::Pending(root));
+            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: *peer });
+            cx!(self, env).notify(Event::PairConfirmed { device: id });
+        }
+    }
+
+    /// What a proven contact told of the peer.
+    fn learn(&mut self, env: &mut Env<'_>, peer: &ProvenPeer, reached: Option<Address>) {
+        let Some(device) = self.registry.get_mut(&peer.key) else { return };
+        device.learn(peer.info.clone(), reached);
+        device.last_seen_unix = Some(env.unix_s);
+        let change = device.change();
+        cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: peer.key });
+    }
+
+    pub(super) fn on_accept(&mut self, env: &mut Env<'_>, stream: StreamId, id: DeviceId, body: &[u8]) {
+        let taken = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_waiting(cx!(self, env), stream));
+        let Some((waiting, root, address)) = taken else { return self.drop_stream(env, stream, code::REFUSED) };
+        let Ok(done) = waiting.on_accept(body, self.identity.device_key(), &self.info_bytes) else {
+            return self.drop_stream(env, stream, code::REFUSED);
+        };
+        let peer = done.peer.key;
+        self.learn(env, &done.peer, Some(address));
+        let provisional =
+            |known: &crate::devices::device::Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
+        if !self.registry.get(&peer).is_some_and(|device| device.roots.iter().any(provisional)) {
+            return self.finish_link(env, stream, done, root);
+        }
+        // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
+        if let Some(change) = self.registry.confirm(&peer, root) {
+            self.timers.cancel(TimerKind::Pending(root));
+            cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream });
+            if let Some(dialer) = self.dialers.get_mut(&id) {
+                dialer.confirming(stream, done, root);
+            }
+        }
+    }
+
+    pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
+        let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
+        let id = *id;
+        let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
+        if !stored {
+            return self.drop_stream(env, stream, code::DONE);
+        }
+        cx!(self, env).notify(Event::PairConfirmed { device: id });
+        self.finish_link(env, stream, *done, root);
+    }
+
+    /// Finish, header and Ack leave in one write: the session is up on our side.
+    fn finish_link(&mut self, env: &mut Env<'_>, stream: StreamId, done: DialerDone, root: SessionRef) {
+        let LinkKeys { traffic, session_ref } = done.keys;
+        let Some(proven) = self.proven(stream, (done.peer.key, &done.peer.info), session_ref, (traffic, true)) else { return };
+        match Session::open(cx!(self, env), proven, done.finish) {
+            Ok(mut session) => {
+                let unconfirmed = |known: &crate::devices::device::Root| known.session_ref == root && known.state == RootState::Unconfirmed;
+                if self.registry.get(&done.peer.key).is_some_and(|device| device.roots.iter().any(unconfirmed)) {
+                    // The first record that comes back shows that the joiner holds the root.
+                    session.confirms = Some(root);
+                    session.ping(cx!(self, env));
+                }
+                self.session_up(env, session);
+            }
+            Err(_) => self.drop_stream(env, stream, code::DONE),
+        }
+    }
+
+    /// A session stands: it becomes the device's primary one, and replaces an older.
+    pub(super) fn session_up(&mut self, env: &mut Env<'_>, session: Session) {
+        let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
+        self.set_role(stream, Role::Control(session_ref));
+        self.timers.cancel(TimerKind::Stream(stream));
+        if let Some(dialer) = self.dialers.remove(&device) {
+            let own = dialer.stream().filter(|&own| own != stream);
+            dialer.end(cx!(self, env));
+            if let Some(own) = own {
+                self.set_role(own, Role::Closing);
+                self.drop_stream(env, own, code::DONE);
+            }
+        }
+        let route = session.route();
+        // On tcp the side that dialled the control stream opens every data stream (section 9.2).
+        let (one_stream, we_opened) = (session.remote.one_stream, session.we_opened);
+        let roles = Peer { can_open: we_opened || !one_stream, must_ask: one_stream && !we_opened, must_open: one_stream && we_opened };
+        self.sessions.insert(session_ref, session);
+        let older = self.primary.insert(device, session_ref);
+        if let Some(older) = older.and_then(|older| self.sessions.get_mut(&older)) {
+            older.end(cx!(self, env));
+        }
+        self.note_route(env, &peer, route.clone());
+        if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
+            return;
+        }
+        // The joiner's Ack confirms what the initiator wrote.
+        if let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session_ref)) {
+            let root = root.session_ref;
+            self.confirm_root(env, &peer, root);
+        }
+        cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
+        self.transfers.on_session(cx!(self, env), device, roles);
+        self.try_all_early(env);
+    }
+
+    fn note_route(&mut self, env: &mut Env<'_>, peer: &PeerKey, route: Route) {
+        if let Some(device) = self.registry.get_mut(peer) {
+            device.last_route = Some(route);
+            device.last_seen_unix = Some(env.unix_s);
+            let change = device.change();
+            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: *peer });
+        }
+    }
+
+    pub(super) fn on_control_reply(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reply: &[u8; REPLY]) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        let device = session.device;
+        if session.on_reply(self.now, reply).is_err() {
+            return self.session_over(env, session_ref, LinkFailure::Violation);
+        }
+        cx!(self, env).notify(Event::Answered { device });
+    }
+
+    pub(super) fn on_control_record(&mut self, env: &mut Env<'_>, session_ref: SessionRef, record: &[u8]) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        let (device, peer) = (session.device, session.peer);
+        let heard = session.on_record(cx!(self, env), record);
+        if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
+            self.confirm_root(env, &peer, root);
+        }
+        match heard {
+            Err(_) => self.session_over(env, session_ref, LinkFailure::Violation),
+            Ok(Heard::Fin) => self.session_over(env, session_ref, LinkFailure::Ended),
+            Ok(Heard::Messages(messages)) => {
+                for message in messages {
+                    if self.on_message(env, device, message).is_err() {
+                        return self.session_over(env, session_ref, LinkFailure::Violation);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A control message that is not the session's own: today all are the transfers'.
+    fn on_message(&mut self, env: &mut Env<'_>, device: DeviceId, message: ControlMessage) -> Result<(), ()> {
+        self.transfers.on_control(cx!(self, env), device, message).map_err(|_| ())?;
+        self.settle(env);
+        // An Offer may be what early streams wait for.
+        self.try_all_early(env);
+        Ok(())
+    }
+
+    /// The control stream was cut, or ended without fin.
+    pub(super) fn control_cut(&mut self, env: &mut Env<'_>, session_ref: SessionRef, how: Cut) {
+        let reason = match how {
+            Cut::Finished | Cut::Broken => LinkFailure::Cut,
+            Cut::Malformed => LinkFailure::Violation,
+        };
+        self.session_over(env, session_ref, reason);
+    }
+
+    /// A session's control stream is over. Its streams go on to their end under keys of their own.
+    pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        let (device, stream, was_ending) = (session.device, session.stream, session.ending);
+        match reason {
+            // The peer's fin is answered with ours; the stream closes when both are through.
+            LinkFailure::Ended => session.end(cx!(self, env)),
+            _ => session.retire(cx!(self, env)),
+        }
+        if self.streams.contains_key(&stream) {
+            self.set_role(stream, Role::Closing);
+            if reason == LinkFailure::Ended {
+                self.timers.set(TimerKind::Stream(stream), self.now, core::time::Duration::from_secs(5));
+            } else {
+                self.drop_stream(env, stream, code::DONE);
+            }
+        }
+        if self.primary.get(&device) != Some(&session_ref) {
+            return;
+        }
+        self.primary.remove(&device);
+        self.met.insert(device, reason);
+        self.transfers.on_session_lost(cx!(self, env), device);
+        let reason = if was_ending { LinkFailure::Closed } else { reason };
+        cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
+    }
+
+    pub(super) fn on_idle(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        let busy = self.transfers.wants_session(session.device);
+        if let Some(reason) = session.on_idle(cx!(self, env), busy) {
+            self.session_over(env, session_ref, reason);
+        }
+    }
+
+    /// The side that opened a session renews it; the other ends one that was not.
+    pub(super) fn on_age(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| !session.ending) else { return };
+        let expired = self.now.since(session.born) >= limits::SESSION_LIFE;
+        if expired {
+            session.end(cx!(self, env));
+            return self.session_over(env, session_ref, LinkFailure::Closed);
+        }
+        cx!(self, env).set(TimerKind::Age(session_ref), limits::SESSION_LIFE.saturating_sub(limits::SESSION_RENEW));
+        let (peer, reached) = (session.peer, session.reached.clone());
+        self.dial_device(env, peer, reached.into_iter().collect());
+    }
+
+    /// The secrets of a session that is over are erased.
+    pub(super) fn erase_session(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.remove(&session_ref) else { return };
+        if self.streams.contains_key(&session.stream) {
+            self.set_role(session.stream, Role::Closing);
+            self.drop_stream(env, session.stream, code::DONE);
+        }
+        if self.conns.get(&session.conn).is_some_and(|conn| conn.streams.is_empty()) {
+            self.out.push(Output::Hangup { conn: session.conn, code: code::DONE });
+        }
+    }
+}
+
+impl Node {
+    /// Handshakes and unopened sessions of a peer that is no longer known.
+    pub(super) fn drop_unfinished(&mut self, env: &mut Env<'_>, peer: PeerKey) {
+        let unfinished: Vec<StreamId> = self
+            .streams
+            .iter()
+            .filter(|(_, slot)| match &slot.role {
+                Role::Listener(listening) => listening.peer == peer,
+                Role::AwaitOpening(awaited) => awaited.proven.peer == peer,
+                _ => false,
+            })
+            .map(|(&stream, _)| stream)
+            .collect();
+        for stream in unfinished {
+            self.drop_stream(env, stream, code::DONE);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Pairing, between the machines of `pairing/`, the registry and the sessions.
+
+use alloc::vec::Vec;
+
+use super::{Node, Role, cx};
+use crate::bulk::cipher::Aead;
+use crate::devices::device::{Root, RootState};
+use crate::devices::registry::NewPair;
+use crate::effects::{Env, Event, Stranger};
+use crate::faults::{Failure, PairFailure, code};
+use crate::handshake::Traffic as Secrets;
+use crate::identity;
+use crate::ids::{ConnId, PeerKey, SessionId, SessionRef, StreamId};
+use crate::info::{Address, CAP_AES_256_GCM, DeviceInfo};
+use crate::limits;
+use crate::outbox::Purpose;
+use crate::pairing::handshake::PairingKeys;
+use crate::pairing::initiator::{Step, Verdict};
+use crate::pairing::joiner::{self, Bound};
+use crate::session::keys::Traffic;
+use crate::session::machine::{Awaited, Opened, Proven, Session, refuse};
+use crate::session::stream::Refusal;
+use crate::timers::TimerKind;
+
+impl Node {
+    /// The AEAD of chunks that both sides' infos allow (section 9.4).
+    pub(super) fn bulk_aead(&self, peer: &DeviceInfo) -> Aead {
+        if self.info.caps & peer.caps & CAP_AES_256_GCM == 0 { Aead::ChaCha20Poly1305 } else { Aead::Aes256Gcm }
+    }
+
+    /// Everything that a session needs, on the stream of its handshake.
+    pub(super) fn proven(
+        &self,
+        stream: StreamId,
+        peer: (PeerKey, &DeviceInfo),
+        session_ref: SessionRef,
+        (secrets, we_opened): (Secrets, bool),
+    ) -> Option<Proven> {
+        let conn = self.streams.get(&stream)?.conn;
+        let connection = self.conns.get(&conn)?;
+        let (outgoing, incoming) =
+            if we_opened { (secrets.from_opener, secrets.from_answerer) } else { (secrets.from_answerer, secrets.from_opener) };
+        Some(Proven {
+            device: identity::device_id(&peer.0),
+            peer: peer.0,
+            session_ref,
+            traffic: Traffic::new(outgoing, incoming),
+            aead: self.bulk_aead(peer.1),
+            conn,
+            stream,
+            remote: connection.remote.clone(),
+            reached: connection.dialed.clone(),
+        })
+    }
+
+    pub(super) fn on_request(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, body: &[u8]) {
+        let Some(binding) = self.binding(conn) else { return self.drop_stream(env, stream, code::REFUSED) };
+        let own = (self.identity.device_key(), &self.info_bytes[..]);
+        if self.initiator.on_request(cx!(self, env), stream, body, binding, own) {
+            self.set_role(stream, Role::Initiator);
+        } else {
+            self.stats.refused += 1;
+            self.forget_stream(stream);
+        }
+    }
+
+    pub(super) fn on_response(&mut self, env: &mut Env<'_>, stream: StreamId, body: &[u8]) {
+        let step = self.initiator.on_response(cx!(self, env), stream, body, self.identity.device_key());
+        self.initiator_step(env, stream, step);
+    }
+
+    /// Does what a handshake of the initiator asks for, until it rests.
+    pub(super) fn initiator_step(&mut self, env: &mut Env<'_>, stream: StreamId, mut step: Step) {
+        while let Step::Judge { peer } = step {
+            let verdict = if self.registry.has_room_for(&peer) { Verdict::Welcome } else { Verdict::TooMany };
+            step = self.initiator.judge(cx!(self, env), stream, verdict);
+        }
+        if matches!(step, Step::Store) {
+            self.store_pair(env, stream);
+        }
+        self.close_if_said_no(stream);
+    }
+
+    /// A stream whose handshake ended with a sealed no is read to its end, but not for long.
+    fn close_if_said_no(&mut self, stream: StreamId) {
+        let ours = self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Initiator));
+        if ours && !self.initiator.owns(stream) {
+            self.set_role(stream, Role::Closing);
+            self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
+        }
+    }
+
+    fn store_pair(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let Some(verified) = self.initiator.proven(stream) else { return };
+        let (peer, keys) = (&verified.peer, &verified.keys);
+        let own = self.identity.public();
+        let root = Root::new(keys.root.duplicate(), keys.session_ref, RootState::Unconfirmed, &own, &peer.key);
+        let reached = self.streams.get(&stream).and_then(|slot| self.conns.get(&slot.conn)).and_then(|conn| conn.dialed.clone());
+        let pair = NewPair { peer: peer.key, info: peer.info.clone(), root, reached };
+        let change = self.registry.add(pair, env.unix_s);
+        cx!(self, env).persist(Vec::from([change]), Purpose::InitiatorStored { stream });
+    }
+
+    pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
+        let written = self.initiator.proven(stream).map(|verified| (verified.peer.key, verified.keys.session_ref));
+        let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
+        if let (false, Some((peer, session_ref))) = (stored, written) {
+            // Nothing was written: memory must not know more than the disk.
+            self.registry.drop_root(&peer, session_ref);
+        }
+        self.close_if_said_no(stream);
+        let Some((session, peer, keys)) = completed else { return };
+        let PairingKeys { traffic, session_ref, check, .. } = keys;
+        let Some(proven) = self.proven(stream, (peer.key, &peer.info), session_ref, (traffic, false)) else { return };
+        // The joiner's user may take two minutes before the first byte.
+        self.await_opening(stream, Awaited::new(proven), limits::COMPLETE_WAIT);
+        let repaired = self.registry.get(&peer.key).is_some_and(|device| device.roots.len() > 1);
+        self.out.push(crate::effects::Output::Notify(Event::Paired {
+            session,
+            peer: stranger(&peer.key, &peer.info),
+            check: check.value(),
+            confirmed: false,
+            repaired,
+        }));
+    }
+
+    /// The opening record of a control stream that the peer opened.
+    pub(super) fn on_opening(&mut self, env: &mut Env<'_>, stream: StreamId, record: &[u8]) {
+        let Some(slot) = self.streams.get_mut(&stream) else { return };
+        let Role::AwaitOpening(awaited) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
+        self.timers.cancel(TimerKind::Stream(stream));
+        match awaited.on_record(cx!(self, env), record) {
+            Some(Opened::Session(session)) => self.session_up(env, *session),
+            Some(Opened::Refused(peer, session_ref, why)) => self.pair_refused(env, stream, (peer, session_ref), why),
+            None => self.drop_stream(env, stream, code::REFUSED),
+        }
+    }
+
+    /// The joiner said no after we had said yes: what this pairing wrote is deleted.
+    fn pair_refused(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, session_ref): (PeerKey, SessionRef), why: Refusal) {
+        let reason = match why {
+            Refusal::User => PairFailure::RefusedThere,
+            Refusal::Policy => PairFailure::Policy,
+            Refusal::Storage => PairFailure::StorageThere,
+        };
+        if let Some(change) = self.registry.drop_root(&peer, session_ref) {
+            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+        }
+        cx!(self, env).notify(Event::PairRefused { device: identity::device_id(&peer), reason });
+        cx!(self, env).finish(stream);
+        self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
+    }
+
+    pub(super) fn join_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, session: SessionId, address: Address) {
+        let binding = self.binding(conn);
+        let (Some(joiner), Some(binding)) = (self.joiner.as_mut().filter(|joiner| joiner.session() == session), binding) else {
+            self.out.push(crate::effects::Output::Reset { stream, code: code::DONE });
+            self.out.push(crate::effects::Output::Hangup { conn, code: code::DONE });
+            return;
+        };
+        let step = joiner.on_stream_up(cx!(self, env), stream, address, binding);
+        self.adopt(stream, conn, Role::Joiner);
+        self.joiner_step(env, stream, step);
+    }
+
+    pub(super) fn join_failed(&mut self, env: &mut Env<'_>, session: SessionId, address: Address, failure: Failure) {
+        let Some(joiner) = self.joiner.as_mut().filter(|joiner| joiner.session() == session) else { return };
+        let step = joiner.on_failed(cx!(self, env), address, failure);
+        self.joiner_step(env, StreamId(0), step);
+    }
+
+    pub(super) fn on_joiner_frame(&mut self, env: &mut Env<'_>, stream: StreamId, body: &[u8]) {
+        let Some(joiner) = &mut self.joiner else { return self.drop_stream(env, stream, code::DONE) };
+        let step = joiner.on_frame(cx!(self, env), stream, body, self.identity.device_key());
+        self.joiner_step(env, stream, step);
+    }
+
+    pub(super) fn joiner_stream_down(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let Some(joiner) = &mut self.joiner else { return };
+        let step = joiner.on_stream_down(cx!(self, env), stream);
+        self.joiner_step(env, stream, step);
+    }
+
+    pub(super) fn joiner_stream_timer(&mut self, env: &mut Env<'_>, timer: TimerKind) {
+        let Some(joiner) = &mut self.joiner else { return };
+        let step = joiner.on_timer(cx!(self, env), timer);
+        self.joiner_step(env, StreamId(0), step);
+    }
+
+    pub(super) fn on_joiner_timer(&mut self, env: &mut Env<'_>, timer: TimerKind, session: SessionId) {
+        let Some(joiner) = self.joiner.as_mut().filter(|joiner| joiner.session() == session) else { return };
+        let step = joiner.on_timer(cx!(self, env), timer);
+        self.joiner_step(env, StreamId(0), step);
+    }
+
+    /// Does what the joiner's attempt asks for, until it rests.
+    pub(super) fn joiner_step(&mut self, env: &mut Env<'_>, stream: StreamId, mut step: joiner::Step) {
+        while let joiner::Step::Judge { peer } = step {
+            let Some(joiner) = &mut self.joiner else { return };
+            let against = (!self.registry.has_room_for(&peer)).then_some(PairFailure::TooManyDevices);
+            let own = (self.identity.device_key(), &self.info_bytes[..]);
+            step = joiner.claim(cx!(self, env), stream, against, own);
+        }
+        match step {
+            joiner::Step::Rest | joiner::Step::Judge { .. } => {}
+            joiner::Step::StorePending => self.store_pending(env, stream),
+            joiner::Step::StoreConfirmed => self.store_confirmed(env, stream),
+            joiner::Step::Undo { bound, refuse } => self.undo_join(env, &bound, refuse),
+            joiner::Step::Provisional { bound } => self.join_provisional(env, &bound),
+            joiner::Step::Over => self.joiner = None,
+        }
+    }
+
+    fn store_pending(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let Some(joiner) = &self.joiner else { return };
+        let Some((bound, keys)) = joiner.pending(stream) else { return };
+        let expires = env.unix_s.saturating_add(limits::PENDING_ROOT_TTL.as_secs());
+        let state = RootState::Provisional { agreed: joiner.agreed(), expires };
+        let root = Root::new(keys.root.duplicate(), keys.session_ref, state, &self.identity.public(), &bound.peer);
+        let pair = NewPair { peer: bound.peer, info: bound.info.clone(), root, reached: Some(bound.address.clone()) };
+        let session_ref = bound.session_ref;
+        let change = self.registry.add(pair, env.unix_s);
+        cx!(self, env).persist(Vec::from([change]), Purpose::PendingStored { stream });
+        cx!(self, env).set(TimerKind::Pending(session_ref), limits::PENDING_ROOT_TTL);
+    }
+
+    pub(super) fn on_pending_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
+        let Some(joiner) = &mut self.joiner else { return };
+        let step = joiner.on_stored(cx!(self, env), stream, stored);
+        self.joiner_step(env, stream, step);
+    }
+
+    fn store_confirmed(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let Some(bound) = self.joiner.as_ref().and_then(|joiner| joiner.bound()) else { return };
+        let (peer, session_ref) = (bound.peer, bound.session_ref);
+        let repaired = self.registry.get(&peer).is_some_and(|device| device.roots.len() > 1);
+        let Some(change) = self.registry.confirm(&peer, session_ref) else { return };
+        if let Some(joiner) = &mut self.joiner {
+            joiner.repaired = repaired;
+        }
+        self.timers.cancel(TimerKind::Pending(session_ref));
+        cx!(self, env).persist(Vec::from([change]), Purpose::ConfirmStored { stream });
+    }
+
+    pub(super) fn on_confirm_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
+        let Some(mut joiner) = self.joiner.take() else { return };
+        let session = joiner.session();
+        let repaired = joiner.repaired;
+        let bound = joiner.bound().cloned();
+        let confirmed = joiner.on_confirmed(cx!(self, env), stream, stored);
+        if let (false, Some(bound)) = (stored, bound) {
+            // The disk still says pending: memory must not know more.
+            self.registry.drop_root(&bound.peer, bound.session_ref);
+        }
+        let Some((bound, keys)) = confirmed else { return };
+        let peer = stranger(&bound.peer, &bound.info);
+        cx!(self, env).notify(Event::Paired { session, peer, check: bound.check, confirmed: true, repaired });
+        let Some(PairingKeys { traffic, session_ref, .. }) = keys else {
+            return self.reconnect_after_pairing(env, &bound);
+        };
+        let Some(proven) = self.proven(stream, (bound.peer, &bound.info), session_ref, (traffic, true)) else { return };
+        match Session::open(cx!(self, env), proven, Vec::new()) {
+            Ok(opened) => self.session_up(env, opened),
+            Err(_) => self.drop_stream(env, stream, code::DONE),
+        }
+    }
+
+    fn undo_join(&mut self, env: &mut Env<'_>, bound: &Bound, refusing: Option<(StreamId, PairingKeys)>) {
+        self.joiner = None;
+        self.timers.cancel(TimerKind::Pending(bound.session_ref));
+        if let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref) {
+            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+        }
+        let Some((stream, PairingKeys { traffic, session_ref, .. })) = refusing else { return };
+        let Some(proven) = self.proven(stream, (bound.peer, &bound.info), session_ref, (traffic, true)) else { return };
+        refuse(cx!(self, env), &proven, Refusal::User);
+        self.set_role(stream, Role::Closing);
+        self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
+    }
+
+    /// The root is pending and agreed; whether the initiator holds it too, a reconnect shows.
+    fn join_provisional(&mut self, env: &mut Env<'_>, bound: &Bound) {
+        self.joiner = None;
+        if let Some(change) = self.registry.agree(&bound.peer, bound.session_ref) {
+            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+        }
+        self.reconnect_after_pairing(env, bound);
+    }
+
+    fn reconnect_after_pairing(&mut self, env: &mut Env<'_>, bound: &Bound) {
+        self.dial_device(env, bound.peer, Vec::from([bound.address.clone()]));
+    }
+
+    /// A joiner's root that no initiator confirmed in 24 hours.
+    pub(super) fn on_pending_expired(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let holder = |device: &&crate::devices::device::Device| {
+            let provisional = |root: &Root| root.session_ref == session_ref && matches!(root.state, RootState::Provisional { .. });
+            device.roots.iter().any(provisional)
+        };
+        let Some(peer) = self.registry.iter().find(holder).map(|device| device.key) else { return };
+        if let Some(change) = self.registry.drop_root(&peer, session_ref) {
+            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+        }
+    }
+}
+
+pub(super) fn stranger(key: &PeerKey, info: &DeviceInfo) -> Stranger {
+    Stranger { device: identity::device_id(key), name: info.shown_name(), os: info.os.clone() }
+}

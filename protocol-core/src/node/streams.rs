@@ -1,0 +1,295 @@
+//! Connections and streams: what is new, what came, what is gone, and whose it is.
+
+use alloc::boxed::Box;
+
+use super::data::Early;
+use super::{Conn, Node, Role, Stream, cx};
+use crate::effects::{Cut, Env, Output, Remote, Reply};
+use crate::faults::{Failure, code};
+use crate::ids::{ConnId, StreamId, Ticket};
+use crate::info::Address;
+use crate::limits;
+use crate::outbox::Purpose;
+use crate::session::machine::Awaited;
+use crate::timers::TimerKind;
+use crate::wire::deframer::{Content, Preamble};
+
+impl Node {
+    pub(super) fn on_conn_up(&mut self, env: &mut Env<'_>, conn: ConnId, dialed: Option<Ticket>, remote: Remote) {
+        let Some(ticket) = dialed else {
+            self.conns.insert(conn, Conn { remote, dialed: None, streams: alloc::collections::BTreeSet::new() });
+            return;
+        };
+        let Some(purpose) = self.out.settle(ticket) else {
+            // The owner lost interest while the host was dialling.
+            self.stats.unknown_tickets += 1;
+            self.out.push(Output::Hangup { conn, code: code::DONE });
+            return;
+        };
+        let to = purpose_address(&purpose);
+        self.conns.insert(conn, Conn { remote, dialed: to, streams: alloc::collections::BTreeSet::new() });
+        let used = match purpose {
+            Purpose::Join { session, address } => match &mut self.joiner {
+                Some(joiner) if joiner.session() == session => joiner.on_connected(cx!(self, env), conn, address),
+                Some(_) | None => false,
+            },
+            Purpose::Link { device, address, refusals } => match self.dialers.get_mut(&device) {
+                Some(dialer) => dialer.on_connected(cx!(self, env), conn, address, refusals),
+                None => false,
+            },
+            Purpose::Data { number, .. } => self.data_connected(env, conn, number),
+            Purpose::InitiatorStored { .. }
+            | Purpose::PendingStored { .. }
+            | Purpose::ConfirmStored { .. }
+            | Purpose::LinkStored { .. }
+            | Purpose::Registry { .. }
+            | Purpose::Transfer { .. } => false,
+        };
+        if !used {
+            self.out.push(Output::Hangup { conn, code: code::DONE });
+        }
+    }
+
+    pub(super) fn on_conn_down(&mut self, env: &mut Env<'_>, conn: ConnId) {
+        let Some(gone) = self.conns.remove(&conn) else { return };
+        for stream in gone.streams {
+            self.stream_gone(env, stream, Cut::Broken);
+        }
+    }
+
+    pub(super) fn on_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, opened: Option<Ticket>) {
+        let Some(connection) = self.conns.get_mut(&conn) else {
+            // The connection went while its stream came.
+            if let Some(ticket) = opened {
+                self.on_done(env, ticket, Err(Failure::Gone));
+            }
+            self.out.push(Output::Reset { stream, code: code::DONE });
+            return;
+        };
+        let Some(ticket) = opened else {
+            let source = connection.remote.source.clone();
+            if self.make_room(env, &source) {
+                self.adopt(stream, conn, Role::Fresh);
+                self.unproved.insert(stream, (self.now, source));
+                self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
+            } else {
+                self.out.push(Output::Reset { stream, code: code::REFUSED });
+            }
+            return;
+        };
+        match self.out.settle(ticket) {
+            Some(Purpose::Join { session, address }) => self.join_stream_up(env, stream, conn, session, address),
+            Some(Purpose::Link { device, .. }) => self.link_stream_up(env, stream, conn, device),
+            Some(Purpose::Data { number, .. }) => self.data_stream_up(env, stream, conn, number),
+            Some(
+                Purpose::InitiatorStored { .. }
+                | Purpose::PendingStored { .. }
+                | Purpose::ConfirmStored { .. }
+                | Purpose::LinkStored { .. }
+                | Purpose::Registry { .. }
+                | Purpose::Transfer { .. },
+            )
+            | None => {
+                self.stats.unknown_tickets += 1;
+                self.out.push(Output::Reset { stream, code: code::DONE });
+            }
+        }
+    }
+
+    /// Takes a stream in under a role.
+    pub(super) fn adopt(&mut self, stream: StreamId, conn: ConnId, role: Role) {
+        if let Some(connection) = self.conns.get_mut(&conn) {
+            connection.streams.insert(stream);
+        }
+        self.streams.insert(stream, Stream { conn, role });
+    }
+
+    /// Gives a stream another role. What is proved leaves the crowd of those that are not.
+    pub(super) fn set_role(&mut self, stream: StreamId, role: Role) {
+        if !role.is_unproved() {
+            self.unproved.remove(&stream);
+        }
+        if let Some(slot) = self.streams.get_mut(&stream) {
+            slot.role = role;
+        }
+    }
+
+    /// Resets a stream and lets its machine know that it is gone.
+    pub(super) fn drop_stream(&mut self, env: &mut Env<'_>, stream: StreamId, code: u32) {
+        self.out.push(Output::Reset { stream, code });
+        self.stream_gone(env, stream, Cut::Broken);
+    }
+
+    /// Forgets a stream without a word to its machine, which knows.
+    pub(super) fn forget_stream(&mut self, stream: StreamId) -> Option<Role> {
+        self.unproved.remove(&stream);
+        self.timers.cancel(TimerKind::Stream(stream));
+        let slot = self.streams.remove(&stream)?;
+        if let Some(conn) = self.conns.get_mut(&slot.conn) {
+            conn.streams.remove(&stream);
+            // A connection that was one stream has nothing left to do; others are closed by their session or their transport.
+            if conn.streams.is_empty() && (conn.remote.one_stream || !self.is_conn_of_session(slot.conn)) {
+                self.out.push(Output::Hangup { conn: slot.conn, code: code::DONE });
+            }
+        }
+        Some(slot.role)
+    }
+
+    fn is_conn_of_session(&self, conn: ConnId) -> bool {
+        self.sessions.values().any(|session| session.conn == conn && !session.ending)
+    }
+
+    pub(super) fn on_stream_down(&mut self, env: &mut Env<'_>, stream: StreamId, how: Cut) {
+        self.stream_gone(env, stream, how);
+    }
+
+    /// A stream is gone: its machine draws the conclusions.
+    fn stream_gone(&mut self, env: &mut Env<'_>, stream: StreamId, how: Cut) {
+        let Some(role) = self.forget_stream(stream) else { return };
+        match role {
+            // A control stream that was never opened: after pairing the record stays, unconfirmed (section 12.3).
+            Role::Fresh | Role::AwaitRequest | Role::AwaitData(_) | Role::Early(_) | Role::AwaitOpening(_) | Role::Closing => {}
+            Role::AwaitHello => self.scans.waiting.retain(|(waiting, _)| *waiting != stream),
+            Role::Listener(_) => self.stats.refused += 1,
+            Role::Initiator => self.initiator.on_stream_down(cx!(self, env), stream),
+            Role::Joiner => self.joiner_stream_down(env, stream),
+            Role::Dialer(device) => self.dialer_refused(env, device, stream),
+            Role::Control(session_ref) => self.control_cut(env, session_ref, how),
+            Role::AwaitReply(opened) => self.transfers.on_stream_failed(cx!(self, env), opened.key, opened.header.kind()),
+            Role::Data(_) => self.transfers.on_stream_down(cx!(self, env), stream, how),
+        }
+    }
+
+    /// A frame. It goes to the machine that its stream belongs to; one in the wrong place ends the stream.
+    pub(super) fn on_frame(&mut self, env: &mut Env<'_>, stream: StreamId, content: Content) {
+        let Some(slot) = self.streams.get_mut(&stream) else {
+            self.stats.late_frames += 1;
+            return;
+        };
+        let conn = slot.conn;
+        match (&mut slot.role, content) {
+            (Role::Fresh, Content::Preamble(name)) => {
+                slot.role = match name {
+                    Preamble::Pair => Role::AwaitRequest,
+                    Preamble::Link => Role::AwaitHello,
+                    Preamble::Data => Role::AwaitData(None),
+                };
+            }
+            (Role::AwaitRequest, Content::Handshake(body)) => self.on_request(env, stream, conn, &body),
+            (Role::Initiator, Content::Handshake(body)) => self.on_response(env, stream, &body),
+            (Role::Joiner, Content::Handshake(body)) => self.on_joiner_frame(env, stream, &body),
+            (Role::AwaitHello, Content::Handshake(body)) => self.on_hello(env, stream, body),
+            (Role::Listener(_), Content::Handshake(body)) => self.on_finish(env, stream, &body),
+            (Role::Dialer(device), Content::Handshake(body)) => {
+                let device = *device;
+                self.on_accept(env, stream, device, &body);
+            }
+            (Role::AwaitOpening(awaited), Content::Header(header)) => {
+                let right = awaited.on_header(header);
+                if right {
+                    // Section 9.2: once its first byte is there, the opening record has ten seconds.
+                    self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
+                } else {
+                    self.drop_stream(env, stream, code::REFUSED);
+                }
+            }
+            (Role::AwaitOpening(_), Content::Record(record)) => self.on_opening(env, stream, &record),
+            (Role::Control(session_ref), Content::Reply(reply)) => {
+                let session_ref = *session_ref;
+                self.on_control_reply(env, session_ref, &reply);
+            }
+            (Role::Control(session_ref), Content::Record(record)) => {
+                let session_ref = *session_ref;
+                self.on_control_record(env, session_ref, &record);
+            }
+            (Role::AwaitData(header @ None), Content::Header(first)) => *header = Some(first),
+            (Role::AwaitData(Some(header)), Content::Record(record)) => {
+                let header = *header;
+                slot.role = Role::Early(Early::Unproved(header, record));
+                self.try_early(env, stream);
+            }
+            (Role::AwaitReply(_), Content::Reply(reply)) => self.on_data_reply(env, stream, &reply),
+            (Role::Data(_), Content::Record(record)) => self.transfers.on_record(cx!(self, env), stream, record),
+            // What comes behind a last word is not read any more.
+            (Role::Closing, _) => {}
+            (
+                Role::Fresh
+                | Role::AwaitRequest
+                | Role::AwaitHello
+                | Role::Initiator
+                | Role::Joiner
+                | Role::Listener(_)
+                | Role::Dialer(_)
+                | Role::AwaitOpening(_)
+                | Role::Control(_)
+                | Role::AwaitData(_)
+                | Role::Early(_)
+                | Role::AwaitReply(_)
+                | Role::Data(_),
+                _,
+            ) => self.drop_stream(env, stream, code::REFUSED),
+        }
+    }
+
+    pub(super) fn on_stream_timer(&mut self, env: &mut Env<'_>, timer: TimerKind, stream: StreamId) {
+        let Some(slot) = self.streams.get(&stream) else { return };
+        match slot.role {
+            Role::Initiator => {
+                let step = self.initiator.on_timer(cx!(self, env), timer, stream);
+                self.initiator_step(env, stream, step);
+            }
+            Role::Joiner => self.joiner_stream_timer(env, timer),
+            Role::Fresh
+            | Role::AwaitRequest
+            | Role::AwaitHello
+            | Role::Listener(_)
+            | Role::AwaitOpening(_)
+            | Role::AwaitData(_)
+            | Role::Early(_)
+            | Role::AwaitReply(_)
+            | Role::Dialer(_)
+            | Role::Closing => self.drop_stream(env, stream, code::REFUSED),
+            Role::Control(_) | Role::Data(_) => {}
+        }
+    }
+
+    /// The answer to a ticket.
+    pub(super) fn on_done(&mut self, env: &mut Env<'_>, ticket: Ticket, result: Result<Reply, Failure>) {
+        let Some(purpose) = self.out.settle(ticket) else {
+            self.stats.unknown_tickets += 1;
+            return;
+        };
+        let stored = result.is_ok();
+        match purpose {
+            Purpose::Join { session, address } => self.join_failed(env, session, address, result.err().unwrap_or(Failure::Gone)),
+            Purpose::Link { device, address, .. } => self.link_failed(env, device, address, result.err().unwrap_or(Failure::Gone)),
+            Purpose::Data { number, .. } => self.data_failed(env, number),
+            Purpose::InitiatorStored { stream } => self.on_pair_stored(env, stream, stored),
+            Purpose::PendingStored { stream } => self.on_pending_stored(env, stream, stored),
+            Purpose::ConfirmStored { stream } => self.on_confirm_stored(env, stream, stored),
+            Purpose::LinkStored { stream } => self.on_link_stored(env, stream, stored),
+            Purpose::Registry { .. } => {}
+            Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),
+        }
+    }
+
+    /// A stream whose handshake is done awaits header and opening record.
+    pub(super) fn await_opening(&mut self, stream: StreamId, awaited: Awaited, wait: core::time::Duration) {
+        self.set_role(stream, Role::AwaitOpening(Box::new(awaited)));
+        self.timers.set(TimerKind::Stream(stream), self.now, wait);
+    }
+}
+
+/// The address that a dial goes to.
+fn purpose_address(purpose: &Purpose) -> Option<Address> {
+    match purpose {
+        Purpose::Join { address, .. } | Purpose::Link { address, .. } => Some(address.clone()),
+        Purpose::Data { address, .. } => address.clone(),
+        Purpose::InitiatorStored { .. }
+        | Purpose::PendingStored { .. }
+        | Purpose::ConfirmStored { .. }
+        | Purpose::LinkStored { .. }
+        | Purpose::Registry { .. }
+        | Purpose::Transfer { .. } => None,
+    }
+}

@@ -1,0 +1,664 @@
+//! The machines of transfers, one per transfer and side, and the [`Transfers`] that routes to them (PROTOCOL.md, section 9.5).
+//!
+//! ```text
+//! sender     Waiting ─▶ Offered ─▶ Sending ─────────────────────────────────────▶ over
+//! receiver   Reading ─▶ Inspecting ─▶ Asking ─▶ Preparing ─▶ Receiving ─▶ Clearing ─▶ over
+//!                                        └───────────┴────────────┴──▶ Discarding ──▶ over
+//! ```
+//!
+//! Nothing here knows sessions: what is to be told or opened leaves as a [`Want`], which the Node carries out. File bytes never
+//! come here either: workers report what they have sent or written, with the values of its pieces.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::mem;
+use core::ops::Range;
+
+use crate::bulk::cipher::{Aead, BulkCipher};
+use crate::bulk::sealer::ChunkKey;
+use crate::effects::{BulkReport, Cut, Direction, Event, FileOp, Reply, TransferKey};
+use crate::entropy::random;
+use crate::faults::{CancelReason, DeclineReason, Failure, TransferFailure, code};
+use crate::ids::{DeviceId, StreamId, TransferId};
+use crate::limits;
+use crate::outbox::{Cx, Purpose};
+use crate::session::keys::StreamKey;
+use crate::session::record::{RecordOpener, RecordSealer};
+use crate::session::stream::StreamKind;
+use crate::timers::TimerKind;
+use crate::transfer::manifest::Manifest;
+use crate::wire::control::{ControlMessage, Offer};
+
+mod entries;
+mod progress;
+mod receiver;
+mod receiving;
+mod sender;
+mod sending;
+#[cfg(test)]
+mod tests;
+
+use self::receiver::{Receiver, ToReceiver};
+use self::sender::{Sender, ToSender};
+
+/// What the transfers want from the sessions. The Node carries them out, in order, after each call.
+#[derive(Debug)]
+pub(crate) enum Want {
+    /// Send this on the device's control stream; nothing happens if it has none.
+    Tell { device: DeviceId, message: ControlMessage },
+    /// Open a data stream for a transfer. Answered by [`Transfers::on_data_stream`] or [`Transfers::on_stream_failed`].
+    Stream { key: TransferKey, kind: StreamKind, digest: [u8; 32] },
+    /// Something on a proved data stream did not verify. The stream is reset already; the session counts.
+    Forgery { device: DeviceId },
+}
+
+/// What a data stream is for us, once it is proved: the direction that carries something.
+#[derive(Debug)]
+pub(crate) enum DataHalf {
+    /// We send pages.
+    SendRecords(RecordSealer),
+    /// We get pages.
+    ReceiveRecords(RecordOpener),
+    /// We send chunks under this key of our direction.
+    SendChunks(StreamKey),
+    /// We get chunks under this key of their direction.
+    ReceiveChunks(StreamKey),
+}
+
+/// A proved data stream.
+#[derive(Debug)]
+pub(crate) struct DataStream {
+    pub(crate) stream: StreamId,
+    pub(crate) half: DataHalf,
+    pub(crate) aead: Aead,
+}
+
+/// Who can open data streams in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// We can.
+    pub(crate) can_open: bool,
+    /// Only the other side can: the sender asks it by OpenBulk, and it opens the manifest's stream on Offer.
+    pub(crate) must_ask: bool,
+    /// Only we can: as a receiver we open what the sender asks for.
+    pub(crate) must_open: bool,
+}
+
+/// What an answer of the file system belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Job {
+    Inspect,
+    Prepare,
+    Sync,
+    Publish(Range<u32>),
+    Discard,
+}
+
+/// What a transfer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TransferTimer {
+    /// The next page of an offered manifest.
+    Manifest,
+    /// The next checkpoint.
+    Checkpoint,
+    /// What the peer still owes, with nothing under way.
+    Missing,
+    /// Progress of a bulk stream.
+    Stall(StreamId),
+}
+
+impl TransferTimer {
+    pub(crate) const fn why(self) -> &'static str {
+        match self {
+            Self::Manifest => "the pages of a manifest",
+            Self::Checkpoint => "a transfer's checkpoint",
+            Self::Missing => "what a transfer still lacks",
+            Self::Stall(_) => "progress of a bulk stream",
+        }
+    }
+}
+
+/// No such transfer, or none that this could be done to at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownTransfer;
+
+impl fmt::Display for UnknownTransfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no such transfer, or it is past that point")
+    }
+}
+
+impl core::error::Error for UnknownTransfer {}
+
+/// Why files could not be offered. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShareError {
+    /// The device is not paired.
+    UnknownDevice,
+    /// The label is longer than [`limits::LABEL`] bytes.
+    Label,
+    /// As many transfers to this device are under way as may be ([`limits::OPEN_OFFERS`]).
+    TooMany,
+    /// The random source failed.
+    NoEntropy,
+}
+
+impl fmt::Display for ShareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownDevice => "the device is not paired",
+            Self::Label => "the label is too long",
+            Self::TooMany => "too many transfers to this device are under way",
+            Self::NoEntropy => "the system's random source failed",
+        })
+    }
+}
+
+impl core::error::Error for ShareError {}
+
+/// A message that breaks the protocol of transfers. The session closes; the transfer has ended already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Violation;
+
+/// Why a transfer cannot go on, as we see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// We give it up, and say so.
+    Cancel(CancelReason),
+    /// The peer broke a rule of messages.
+    Violation,
+    /// The peer cannot be reached any more for what is needed.
+    Lost,
+}
+
+impl Stop {
+    /// Tells the peer what it needs to know, and says what the owner is told.
+    fn tell(self, io: &mut Io<'_, '_>) -> TransferFailure {
+        match self {
+            Self::Cancel(reason) => {
+                io.cancel(reason);
+                TransferFailure::CancelledHere(reason)
+            }
+            Self::Violation => {
+                io.shared.violation = true;
+                TransferFailure::Violation
+            }
+            Self::Lost => {
+                io.cancel(CancelReason::Io);
+                TransferFailure::Lost
+            }
+        }
+    }
+}
+
+/// What both sides share: wants, streams and their transfers, who can open.
+struct Shared {
+    cipher: Arc<dyn BulkCipher>,
+    wants: Vec<Want>,
+    peers: BTreeMap<DeviceId, Peer>,
+    streams: BTreeMap<StreamId, (TransferKey, StreamKind)>,
+    /// Bulk streams that the Node was asked for, and that are not there yet.
+    opening: BTreeMap<TransferKey, usize>,
+    /// The message that is being handled broke a rule.
+    violation: bool,
+}
+
+/// What a machine may use while it handles something of its transfer.
+struct Io<'a, 'b> {
+    cx: &'a mut Cx<'b>,
+    shared: &'a mut Shared,
+    key: TransferKey,
+}
+
+impl Io<'_, '_> {
+    fn peer(&self) -> Option<Peer> {
+        self.shared.peers.get(&self.key.device).copied()
+    }
+
+    fn tell(&mut self, message: ControlMessage) {
+        self.shared.wants.push(Want::Tell { device: self.key.device, message });
+    }
+
+    fn notify(&mut self, event: Event) {
+        self.cx.notify(event);
+    }
+
+    fn failed(&mut self, reason: TransferFailure) {
+        self.notify(Event::Failed { transfer: self.key, reason });
+    }
+
+    fn decline(&mut self, reason: DeclineReason) {
+        self.tell(ControlMessage::Decline { transfer: self.key.id, reason: to_wire::decline(reason) });
+    }
+
+    fn cancel(&mut self, reason: CancelReason) {
+        self.tell(ControlMessage::Cancel { transfer: self.key.id, reason: to_wire::cancel(reason) });
+    }
+
+    fn files(&mut self, entries: Range<u32>, op: FileOp, job: Job) {
+        self.cx.files(self.key, entries, op, job);
+    }
+
+    fn set(&mut self, timer: TransferTimer, after: core::time::Duration) {
+        self.cx.set(TimerKind::Transfer(self.key, timer), after);
+    }
+
+    fn unset(&mut self, timer: TransferTimer) {
+        self.cx.timers.cancel(TimerKind::Transfer(self.key, timer));
+    }
+
+    fn is_set(&self, timer: TransferTimer) -> bool {
+        self.cx.timers.is_set(TimerKind::Transfer(self.key, timer))
+    }
+
+    fn want_stream(&mut self, kind: StreamKind, digest: [u8; 32]) {
+        if kind == StreamKind::Bulk {
+            *self.shared.opening.entry(self.key).or_default() += 1;
+        }
+        self.shared.wants.push(Want::Stream { key: self.key, kind, digest });
+    }
+
+    /// Bulk streams of the peer, those included that are still being opened.
+    fn bulk_streams(&self) -> usize {
+        let device = self.key.device;
+        let up = self.shared.streams.values().filter(|(key, kind)| key.device == device && *kind == StreamKind::Bulk).count();
+        let opening: usize = self.shared.opening.iter().filter(|(key, _)| key.device == device).map(|(_, count)| count).sum();
+        up + opening
+    }
+
+    /// Ends a stream at once. Nothing more is heard of it.
+    fn reset(&mut self, stream: StreamId) {
+        self.release(stream);
+        self.cx.reset(stream, code::DONE);
+    }
+
+    /// Ends every stream of the transfer.
+    fn reset_all(&mut self) {
+        let mine: Vec<_> = self.shared.streams.iter().filter(|(_, (key, _))| *key == self.key).map(|(&stream, _)| stream).collect();
+        for stream in mine {
+            self.reset(stream);
+        }
+    }
+
+    fn release(&mut self, stream: StreamId) {
+        self.shared.streams.remove(&stream);
+        self.unset(TransferTimer::Stall(stream));
+    }
+
+    /// What still comes back for the transfer counts for nothing.
+    fn close(&mut self) {
+        let key = self.key;
+        self.reset_all();
+        self.shared.opening.remove(&key);
+        for timer in [TransferTimer::Manifest, TransferTimer::Checkpoint, TransferTimer::Missing] {
+            self.unset(timer);
+        }
+        self.cx.out.forget(|purpose| matches!(purpose, Purpose::Transfer { key: of, .. } if *of == key));
+    }
+
+    fn chunk_key(&self, key: &StreamKey, aead: Aead, digest: &[u8; 32]) -> ChunkKey {
+        ChunkKey::new(key, aead, self.key.id, digest, Arc::clone(&self.shared.cipher))
+    }
+
+    fn forgery(&mut self, stream: StreamId) {
+        self.reset(stream);
+        self.shared.wants.push(Want::Forgery { device: self.key.device });
+    }
+}
+
+/// Reasons have a type of their own in the owner's world; the wire's is about numbers.
+mod to_wire {
+    use crate::faults;
+    use crate::wire::control;
+
+    pub(super) const fn decline(reason: faults::DeclineReason) -> control::DeclineReason {
+        control::DeclineReason::of(reason.number())
+    }
+
+    pub(super) const fn cancel(reason: faults::CancelReason) -> control::CancelReason {
+        control::CancelReason::of(reason.number())
+    }
+}
+
+/// All transfers of this device.
+pub(crate) struct Transfers {
+    shared: Shared,
+    senders: BTreeMap<TransferKey, Sender>,
+    receivers: BTreeMap<TransferKey, Receiver>,
+}
+
+impl fmt::Debug for Transfers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transfers").field("sending", &self.senders.len()).field("receiving", &self.receivers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Transfers {
+    pub(crate) fn manifest(&self, key: TransferKey) -> Option<Arc<Manifest>> {
+        self.receivers.get(&key)?.manifest().cloned()
+    }
+
+    pub(crate) const fn new(cipher: Arc<dyn BulkCipher>) -> Self {
+        let shared = Shared {
+            cipher,
+            wants: Vec::new(),
+            peers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            opening: BTreeMap::new(),
+            violation: false,
+        };
+        Self { shared, senders: BTreeMap::new(), receivers: BTreeMap::new() }
+    }
+
+    // What the owner wants.
+
+    pub(crate) fn offer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: DeviceId,
+        manifest: Arc<Manifest>,
+        label: Option<String>,
+    ) -> Result<TransferKey, ShareError> {
+        if label.as_ref().is_some_and(|label| label.len() > limits::LABEL) {
+            return Err(ShareError::Label);
+        }
+        if self.senders.keys().filter(|key| key.device == device).count() >= limits::OPEN_OFFERS {
+            return Err(ShareError::TooMany);
+        }
+        let id = TransferId(random(cx.entropy).map_err(|_| ShareError::NoEntropy)?);
+        let key = TransferKey { device, direction: Direction::Outgoing, id };
+        self.senders.insert(key, Sender::new(manifest, label));
+        if self.shared.peers.contains_key(&device) {
+            self.with_sender(cx, key, Sender::on_session);
+        }
+        Ok(key)
+    }
+
+    pub(crate) fn accept(&mut self, cx: &mut Cx<'_>, key: TransferKey) -> Result<(), UnknownTransfer> {
+        self.receivers.get(&key).filter(|receiver| receiver.is_asking()).ok_or(UnknownTransfer)?;
+        self.with_receiver(cx, key, Receiver::accept);
+        Ok(())
+    }
+
+    pub(crate) fn decline(&mut self, cx: &mut Cx<'_>, key: TransferKey, reason: DeclineReason) -> Result<(), UnknownTransfer> {
+        self.receivers.get(&key).filter(|receiver| receiver.is_asking()).ok_or(UnknownTransfer)?;
+        self.with_receiver(cx, key, |receiver, io| {
+            io.decline(reason);
+            receiver.end(io, TransferFailure::Declined(reason));
+        });
+        Ok(())
+    }
+
+    pub(crate) fn cancel(&mut self, cx: &mut Cx<'_>, key: TransferKey, reason: CancelReason) -> Result<(), UnknownTransfer> {
+        let ends = TransferFailure::CancelledHere(reason);
+        match key.direction {
+            Direction::Outgoing => {
+                let sender = self.senders.get(&key).ok_or(UnknownTransfer)?;
+                let told = sender.was_offered();
+                self.with_sender(cx, key, |sender, io| {
+                    if told {
+                        io.cancel(reason);
+                    }
+                    sender.end(io, ends);
+                });
+            }
+            Direction::Incoming => {
+                self.receivers.get(&key).filter(|receiver| receiver.can_be_cancelled()).ok_or(UnknownTransfer)?;
+                self.with_receiver(cx, key, |receiver, io| {
+                    io.cancel(reason);
+                    receiver.end(io, ends);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something waits for a session with this device.
+    pub(crate) fn wants_session(&self, device: DeviceId) -> bool {
+        self.senders.keys().any(|key| key.device == device)
+    }
+
+    // What sessions bring.
+
+    pub(crate) fn on_session(&mut self, cx: &mut Cx<'_>, device: DeviceId, peer: Peer) {
+        self.shared.peers.insert(device, peer);
+        for key in of_device(&self.senders, device) {
+            self.with_sender(cx, key, Sender::on_session);
+        }
+    }
+
+    pub(crate) fn on_session_lost(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        self.shared.peers.remove(&device);
+        for key in of_device(&self.senders, device) {
+            self.with_sender(cx, key, |sender, io| {
+                if sender.was_offered() {
+                    sender.end(io, TransferFailure::Lost);
+                }
+            });
+        }
+        for key in of_device(&self.receivers, device) {
+            self.with_receiver(cx, key, |receiver, io| receiver.end(io, TransferFailure::Lost));
+        }
+    }
+
+    /// Everything of this device ends at once; what still comes back for it counts for nothing.
+    pub(crate) fn on_forget(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        let reason = TransferFailure::CancelledHere(CancelReason::Policy);
+        for key in of_device(&self.senders, device) {
+            self.with_sender(cx, key, |sender, io| sender.end(io, reason));
+        }
+        for key in of_device(&self.receivers, device) {
+            self.with_receiver(cx, key, |receiver, io| receiver.drop_at_once(io, reason));
+        }
+        self.shared.peers.remove(&device);
+    }
+
+    /// # Errors
+    /// [`Violation`] if the message breaks the protocol. Messages that are not about transfers, and those about transfers that
+    /// are over or never were, do nothing.
+    pub(crate) fn on_control(&mut self, cx: &mut Cx<'_>, device: DeviceId, message: ControlMessage) -> Result<(), Violation> {
+        self.route(cx, device, message);
+        if mem::take(&mut self.shared.violation) { Err(Violation) } else { Ok(()) }
+    }
+
+    fn route(&mut self, cx: &mut Cx<'_>, device: DeviceId, message: ControlMessage) {
+        let (id, to_sender, to_receiver) = match message {
+            ControlMessage::Offer(offer) => return self.on_offer(cx, device, offer),
+            ControlMessage::Accept { transfer, chunks, digests } => (transfer, Some(ToSender::Accept { chunks, digests }), None),
+            ControlMessage::Decline { transfer, reason } => {
+                (transfer, Some(ToSender::Decline(DeclineReason::from_number(reason.number()))), None)
+            }
+            ControlMessage::Stored { transfer, chunks } => (transfer, Some(ToSender::Stored(chunks)), None),
+            ControlMessage::Receipt { transfer, digest, others, more } => {
+                (transfer, Some(ToSender::Receipt { digest, others, more }), None)
+            }
+            ControlMessage::OpenBulk { transfer, count } => (transfer, None, Some(ToReceiver::OpenBulk(count))),
+            ControlMessage::FileDigests { transfer, first_entry, digests } => {
+                (transfer, None, Some(ToReceiver::Digests { first: first_entry, digests }))
+            }
+            ControlMessage::SourceChanged { transfer, entry } => (transfer, None, Some(ToReceiver::SourceChanged(entry))),
+            ControlMessage::Cancel { transfer, reason } => {
+                let reason = CancelReason::from_number(reason.number());
+                (transfer, Some(ToSender::Cancel(reason)), Some(ToReceiver::Cancel(reason)))
+            }
+            ControlMessage::Pause { transfer } => (transfer, Some(ToSender::Pause), Some(ToReceiver::Pause)),
+            ControlMessage::Resume { transfer } => (transfer, Some(ToSender::Resume), Some(ToReceiver::Resume)),
+            ControlMessage::Ping { .. }
+            | ControlMessage::Pong { .. }
+            | ControlMessage::Unpair
+            | ControlMessage::Message { .. }
+            | ControlMessage::MessageReceipt { .. } => return,
+        };
+        let key = TransferKey { device, direction: Direction::Outgoing, id };
+        if let Some(message) = to_sender {
+            self.with_sender(cx, key, |sender, io| sender.on_message(io, message));
+        }
+        if let Some(message) = to_receiver {
+            let key = TransferKey { direction: Direction::Incoming, ..key };
+            self.with_receiver(cx, key, |receiver, io| receiver.on_message(io, message));
+        }
+    }
+
+    fn on_offer(&mut self, cx: &mut Cx<'_>, device: DeviceId, offer: Offer) {
+        let key = TransferKey { device, direction: Direction::Incoming, id: offer.transfer };
+        if self.receivers.contains_key(&key) {
+            return self.with_receiver(cx, key, |receiver, io| receiver.on_offer(io, &offer));
+        }
+        // One id names one transfer of the pair, whichever way it goes.
+        let ours = self.senders.contains_key(&TransferKey { direction: Direction::Outgoing, ..key });
+        let open = self.receivers.keys().filter(|key| key.device == device).count();
+        let mut io = Io { cx, shared: &mut self.shared, key };
+        if ours {
+            io.decline(DeclineReason::Mismatch);
+        } else if open >= limits::OPEN_OFFERS {
+            io.decline(DeclineReason::Busy);
+        } else if let Some(receiver) = Receiver::new(&mut io, offer) {
+            self.receivers.insert(key, receiver);
+        }
+    }
+
+    /// Which way a transfer goes that a peer opens a stream for.
+    pub(crate) fn direction_of(&self, device: DeviceId, id: TransferId) -> Option<Direction> {
+        let known = |direction| {
+            let key = TransferKey { device, direction, id };
+            match direction {
+                Direction::Outgoing => self.senders.contains_key(&key),
+                Direction::Incoming => self.receivers.contains_key(&key),
+            }
+        };
+        [Direction::Outgoing, Direction::Incoming].into_iter().find(|&direction| known(direction))
+    }
+
+    /// The manifest digest that an opening record for this transfer must name.
+    pub(crate) fn digest_of(&self, key: TransferKey) -> Option<[u8; 32]> {
+        match key.direction {
+            Direction::Outgoing => self.senders.get(&key).map(Sender::digest),
+            Direction::Incoming => self.receivers.get(&key).map(Receiver::digest),
+        }
+    }
+
+    /// A data stream is proved: one that was wanted, or one that the peer opened for a transfer and digest that are known here.
+    pub(crate) fn on_data_stream(&mut self, cx: &mut Cx<'_>, key: TransferKey, kind: StreamKind, data: DataStream) {
+        let stream = data.stream;
+        if kind == StreamKind::Bulk {
+            self.shared.opened(key);
+        }
+        let known = match key.direction {
+            Direction::Outgoing => self.senders.contains_key(&key),
+            Direction::Incoming => self.receivers.contains_key(&key),
+        };
+        let full = kind == StreamKind::Bulk && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams() >= limits::BULK_STREAMS;
+        if !known || full {
+            cx.reset(stream, code::REFUSED);
+            return;
+        }
+        self.shared.streams.insert(stream, (key, kind));
+        match key.direction {
+            Direction::Outgoing => self.with_sender(cx, key, |sender, io| sender.on_stream(io, data)),
+            Direction::Incoming => self.with_receiver(cx, key, |receiver, io| receiver.on_stream(io, data)),
+        }
+    }
+
+    /// A wanted stream could not be opened.
+    pub(crate) fn on_stream_failed(&mut self, cx: &mut Cx<'_>, key: TransferKey, kind: StreamKind) {
+        if kind == StreamKind::Bulk {
+            self.shared.opened(key);
+        }
+        self.with_either(cx, key, |sender, io| sender.on_stream_failed(io, kind), |receiver, io| receiver.on_stream_failed(io, kind));
+    }
+
+    // What data streams bring.
+
+    /// A whole record, head included, of a stream with pages.
+    pub(crate) fn on_record(&mut self, cx: &mut Cx<'_>, stream: StreamId, record: Vec<u8>) {
+        let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
+        let pages: usize =
+            self.receivers.iter().filter(|(other, _)| other.device == key.device).map(|(_, receiver)| receiver.unanswered()).sum();
+        let room = limits::UNANSWERED_MANIFESTS.saturating_sub(pages);
+        self.with_either(cx, key, |_, io| io.reset(stream), |receiver, io| receiver.on_record(io, stream, &record, room));
+    }
+
+    /// The queue of a stream is short again.
+    pub(crate) fn on_drained(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
+        let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
+        self.with_either(cx, key, |sender, io| sender.on_drained(io, stream), |_, _| ());
+    }
+
+    pub(crate) fn on_bulk(&mut self, cx: &mut Cx<'_>, stream: StreamId, report: &BulkReport) {
+        let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
+        self.with_either(cx, key, |sender, io| sender.on_bulk(io, stream, report), |receiver, io| receiver.on_bulk(io, stream, report));
+    }
+
+    pub(crate) fn on_stream_down(&mut self, cx: &mut Cx<'_>, stream: StreamId, how: Cut) {
+        let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
+        Io { cx: &mut *cx, shared: &mut self.shared, key }.release(stream);
+        self.with_either(cx, key, |sender, io| sender.on_stream_down(io, stream, how), |receiver, io| receiver.on_stream_down(io, stream));
+    }
+
+    // What the host and the clock bring.
+
+    pub(crate) fn on_job(&mut self, cx: &mut Cx<'_>, key: TransferKey, job: Job, result: Result<Reply, Failure>) {
+        self.with_either(cx, key, |_, _| (), |receiver, io| receiver.on_job(io, job, result));
+    }
+
+    pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>, key: TransferKey, timer: TransferTimer) {
+        self.with_either(cx, key, |sender, io| sender.on_timer(io, timer), |receiver, io| receiver.on_timer(io, timer));
+    }
+
+    /// What is wanted since the last call.
+    pub(crate) fn take_wants(&mut self) -> Vec<Want> {
+        mem::take(&mut self.shared.wants)
+    }
+
+    fn with_sender(&mut self, cx: &mut Cx<'_>, key: TransferKey, call: impl FnOnce(&mut Sender, &mut Io<'_, '_>)) {
+        let Some(sender) = self.senders.get_mut(&key) else { return };
+        let mut io = Io { cx, shared: &mut self.shared, key };
+        call(sender, &mut io);
+        if sender.is_over() {
+            io.close();
+            self.senders.remove(&key);
+        }
+    }
+
+    fn with_receiver(&mut self, cx: &mut Cx<'_>, key: TransferKey, call: impl FnOnce(&mut Receiver, &mut Io<'_, '_>)) {
+        let Some(receiver) = self.receivers.get_mut(&key) else { return };
+        let mut io = Io { cx, shared: &mut self.shared, key };
+        call(receiver, &mut io);
+        if receiver.is_over() {
+            io.close();
+            self.receivers.remove(&key);
+        }
+    }
+
+    fn with_either(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: TransferKey,
+        sender: impl FnOnce(&mut Sender, &mut Io<'_, '_>),
+        receiver: impl FnOnce(&mut Receiver, &mut Io<'_, '_>),
+    ) {
+        match key.direction {
+            Direction::Outgoing => self.with_sender(cx, key, sender),
+            Direction::Incoming => self.with_receiver(cx, key, receiver),
+        }
+    }
+}
+
+impl Shared {
+    fn opened(&mut self, key: TransferKey) {
+        if let Some(count) = self.opening.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.opening.remove(&key);
+            }
+        }
+    }
+}
+
+fn of_device<M>(machines: &BTreeMap<TransferKey, M>, device: DeviceId) -> Vec<TransferKey> {
+    machines.keys().filter(|key| key.device == device).copied().collect()
+}

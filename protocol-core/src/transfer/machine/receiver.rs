@@ -1,0 +1,538 @@
+//! The side that is offered something.
+//!
+//! ```text
+//! Reading     pages, checked one by one     ── complete, and what was offered ─▶
+//! Inspecting  what stands in the way?       ── the host looked ─▶ the owner is asked
+//! Asking      the owner's answer            ── accept ─▶
+//! Preparing   conflicts are decided         ── the host is ready ─▶ Accept
+//! Receiving   chunks, digests, names        ── every entry has an outcome ─▶
+//! Clearing    leftovers go                  ── the host is done ─▶ Receipt
+//!
+//! Discarding  it failed: temporary files go ── the host is done ─▶ the owner is told
+//! ```
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use super::entries::Outcomes;
+use super::receiving::Receiving;
+use super::{DataHalf, DataStream, Io, Job, Stop, TransferTimer};
+use crate::effects::{BulkReport, EntryNote, Event, FileOp, Reply};
+use crate::faults::{CancelReason, DeclineReason, Failure, FileFault, TransferFailure};
+use crate::ids::StreamId;
+use crate::limits;
+use crate::session::record::{RecordError, RecordOpener, RecordType};
+use crate::session::stream::StreamKind;
+use crate::transfer::manifest::{Manifest, ManifestParser};
+use crate::transfer::receipt::Outcome;
+use crate::wire::control::{ControlMessage, Offer};
+
+/// What a sender may say, beside Offer.
+#[derive(Debug)]
+pub(super) enum ToReceiver {
+    OpenBulk(u8),
+    Digests { first: u32, digests: Vec<[u8; 32]> },
+    SourceChanged(u32),
+    Cancel(CancelReason),
+    Pause,
+    Resume,
+}
+
+/// One transfer that this device is offered, or receives.
+pub(super) struct Receiver {
+    offer: Offer,
+    /// Bulk streams that came before the transfer was accepted. Nothing is read from them.
+    early: Vec<DataStream>,
+    state: State,
+}
+
+enum State {
+    Reading(Reading),
+    Inspecting(Inspecting),
+    Asking(Asking),
+    Preparing(Preparing),
+    Receiving(Box<Receiving>),
+    Clearing(Clearing),
+    Discarding(Discarding),
+    Over,
+}
+
+struct Reading {
+    parser: ManifestParser,
+    stream: Option<(StreamId, RecordOpener)>,
+    /// Streams that we wanted for the pages.
+    tries: u32,
+}
+
+struct Inspecting {
+    manifest: Arc<Manifest>,
+}
+
+struct Asking {
+    manifest: Arc<Manifest>,
+}
+
+struct Preparing {
+    manifest: Arc<Manifest>,
+}
+
+/// Every entry has an outcome; what is left of temporary files goes, then the receipt.
+struct Clearing {
+    manifest: Arc<Manifest>,
+    outcomes: Outcomes,
+}
+
+/// It came to nothing. The owner is told when nothing more can happen to its files.
+struct Discarding {
+    reason: TransferFailure,
+}
+
+impl Receiver {
+    /// What is offered, once all its pages are here and until its files are settled.
+    pub(super) fn manifest(&self) -> Option<&Arc<Manifest>> {
+        match &self.state {
+            State::Inspecting(Inspecting { manifest })
+            | State::Asking(Asking { manifest })
+            | State::Preparing(Preparing { manifest })
+            | State::Clearing(Clearing { manifest, .. }) => Some(manifest),
+            State::Receiving(_) | State::Reading(_) | State::Discarding(_) | State::Over => None,
+        }
+    }
+
+    /// `None`, and a Decline, if the offer itself passes a limit.
+    pub(super) fn new(io: &mut Io<'_, '_>, offer: Offer) -> Option<Self> {
+        let parser = match ManifestParser::new(&offer) {
+            Ok(parser) => parser,
+            Err(error) => {
+                io.decline(DeclineReason::from_number(error.reason().number()));
+                return None;
+            }
+        };
+        let mut reading = Reading { parser, stream: None, tries: 0 };
+        reading.want_stream(io, offer.manifest_digest);
+        io.set(TransferTimer::Manifest, limits::PAGE_WAIT);
+        Some(Self { offer, early: Vec::new(), state: State::Reading(reading) })
+    }
+
+    pub(super) const fn digest(&self) -> [u8; 32] {
+        self.offer.manifest_digest
+    }
+
+    /// For the matrix of states and messages.
+    #[cfg(test)]
+    pub(super) const fn state(&self) -> &'static str {
+        match self.state {
+            State::Reading(_) => "Reading",
+            State::Inspecting(_) => "Inspecting",
+            State::Asking(_) => "Asking",
+            State::Preparing(_) => "Preparing",
+            State::Receiving(_) => "Receiving",
+            State::Clearing(_) => "Clearing",
+            State::Discarding(_) => "Discarding",
+            State::Over => "over",
+        }
+    }
+
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// Whether the owner's answer is awaited.
+    pub(super) const fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking(_))
+    }
+
+    /// Whether the owner knows of it, and there is something left to cancel.
+    pub(super) const fn can_be_cancelled(&self) -> bool {
+        matches!(self.state, State::Asking(_) | State::Preparing(_) | State::Receiving(_))
+    }
+
+    /// Bytes of pages that nobody has answered yet.
+    pub(super) fn unanswered(&self) -> usize {
+        let of = |manifest: &Manifest| manifest.pages().map(<[u8]>::len).sum();
+        match &self.state {
+            State::Reading(reading) => reading.parser.page_bytes(),
+            State::Inspecting(inspecting) => of(&inspecting.manifest),
+            State::Asking(asking) => of(&asking.manifest),
+            State::Preparing(_) | State::Receiving(_) | State::Clearing(_) | State::Discarding(_) | State::Over => 0,
+        }
+    }
+
+    /// The same transfer is offered again.
+    pub(super) fn on_offer(&mut self, io: &mut Io<'_, '_>, offer: &Offer) {
+        let equal = offer.manifest_digest == self.offer.manifest_digest
+            && offer.chunk_size == self.offer.chunk_size
+            && offer.bytes == self.offer.bytes;
+        match &mut self.state {
+            State::Discarding(_) | State::Over => io.decline(DeclineReason::Busy),
+            State::Receiving(receiving) if equal => receiving.accept_again(io),
+            // The answer is still to come.
+            State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {}
+            State::Reading(_)
+            | State::Inspecting(_)
+            | State::Asking(_)
+            | State::Preparing(_)
+            | State::Receiving(_)
+            | State::Clearing(_) => io.decline(DeclineReason::Mismatch),
+        }
+    }
+
+    pub(super) fn on_message(&mut self, io: &mut Io<'_, '_>, message: ToReceiver) {
+        match (message, &mut self.state) {
+            (_, State::Clearing(_) | State::Discarding(_) | State::Over) => {}
+            (ToReceiver::Cancel(reason), _) => self.end(io, TransferFailure::CancelledThere(reason)),
+            (message, State::Receiving(receiving)) => {
+                let result = match message {
+                    ToReceiver::OpenBulk(count) => receiving.on_open_bulk(io, count, self.offer.manifest_digest),
+                    ToReceiver::Digests { first, digests } => receiving.on_digests(io, first, digests),
+                    ToReceiver::SourceChanged(entry) => receiving.on_source_changed(io, entry),
+                    ToReceiver::Pause => receiving.pause(io, true),
+                    ToReceiver::Resume => receiving.pause(io, false),
+                    ToReceiver::Cancel(_) => Ok(()),
+                };
+                self.check(io, result);
+            }
+            // Nothing that these are about was accepted yet.
+            (
+                ToReceiver::OpenBulk(_) | ToReceiver::Digests { .. } | ToReceiver::SourceChanged(_),
+                State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_),
+            ) => self.stop(io, Stop::Violation),
+            (ToReceiver::Pause | ToReceiver::Resume, State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_)) => {
+            }
+        }
+    }
+
+    // The owner's answer.
+
+    pub(super) fn accept(&mut self, io: &mut Io<'_, '_>) {
+        match mem::replace(&mut self.state, State::Over) {
+            State::Asking(Asking { manifest }) => {
+                io.files(0..manifest.len(), FileOp::Prepare, Job::Prepare);
+                self.state = State::Preparing(Preparing { manifest });
+            }
+            other => self.state = other,
+        }
+    }
+
+    // Pages.
+
+    pub(super) fn on_stream(&mut self, io: &mut Io<'_, '_>, data: DataStream) {
+        let stream = data.stream;
+        match (data.half, &mut self.state) {
+            (DataHalf::ReceiveRecords(opener), State::Reading(reading)) if reading.stream.is_none() && reading.parser.page_bytes() == 0 => {
+                reading.stream = Some((stream, opener));
+                io.set(TransferTimer::Manifest, limits::PAGE_WAIT);
+            }
+            (DataHalf::ReceiveChunks(key), State::Receiving(receiving)) => receiving.on_stream(io, stream, &key, data.aead),
+            (half @ DataHalf::ReceiveChunks(_), State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_))
+                if self.early.len() < limits::EARLY_STREAMS =>
+            {
+                self.early.push(DataStream { half, ..data })
+            }
+            (
+                DataHalf::ReceiveRecords(_) | DataHalf::ReceiveChunks(_) | DataHalf::SendRecords(_) | DataHalf::SendChunks(_),
+                State::Reading(_)
+                | State::Inspecting(_)
+                | State::Asking(_)
+                | State::Preparing(_)
+                | State::Receiving(_)
+                | State::Clearing(_)
+                | State::Discarding(_)
+                | State::Over,
+            ) => io.reset(stream),
+        }
+    }
+
+    /// A record of the stream with the pages. `room`: bytes that the peer's unanswered manifests may still grow by.
+    pub(super) fn on_record(&mut self, io: &mut Io<'_, '_>, stream: StreamId, record: &[u8], room: usize) {
+        let State::Reading(reading) = &mut self.state else { return io.reset(stream) };
+        let Some((_, opener)) = reading.stream.as_mut().filter(|(pages, _)| *pages == stream) else { return io.reset(stream) };
+        match opener.open(record) {
+            Ok((RecordType::Data, page)) => {
+                if page.len() > room {
+                    return self.refuse(io, DeclineReason::Busy);
+                }
+                match reading.parser.page(page) {
+                    Ok(()) => io.set(TransferTimer::Manifest, limits::PAGE_WAIT),
+                    Err(error) => self.refuse(io, DeclineReason::from_number(error.reason().number())),
+                }
+            }
+            Ok((RecordType::Fin, _)) => self.on_manifest(io),
+            Ok((RecordType::Opening, _)) => self.on_pages_lost(io, Some(stream)),
+            Err(RecordError::Forged) => {
+                io.forgery(stream);
+                self.on_pages_lost(io, None);
+            }
+            Err(RecordError::Type | RecordError::Place | RecordError::Length | RecordError::AfterFin | RecordError::Spent) => {
+                self.on_pages_lost(io, Some(stream));
+            }
+        }
+    }
+
+    /// All pages came.
+    fn on_manifest(&mut self, io: &mut Io<'_, '_>) {
+        let State::Reading(reading) = mem::replace(&mut self.state, State::Over) else { return };
+        io.unset(TransferTimer::Manifest);
+        match reading.parser.finish() {
+            Ok(manifest) => {
+                io.files(0..manifest.len(), FileOp::Inspect, Job::Inspect);
+                self.state = State::Inspecting(Inspecting { manifest: Arc::new(manifest) });
+            }
+            Err(error) => io.decline(DeclineReason::from_number(error.reason().number())),
+        }
+    }
+
+    /// Says no to what the owner has not heard of.
+    fn refuse(&mut self, io: &mut Io<'_, '_>, reason: DeclineReason) {
+        io.decline(reason);
+        self.state = State::Over;
+    }
+
+    /// The stream of the pages ended early, or could not be opened. Pages come again from the first.
+    fn on_pages_lost(&mut self, io: &mut Io<'_, '_>, stream: Option<StreamId>) {
+        let State::Reading(reading) = &mut self.state else { return };
+        if let Some(stream) = stream {
+            io.reset(stream);
+        }
+        match ManifestParser::new(&self.offer) {
+            Ok(parser) if reading.tries <= limits::STREAM_TRIES => {
+                (reading.parser, reading.stream) = (parser, None);
+                reading.want_stream(io, self.offer.manifest_digest);
+            }
+            Ok(_) | Err(_) => self.refuse(io, DeclineReason::Busy),
+        }
+    }
+
+    pub(super) fn on_stream_failed(&mut self, io: &mut Io<'_, '_>, kind: StreamKind) {
+        match (kind, &mut self.state) {
+            (StreamKind::Manifest, State::Reading(_)) => self.on_pages_lost(io, None),
+            (StreamKind::Bulk, State::Receiving(receiving)) => receiving.on_stream_failed(io),
+            (StreamKind::Control | StreamKind::Manifest | StreamKind::Bulk | StreamKind::Custom, _) => {}
+        }
+    }
+
+    pub(super) fn on_stream_down(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
+        self.early.retain(|early| early.stream != stream);
+        match &mut self.state {
+            State::Reading(reading) => {
+                if reading.stream.as_ref().is_some_and(|(pages, _)| *pages == stream) {
+                    self.on_pages_lost(io, None);
+                }
+            }
+            State::Receiving(receiving) => receiving.on_stream_down(io, stream),
+            State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) | State::Discarding(_) | State::Over => {}
+        }
+    }
+
+    pub(super) fn on_bulk(&mut self, io: &mut Io<'_, '_>, stream: StreamId, report: &BulkReport) {
+        self.receiving(io, |receiving, io| receiving.on_bulk(io, stream, report));
+    }
+
+    pub(super) fn on_timer(&mut self, io: &mut Io<'_, '_>, timer: TransferTimer) {
+        match timer {
+            TransferTimer::Manifest => {
+                if let State::Reading(_) = self.state {
+                    self.refuse(io, DeclineReason::Busy);
+                }
+            }
+            TransferTimer::Checkpoint => self.receiving(io, Receiving::on_checkpoint_due),
+            TransferTimer::Missing => self.receiving(io, Receiving::on_missing),
+            TransferTimer::Stall(stream) => self.receiving(io, |receiving, io| {
+                receiving.on_stall(io, stream);
+                Ok(())
+            }),
+        }
+    }
+
+    // The host's answers.
+
+    pub(super) fn on_job(&mut self, io: &mut Io<'_, '_>, job: Job, result: Result<Reply, Failure>) {
+        let notes = match result {
+            Ok(Reply::Files(notes)) => Ok(notes),
+            Ok(Reply::Persisted) => Ok(Vec::new()),
+            Err(failure) => Err(failure),
+        };
+        match (job, mem::replace(&mut self.state, State::Over)) {
+            (Job::Inspect, State::Inspecting(Inspecting { manifest })) => self.on_inspected(io, manifest, notes),
+            (Job::Prepare, State::Preparing(Preparing { manifest })) => {
+                self.state = State::Preparing(Preparing { manifest: Arc::clone(&manifest) });
+                self.on_prepared(io, manifest, notes);
+            }
+            (Job::Sync, State::Receiving(receiving)) => {
+                self.state = State::Receiving(receiving);
+                self.receiving(io, |receiving, io| receiving.on_synced(io, notes));
+            }
+            (Job::Publish(range), State::Receiving(receiving)) => {
+                self.state = State::Receiving(receiving);
+                self.receiving(io, |receiving, io| receiving.on_published(io, range, notes));
+            }
+            (Job::Discard, State::Clearing(clearing)) => clearing.finish(io),
+            (Job::Discard, State::Discarding(Discarding { reason })) => io.failed(reason),
+            // What was under way when it failed.
+            (Job::Inspect | Job::Prepare | Job::Sync | Job::Publish(_) | Job::Discard, state) => self.state = state,
+        }
+    }
+
+    fn on_inspected(&mut self, io: &mut Io<'_, '_>, manifest: Arc<Manifest>, notes: Result<Vec<(u32, EntryNote)>, Failure>) {
+        match notes {
+            Ok(notes) => {
+                let label = self.offer.label.clone();
+                io.notify(Event::Offered { transfer: io.key, label, manifest: Arc::clone(&manifest), notes });
+                self.state = State::Asking(Asking { manifest });
+            }
+            // There is nowhere to put it.
+            Err(_) => io.decline(DeclineReason::Busy),
+        }
+    }
+
+    fn on_prepared(&mut self, io: &mut Io<'_, '_>, manifest: Arc<Manifest>, notes: Result<Vec<(u32, EntryNote)>, Failure>) {
+        let started = notes.map_err(Stop::of_failure).and_then(|notes| Receiving::new(io, manifest, notes));
+        match started {
+            Ok(receiving) => {
+                self.state = State::Receiving(Box::new(receiving));
+                let early = mem::take(&mut self.early);
+                self.receiving(io, |receiving, io| {
+                    receiving.start(io);
+                    for DataStream { stream, half, aead } in early {
+                        if let DataHalf::ReceiveChunks(key) = half {
+                            receiving.on_stream(io, stream, &key, aead);
+                        }
+                    }
+                    receiving.advance(io)
+                });
+            }
+            Err(stop) => self.stop(io, stop),
+        }
+    }
+
+    // The end.
+
+    /// Ends it, in whatever state. Temporary files go first, then the owner is told, if it had heard of it.
+    pub(super) fn end(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure) {
+        let entries = 0..self.offer.entries;
+        match mem::replace(&mut self.state, State::Over) {
+            State::Reading(_) | State::Over => {}
+            State::Inspecting(_) => io.files(entries, FileOp::Discard, Job::Discard),
+            State::Asking(_) | State::Preparing(_) => self.discard(io, reason),
+            State::Receiving(mut receiving) => {
+                receiving.stop(io);
+                self.discard(io, reason);
+            }
+            // Everything is durable, and nothing that anybody says changes that.
+            State::Clearing(clearing) => self.state = State::Clearing(clearing),
+            State::Discarding(discarding) => self.state = State::Discarding(discarding),
+        }
+    }
+
+    fn discard(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure) {
+        io.reset_all();
+        self.early.clear();
+        io.files(0..self.offer.entries, FileOp::Discard, Job::Discard);
+        self.state = State::Discarding(Discarding { reason });
+    }
+
+    /// Ends it without waiting for anything.
+    pub(super) fn drop_at_once(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure) {
+        let reason = match &self.state {
+            State::Discarding(discarding) => discarding.reason,
+            State::Reading(_)
+            | State::Inspecting(_)
+            | State::Asking(_)
+            | State::Preparing(_)
+            | State::Receiving(_)
+            | State::Clearing(_)
+            | State::Over => reason,
+        };
+        let told = !matches!(self.state, State::Reading(_) | State::Inspecting(_) | State::Over);
+        self.end(io, reason);
+        self.state = State::Over;
+        if told {
+            io.failed(reason);
+        }
+    }
+
+    fn receiving(&mut self, io: &mut Io<'_, '_>, call: impl FnOnce(&mut Receiving, &mut Io<'_, '_>) -> Result<(), Stop>) {
+        if let State::Receiving(receiving) = &mut self.state {
+            let result = call(receiving, io);
+            self.check(io, result);
+        }
+    }
+
+    /// Ends a transfer that cannot go on; clears up after one in which every entry has an outcome.
+    fn check(&mut self, io: &mut Io<'_, '_>, result: Result<(), Stop>) {
+        match (result, mem::replace(&mut self.state, State::Over)) {
+            (Err(stop), state) => {
+                self.state = state;
+                self.stop(io, stop);
+            }
+            (Ok(()), State::Receiving(mut receiving)) if receiving.is_complete() => {
+                receiving.stop(io);
+                io.reset_all();
+                io.files(0..self.offer.entries, FileOp::Discard, Job::Discard);
+                let (manifest, outcomes) = receiving.into_outcomes();
+                self.state = State::Clearing(Clearing { manifest, outcomes });
+            }
+            (Ok(()), state) => self.state = state,
+        }
+    }
+
+    fn stop(&mut self, io: &mut Io<'_, '_>, stop: Stop) {
+        let reason = stop.tell(io);
+        self.end(io, reason);
+    }
+}
+
+impl Reading {
+    /// Opens the stream for the pages where only this side can. Elsewhere the sender does.
+    fn want_stream(&mut self, io: &mut Io<'_, '_>, digest: [u8; 32]) {
+        self.tries += 1;
+        if io.peer().is_some_and(|peer| peer.must_open) {
+            io.want_stream(StreamKind::Manifest, digest);
+        }
+    }
+}
+
+impl Stop {
+    pub(super) fn of_failure(failure: Failure) -> Self {
+        match failure {
+            Failure::Disk(fault) => Self::of_fault(fault),
+            Failure::Unreachable | Failure::Refused | Failure::TimedOut | Failure::Gone | Failure::Unsupported => {
+                Self::Cancel(CancelReason::Io)
+            }
+        }
+    }
+
+    const fn of_fault(fault: FileFault) -> Self {
+        Self::Cancel(match fault {
+            FileFault::DiskFull => CancelReason::DiskFull,
+            FileFault::Denied
+            | FileFault::ReadOnly
+            | FileFault::NotFound
+            | FileFault::Exists
+            | FileFault::Unsupported
+            | FileFault::Unsafe
+            | FileFault::Changed
+            | FileFault::Digest
+            | FileFault::Io(_) => CancelReason::Io,
+        })
+    }
+}
+
+impl Clearing {
+    /// Tells the receipt, and the owner.
+    fn finish(self, io: &mut Io<'_, '_>) {
+        let (digest, summary) = self.outcomes.sum_up(io.key, &self.manifest);
+        let others: Vec<(u32, Outcome)> = self.outcomes.others().collect();
+        let mut parts = others.chunks(limits::OUTCOMES_A_MESSAGE).peekable();
+        if parts.peek().is_none() {
+            io.tell(ControlMessage::Receipt { transfer: io.key.id, digest, others: Vec::new(), more: false });
+        }
+        while let Some(part) = parts.next() {
+            let more = parts.peek().is_some();
+            io.tell(ControlMessage::Receipt { transfer: io.key.id, digest, others: part.to_vec(), more });
+        }
+        io.notify(Event::Done { transfer: io.key, summary });
+    }
+}

@@ -1,0 +1,505 @@
+//! A receiver whose transfer was accepted: what was written, is durable, verified and published, until every entry ended.
+//!
+//! A file goes through it like this: its chunks are written; a checkpoint makes them durable; its digest, merged from the
+//! values of its pieces, is compared with the sender's; then it gets its name. Links and directories come after all files.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::entries::{Digests, Ending, Outcomes, bytes_of, chunks_of_only, common};
+use super::progress::Progress;
+use super::{Io, Job, Stop, TransferTimer};
+use crate::bulk::chunks::Chunks;
+use crate::bulk::cipher::Aead;
+use crate::bulk::opener::Opener;
+use crate::effects::{BulkHalf, BulkReport, EntryNote, FileOp, Output};
+use crate::faults::{CancelReason, Failure, FileFault};
+use crate::ids::StreamId;
+use crate::limits;
+use crate::session::keys::StreamKey;
+use crate::session::stream::StreamKind;
+use crate::transfer::manifest::Manifest;
+use crate::transfer::ranges::Ranges;
+use crate::transfer::receipt::Outcome;
+use crate::wire::control::ControlMessage;
+
+pub(super) struct Receiving {
+    manifest: Arc<Manifest>,
+    outcomes: Outcomes,
+    /// What may be claimed.
+    chunks: Arc<Chunks>,
+    streams: BTreeSet<StreamId>,
+    /// Streams that are being opened, because the sender asked.
+    awaited: usize,
+    /// Chunks that hold an entry that we want and were not written.
+    missing: Ranges,
+    /// Chunks that were.
+    written: u64,
+    /// Written since the last checkpoint began.
+    unsynced: Unsynced,
+    checkpoint: Option<Checkpoint>,
+    /// Chunks of a started file that are not durable yet.
+    undurable: BTreeMap<u32, u64>,
+    /// Our digests, and those that the sender named.
+    digests: Digests,
+    named: BTreeMap<u32, [u8; 32]>,
+    /// Files that may get their names, and those that are getting them.
+    ready: Ranges,
+    publishing: Ranges,
+    publishes: usize,
+    /// Links and directories are being published.
+    last: bool,
+    rounds: Rounds,
+    paused: bool,
+    progress: Progress,
+}
+
+#[derive(Default)]
+struct Unsynced {
+    chunks: Ranges,
+    bytes: u64,
+    entries: Ranges,
+    /// Files without content, which the host made.
+    empty: Vec<u32>,
+}
+
+/// A checkpoint under way.
+struct Checkpoint {
+    jobs: usize,
+    chunks: Ranges,
+    empty: Vec<u32>,
+}
+
+/// How often what is missing was named for nothing.
+#[derive(Default)]
+struct Rounds {
+    fruitless: u32,
+    /// Chunks that were written, and digests that were named, at the last one.
+    had: (u64, usize),
+    forged: bool,
+}
+
+impl Receiving {
+    /// With what the host said when it prepared.
+    pub(super) fn new(io: &mut Io<'_, '_>, manifest: Arc<Manifest>, notes: Vec<(u32, EntryNote)>) -> Result<Self, Stop> {
+        let chunks = Chunks::new(io.key.id, Arc::clone(manifest.layout())).map_err(|_| Stop::Cancel(CancelReason::Policy))?;
+        let mut outcomes = Outcomes::new(&manifest);
+        for (entry, note) in notes {
+            match note {
+                EntryNote::Skipped => drop(outcomes.settle(io, entry, Outcome::Skipped, Ending::default())),
+                EntryNote::Failed(FileFault::DiskFull) => return Err(Stop::Cancel(CancelReason::DiskFull)),
+                EntryNote::Failed(fault) => drop(outcomes.settle(io, entry, Outcome::Failed, Ending::fault(fault))),
+                // Where it will stand is told when it stands there.
+                EntryNote::Conflict | EntryNote::Renamed(_) => {}
+            }
+        }
+        Ok(Self {
+            manifest,
+            outcomes,
+            chunks,
+            streams: BTreeSet::new(),
+            awaited: 0,
+            missing: Ranges::new(),
+            written: 0,
+            unsynced: Unsynced::default(),
+            checkpoint: None,
+            undurable: BTreeMap::new(),
+            digests: Digests::default(),
+            named: BTreeMap::new(),
+            ready: Ranges::new(),
+            publishing: Ranges::new(),
+            publishes: 0,
+            last: false,
+            rounds: Rounds::default(),
+            paused: false,
+            progress: Progress::default(),
+        })
+    }
+
+    /// Says what is wanted.
+    pub(super) fn start(&mut self, io: &mut Io<'_, '_>) {
+        let mut digests = Ranges::new();
+        for entry in (0..self.manifest.len()).filter(|&entry| self.outcomes.is_open(entry)) {
+            digests.insert(u64::from(entry)..u64::from(entry) + 1);
+            let chunks = self.manifest.layout().chunks_of(entry);
+            if !chunks.is_empty() {
+                self.missing.insert(chunks);
+            } else if self.outcomes.is_file(entry) {
+                self.digests.insert_empty(entry);
+                self.unsynced.empty.push(entry);
+            }
+        }
+        self.progress.total = bytes_of(&self.manifest, &self.missing);
+        self.chunks.allow(&self.missing);
+        self.tell_accept(io, self.missing.clone(), digests);
+        io.set(TransferTimer::Missing, limits::ROUND_WAIT);
+    }
+
+    /// Whether every entry has ended, and no answer of the host is awaited.
+    pub(super) fn is_complete(&self) -> bool {
+        self.outcomes.left() == 0 && self.publishes == 0 && self.checkpoint.is_none()
+    }
+
+    pub(super) fn into_outcomes(self) -> (Arc<Manifest>, Outcomes) {
+        (self.manifest, self.outcomes)
+    }
+
+    pub(super) fn stop(&mut self, io: &mut Io<'_, '_>) {
+        self.chunks.stop();
+        for timer in [TransferTimer::Checkpoint, TransferTimer::Missing] {
+            io.unset(timer);
+        }
+        self.progress.tell_now(io);
+    }
+
+    // What the sender says.
+
+    /// The sender offers the same again: it gets the answer again.
+    pub(super) fn accept_again(&mut self, io: &mut Io<'_, '_>) {
+        let open = |entry: &u32| self.outcomes.is_open(*entry) && !self.named.contains_key(entry);
+        let digests = (0..self.manifest.len()).filter(open).map(|entry| u64::from(entry)..u64::from(entry) + 1).collect();
+        self.tell_accept(io, self.missing.clone(), digests);
+    }
+
+    pub(super) fn on_digests(&mut self, io: &mut Io<'_, '_>, first: u32, digests: Vec<[u8; 32]>) -> Result<(), Stop> {
+        let end = u64::from(first) + digests.len() as u64;
+        if end > u64::from(self.manifest.len()) {
+            return Err(Stop::Violation);
+        }
+        for (entry, digest) in (first..).zip(digests) {
+            // The first word counts.
+            if self.outcomes.is_open(entry) && self.outcomes.is_file(entry) && !self.named.contains_key(&entry) {
+                self.named.insert(entry, digest);
+                self.judge(io, entry)?;
+            }
+        }
+        self.advance(io)
+    }
+
+    pub(super) fn on_source_changed(&mut self, io: &mut Io<'_, '_>, entry: u32) -> Result<(), Stop> {
+        if entry >= self.manifest.len() {
+            return Err(Stop::Violation);
+        }
+        let number = u64::from(entry);
+        // A file that arrived whole, with the right digest, is not taken back.
+        if !self.ready.contains(number) && !self.publishing.contains(number) {
+            self.give_up(io, entry, Outcome::SourceChanged, Ending::default());
+        }
+        self.advance(io)
+    }
+
+    pub(super) fn on_open_bulk(&mut self, io: &mut Io<'_, '_>, count: u8, digest: [u8; 32]) -> Result<(), Stop> {
+        if io.peer().is_some_and(|peer| peer.can_open) {
+            let room = limits::BULK_STREAMS.saturating_sub(io.bulk_streams());
+            for _ in 0..usize::from(count).min(room) {
+                self.awaited += 1;
+                io.want_stream(StreamKind::Bulk, digest);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) -> Result<(), Stop> {
+        self.paused = paused;
+        self.advance(io)
+    }
+
+    // Streams.
+
+    pub(super) fn on_stream(&mut self, io: &mut Io<'_, '_>, stream: StreamId, key: &StreamKey, aead: Aead) {
+        self.awaited = self.awaited.saturating_sub(1);
+        self.streams.insert(stream);
+        io.unset(TransferTimer::Missing);
+        let opener = Opener::new(io.chunk_key(key, aead, self.manifest.digest()), self.manifest.chunk_size());
+        let half = BulkHalf::Open { transfer: io.key, opener, chunks: Arc::clone(&self.chunks) };
+        io.cx.out.push(Output::Bulk { stream, half });
+        io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
+    }
+
+    pub(super) fn on_stream_failed(&mut self, io: &mut Io<'_, '_>) {
+        self.awaited = self.awaited.saturating_sub(1);
+        self.wait(io);
+    }
+
+    pub(super) fn on_stream_down(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
+        self.streams.remove(&stream);
+        self.wait(io);
+    }
+
+    pub(super) fn on_stall(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
+        if self.paused {
+            io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
+        } else if self.streams.contains(&stream) {
+            io.reset(stream);
+            self.on_stream_down(io, stream);
+        }
+    }
+
+    /// With no stream left to bring what is missing, waits before it is named again.
+    fn wait(&mut self, io: &mut Io<'_, '_>) {
+        if !self.streams.is_empty() || self.paused || self.outcomes.files_left() == 0 {
+            io.unset(TransferTimer::Missing);
+        } else if !io.is_set(TransferTimer::Missing) {
+            let soon = self.awaited == 0 && !self.missing.is_empty();
+            io.set(TransferTimer::Missing, if soon { limits::ROUND_PAUSE } else { limits::ROUND_WAIT });
+        }
+    }
+
+    /// Names what is missing, unless that was for nothing several times.
+    pub(super) fn on_missing(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+        if self.checkpoint.is_some() || self.publishes > 0 {
+            // We are the slow ones.
+            io.set(TransferTimer::Missing, limits::ROUND_WAIT);
+            return Ok(());
+        }
+        let has = (self.written, self.named.len());
+        self.rounds.fruitless = if has == self.rounds.had { self.rounds.fruitless + 1 } else { 1 };
+        self.rounds.had = has;
+        if self.rounds.fruitless > limits::FRUITLESS_ROUNDS {
+            let integrity = self.rounds.forged || self.missing.is_empty();
+            return Err(Stop::Cancel(if integrity { CancelReason::Integrity } else { CancelReason::Io }));
+        }
+        if !self.missing.is_empty() {
+            self.awaited = 0;
+            io.shared.opening.remove(&io.key);
+            self.tell_accept(io, self.missing.clone(), Ranges::new());
+        }
+        io.set(TransferTimer::Missing, limits::ROUND_WAIT);
+        Ok(())
+    }
+
+    fn tell_accept(&self, io: &mut Io<'_, '_>, chunks: Ranges, digests: Ranges) {
+        let (mut chunks, mut digests) = (chunks.split(limits::RANGE_PAIRS), digests.split(limits::RANGE_PAIRS));
+        loop {
+            let (chunks, digests) = (chunks.next(), digests.next());
+            if chunks.is_none() && digests.is_none() {
+                return;
+            }
+            let (chunks, digests) = (chunks.unwrap_or_default(), digests.unwrap_or_default());
+            io.tell(ControlMessage::Accept { transfer: io.key.id, chunks, digests });
+        }
+    }
+
+    // What the workers say.
+
+    pub(super) fn on_bulk(&mut self, io: &mut Io<'_, '_>, stream: StreamId, report: &BulkReport) -> Result<(), Stop> {
+        for &(entry, fault) in &report.failed {
+            self.fail(io, entry, fault)?;
+        }
+        let mut finished = Vec::new();
+        for done in &report.chunks {
+            if !self.missing.contains(done.index) {
+                continue;
+            }
+            self.note_written(done.index);
+            self.digests.add(&self.manifest, done, |entry| self.outcomes.is_open(entry), &mut finished);
+        }
+        for entry in finished {
+            self.judge(io, entry)?;
+        }
+        if report.forged > 0 {
+            self.rounds.forged = true;
+            self.streams.remove(&stream);
+            io.forgery(stream);
+        } else if !report.chunks.is_empty() && self.streams.contains(&stream) {
+            io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
+        }
+        self.progress.tell(io);
+        self.advance(io)
+    }
+
+    fn note_written(&mut self, chunk: u64) {
+        let layout = self.manifest.layout();
+        let bytes = layout.chunk_len(chunk).map_or(0, u64::from);
+        self.missing.remove(chunk..chunk + 1);
+        self.written += 1;
+        self.progress.moved += bytes;
+        self.unsynced.chunks.insert(chunk..chunk + 1);
+        self.unsynced.bytes += bytes;
+        for piece in layout.pieces(chunk) {
+            self.unsynced.entries.insert(u64::from(piece.entry)..u64::from(piece.entry) + 1);
+        }
+    }
+
+    // Entries.
+
+    /// The entry fails here, alone, unless the disk is full.
+    fn fail(&mut self, io: &mut Io<'_, '_>, entry: u32, fault: FileFault) -> Result<(), Stop> {
+        if fault == FileFault::DiskFull {
+            return Err(Stop::Cancel(CancelReason::DiskFull));
+        }
+        self.give_up(io, entry, Outcome::Failed, Ending::fault(fault));
+        Ok(())
+    }
+
+    /// Ends an entry that will not be there; chunks that hold nothing else are not wanted any more.
+    fn give_up(&mut self, io: &mut Io<'_, '_>, entry: u32, outcome: Outcome, ending: Ending) {
+        if !self.outcomes.settle(io, entry, outcome, ending) {
+            return;
+        }
+        self.digests.forget(entry);
+        self.named.remove(&entry);
+        self.undurable.remove(&entry);
+        self.ready.remove(u64::from(entry)..u64::from(entry) + 1);
+        let gone = chunks_of_only(&self.manifest, entry, |entry| !self.outcomes.is_open(entry));
+        let gone = common(&gone, &self.missing);
+        self.progress.total -= bytes_of(&self.manifest, &gone);
+        self.missing.subtract(&gone);
+        self.chunks.withdraw(&gone);
+    }
+
+    /// Compares digests once a file is durable and both are known.
+    fn judge(&mut self, io: &mut Io<'_, '_>, entry: u32) -> Result<(), Stop> {
+        if self.undurable.get(&entry) != Some(&0) {
+            return Ok(());
+        }
+        // What a file without content holds needs nobody's word.
+        let empty = self.manifest.layout().chunks_of(entry).is_empty();
+        let ours = self.digests.get(entry);
+        match (ours, self.named.get(&entry).or(ours.filter(|_| empty))) {
+            (Some(ours), Some(theirs)) if ours == theirs => {
+                self.ready.insert(u64::from(entry)..u64::from(entry) + 1);
+                Ok(())
+            }
+            (Some(_), Some(_)) => self.fail(io, entry, FileFault::Digest),
+            (Some(_) | None, None) | (None, Some(_)) => Ok(()),
+        }
+    }
+
+    // What follows.
+
+    /// Does what can be done now: checkpoints, names, and in the end links and directories.
+    pub(super) fn advance(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+        if self.unsynced.bytes >= limits::CHECKPOINT_BYTES || self.missing.is_empty() {
+            self.checkpoint(io);
+        } else if !self.unsynced.chunks.is_empty() && !io.is_set(TransferTimer::Checkpoint) {
+            io.set(TransferTimer::Checkpoint, limits::CHECKPOINT_EVERY);
+        }
+        while self.publishes < limits::PUBLISHES {
+            let Some(run) = self.ready.iter().next() else { break };
+            let run = run.start..run.end.min(run.start + limits::PUBLISH_RUN);
+            self.ready.remove(run.clone());
+            self.publishing.insert(run.clone());
+            self.publish(io, run);
+        }
+        if self.outcomes.files_left() == 0 && self.outcomes.left() > 0 && !self.last {
+            self.last = true;
+            self.publish(io, 0..u64::from(self.manifest.len()));
+        }
+        self.wait(io);
+        Ok(())
+    }
+
+    fn publish(&mut self, io: &mut Io<'_, '_>, entries: Range<u64>) {
+        self.publishes += 1;
+        let range = narrow(&entries);
+        io.files(range.clone(), FileOp::Publish, Job::Publish(range));
+    }
+
+    pub(super) fn on_checkpoint_due(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+        self.checkpoint(io);
+        Ok(())
+    }
+
+    /// Begins a checkpoint of what was written since the last one, if that one is through.
+    fn checkpoint(&mut self, io: &mut Io<'_, '_>) {
+        if self.checkpoint.is_some() || (self.unsynced.chunks.is_empty() && self.unsynced.empty.is_empty()) {
+            return;
+        }
+        io.unset(TransferTimer::Checkpoint);
+        let Unsynced { chunks, entries, empty, .. } = core::mem::take(&mut self.unsynced);
+        let mut ranges: Vec<_> = entries.iter().map(|range| narrow(&range)).collect();
+        if let (Some(&first), Some(&last)) = (empty.first(), empty.last()) {
+            // Once only, and first of all: nothing between them has a name yet.
+            ranges.push(first..last + 1);
+        }
+        self.checkpoint = Some(Checkpoint { jobs: ranges.len(), chunks, empty });
+        for range in ranges {
+            io.files(range, FileOp::Sync, Job::Sync);
+        }
+    }
+
+    pub(super) fn on_synced(&mut self, io: &mut Io<'_, '_>, notes: Result<Vec<(u32, EntryNote)>, Failure>) -> Result<(), Stop> {
+        for (entry, note) in notes.map_err(Stop::of_failure)? {
+            match note {
+                EntryNote::Failed(fault) => self.fail(io, entry, fault)?,
+                EntryNote::Conflict | EntryNote::Skipped | EntryNote::Renamed(_) => {}
+            }
+        }
+        let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
+        checkpoint.jobs -= 1;
+        if checkpoint.jobs > 0 {
+            return Ok(());
+        }
+        if let Some(Checkpoint { chunks, empty, .. }) = self.checkpoint.take() {
+            self.on_durable(io, &chunks, empty)?;
+        }
+        self.advance(io)
+    }
+
+    fn on_durable(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges, empty: Vec<u32>) -> Result<(), Stop> {
+        for part in chunks.clone().split(limits::RANGE_PAIRS).filter(|part| !part.is_empty()) {
+            io.tell(ControlMessage::Stored { transfer: io.key.id, chunks: part });
+        }
+        self.progress.durable += bytes_of(&self.manifest, chunks);
+        self.progress.tell(io);
+        let mut whole = empty;
+        for entry in &whole {
+            self.undurable.insert(*entry, 0);
+        }
+        let layout = Arc::clone(self.manifest.layout());
+        for piece in chunks.iter().flatten().flat_map(|chunk| layout.pieces(chunk)) {
+            if !self.outcomes.is_open(piece.entry) {
+                continue;
+            }
+            let chunks = layout.chunks_of(piece.entry);
+            let left = self.undurable.entry(piece.entry).or_insert(chunks.end - chunks.start);
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                whole.push(piece.entry);
+            }
+        }
+        for entry in whole {
+            self.judge(io, entry)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_published(
+        &mut self,
+        io: &mut Io<'_, '_>,
+        range: Range<u32>,
+        notes: Result<Vec<(u32, EntryNote)>, Failure>,
+    ) -> Result<(), Stop> {
+        self.publishes -= 1;
+        let mut notes: BTreeMap<u32, EntryNote> = notes.map_err(Stop::of_failure)?.into_iter().collect();
+        for entry in range.clone() {
+            if !self.outcomes.is_open(entry) {
+                continue;
+            }
+            let digest = self.digests.get(entry).copied();
+            let (outcome, ending) = match notes.remove(&entry) {
+                None => (Outcome::Stored, Ending { digest, ..Ending::default() }),
+                Some(EntryNote::Renamed(path)) => (Outcome::Renamed, Ending { digest, renamed_to: Some(path), ..Ending::default() }),
+                Some(EntryNote::Skipped) => (Outcome::Skipped, Ending::default()),
+                Some(EntryNote::Conflict) => (Outcome::Failed, Ending::fault(FileFault::Exists)),
+                Some(EntryNote::Failed(FileFault::DiskFull)) => return Err(Stop::Cancel(CancelReason::DiskFull)),
+                Some(EntryNote::Failed(fault)) => (Outcome::Failed, Ending::fault(fault)),
+            };
+            self.outcomes.settle(io, entry, outcome, ending);
+            self.digests.forget(entry);
+            self.named.remove(&entry);
+            self.undurable.remove(&entry);
+        }
+        self.publishing.remove(u64::from(range.start)..u64::from(range.end));
+        self.advance(io)
+    }
+}
+
+/// Entries are numbered in 32 bits.
+fn narrow(range: &Range<u64>) -> Range<u32> {
+    let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    narrow(range.start)..narrow(range.end)
+}

@@ -1,0 +1,359 @@
+//! A sender whose offer was accepted: what is sent, read, durable and failed, until the receipt.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::entries::{Digests, Ending, bytes_of, chunks_of_only, common, sum_up};
+use super::progress::Progress;
+use super::{Io, Stop, TransferTimer};
+use crate::bulk::chunks::Chunks;
+use crate::bulk::cipher::Aead;
+use crate::bulk::sealer::Sealer;
+use crate::effects::{BulkHalf, BulkReport, Event, Output};
+use crate::faults::{CancelReason, FileFault};
+use crate::ids::StreamId;
+use crate::limits;
+use crate::session::keys::StreamKey;
+use crate::session::stream::StreamKind;
+use crate::transfer::manifest::{EntryKind, Manifest};
+use crate::transfer::ranges::Ranges;
+use crate::transfer::receipt::Outcome;
+use crate::wire::control::ControlMessage;
+
+/// Entries whose digests nobody asked for, between two that go into one message all the same.
+const DIGEST_GAP: u32 = 4;
+
+pub(super) struct Sending {
+    manifest: Arc<Manifest>,
+    kinds: Vec<EntryKind>,
+    /// What may be claimed. It knows by itself what may go again, and only into newer streams.
+    chunks: Arc<Chunks>,
+    streams: BTreeSet<StreamId>,
+    /// Streams that are being opened.
+    awaited: usize,
+    /// Something is to go again, and no stream is new enough.
+    newer: bool,
+    /// Streams that could not be opened, one after the other.
+    failures: u32,
+    /// Streams that ended without anything sent, one after the other.
+    fruitless: u32,
+    /// Accepts that named again what was sent, since the last chunk became durable.
+    repeats: u32,
+    paused: bool,
+    named: Ranges,
+    sent: Ranges,
+    durable: Ranges,
+    /// Chunks that hold nothing but failed sources.
+    given_up: Ranges,
+    digests: Digests,
+    /// Entries whose digests are wanted; those that are known and not told; those that were told.
+    asked: Ranges,
+    untold: Ranges,
+    told: Ranges,
+    failed: BTreeSet<u32>,
+    receipt: Option<Receipt>,
+    progress: Progress,
+}
+
+/// The parts of the receipt so far.
+struct Receipt {
+    digest: [u8; 32],
+    others: BTreeMap<u32, Outcome>,
+}
+
+impl Sending {
+    pub(super) fn new(io: &Io<'_, '_>, manifest: Arc<Manifest>) -> Result<Self, Stop> {
+        let chunks = Chunks::new(io.key.id, Arc::clone(manifest.layout())).map_err(|_| Stop::Cancel(CancelReason::Policy))?;
+        let mut digests = Digests::default();
+        let mut kinds = Vec::new();
+        for (number, entry) in (0..).zip(manifest.entries()) {
+            kinds.push(entry.kind);
+            if entry.kind == EntryKind::File && entry.size == 0 {
+                digests.insert_empty(number);
+            }
+        }
+        Ok(Self {
+            manifest,
+            kinds,
+            chunks,
+            streams: BTreeSet::new(),
+            awaited: 0,
+            newer: false,
+            failures: 0,
+            fruitless: 0,
+            repeats: 0,
+            paused: false,
+            named: Ranges::new(),
+            sent: Ranges::new(),
+            durable: Ranges::new(),
+            given_up: Ranges::new(),
+            digests,
+            asked: Ranges::new(),
+            untold: Ranges::new(),
+            told: Ranges::new(),
+            failed: BTreeSet::new(),
+            receipt: None,
+            progress: Progress::default(),
+        })
+    }
+
+    // What the receiver says.
+
+    pub(super) fn on_accept(&mut self, io: &mut Io<'_, '_>, mut chunks: Ranges, digests: Ranges) -> Result<(), Stop> {
+        if !chunks.within(self.manifest.layout().chunks()) || !digests.within(u64::from(self.manifest.len())) {
+            return Err(Stop::Violation);
+        }
+        chunks.subtract(&self.given_up);
+        let again = !common(&chunks, &self.sent).is_empty();
+        if again || !common(&digests, &self.told).is_empty() {
+            self.repeats += 1;
+            if self.repeats > limits::FRUITLESS_ACCEPTS {
+                return Err(Stop::Cancel(CancelReason::Policy));
+            }
+        }
+        let mut new = chunks.clone();
+        new.subtract(&self.named);
+        self.progress.total += bytes_of(&self.manifest, &new);
+        self.named.union(&new);
+        self.chunks.allow(&chunks);
+        self.newer |= again;
+        for entry in digests.iter().flatten().filter_map(|entry| u32::try_from(entry).ok()) {
+            if self.digests.get(entry).is_some() {
+                self.untold.insert(u64::from(entry)..u64::from(entry) + 1);
+            }
+        }
+        self.asked.union(&digests);
+        if self.streams.is_empty() && io.peer().is_some_and(|peer| peer.must_ask) {
+            // It asks again because none of those came that it was asked for.
+            self.awaited = 0;
+            io.shared.opening.remove(&io.key);
+        }
+        self.tell_digests(io);
+        self.open_streams(io);
+        Ok(())
+    }
+
+    pub(super) fn on_stored(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges) -> Result<(), Stop> {
+        if !chunks.within(self.manifest.layout().chunks()) {
+            return Err(Stop::Violation);
+        }
+        let mut new = common(chunks, &self.sent);
+        new.subtract(&self.durable);
+        if !new.is_empty() {
+            self.repeats = 0;
+            self.progress.durable += bytes_of(&self.manifest, &new);
+            self.durable.union(&new);
+            self.progress.tell(io);
+        }
+        Ok(())
+    }
+
+    /// Whether this was the last part, and the receipt is right.
+    pub(super) fn on_receipt(
+        &mut self,
+        io: &mut Io<'_, '_>,
+        digest: [u8; 32],
+        others: Vec<(u32, Outcome)>,
+        more: bool,
+    ) -> Result<bool, Stop> {
+        let receipt = self.receipt.get_or_insert_with(|| Receipt { digest, others: BTreeMap::new() });
+        let last = receipt.others.last_key_value().map(|(&entry, _)| entry);
+        let ascends = others.first().is_none_or(|&(first, _)| last.is_none_or(|last| first > last));
+        let fits = others.last().is_none_or(|&(entry, _)| entry < self.manifest.len());
+        if receipt.digest != digest || !ascends || !fits || (more && others.is_empty()) {
+            return Err(Stop::Violation);
+        }
+        receipt.others.extend(others);
+        if more {
+            return Ok(false);
+        }
+        self.verify(io)?;
+        Ok(true)
+    }
+
+    /// Compares the receipt with what we know ourselves, and tells how each entry ended.
+    fn verify(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+        let Some(receipt) = self.receipt.take() else { return Err(Stop::Violation) };
+        let outcome = |entry| receipt.others.get(&entry).copied().unwrap_or(Outcome::Stored);
+        let there = |entry| matches!(outcome(entry), Outcome::Stored | Outcome::Renamed);
+        let digest = |entry| self.digests.get(entry).copied().filter(|_| there(entry));
+        // Stored can only be what was read whole.
+        for (entry, &kind) in (0..).zip(&self.kinds) {
+            if kind == EntryKind::File && there(entry) && digest(entry).is_none() {
+                return Err(Stop::Violation);
+            }
+        }
+        let (ours, summary) = sum_up(io.key, &self.manifest, outcome, digest);
+        if ours != receipt.digest {
+            return Err(Stop::Violation);
+        }
+        self.chunks.stop();
+        self.progress.tell_now(io);
+        for entry in (0..self.manifest.len()).filter(|entry| !self.failed.contains(entry)) {
+            let ending = Ending { digest: digest(entry), ..Ending::default() };
+            io.notify(ending.event(io.key, entry, outcome(entry)));
+        }
+        io.notify(Event::Done { transfer: io.key, summary });
+        Ok(())
+    }
+
+    pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) -> Result<(), Stop> {
+        self.paused = paused;
+        self.chunks.pause(paused);
+        self.open_streams(io);
+        Ok(())
+    }
+
+    // Streams.
+
+    /// Has streams opened if something may be claimed that no stream there is, or is coming, can carry.
+    fn open_streams(&mut self, io: &mut Io<'_, '_>) {
+        let idle = self.streams.is_empty() || self.newer;
+        let room = limits::BULK_STREAMS.saturating_sub(io.bulk_streams());
+        if self.paused || !idle || self.awaited > 0 || self.chunks.open() == 0 || room == 0 {
+            return;
+        }
+        let fit = if self.progress.total < limits::ONE_STREAM { 1 } else { 2 };
+        let count = if self.streams.is_empty() { room.min(fit) } else { 1 };
+        self.awaited += count;
+        if io.peer().is_some_and(|peer| peer.must_ask) {
+            *io.shared.opening.entry(io.key).or_default() += count;
+            let count = u8::try_from(count).expect("invariant: at most BULK_STREAMS");
+            io.tell(ControlMessage::OpenBulk { transfer: io.key.id, count });
+        } else {
+            for _ in 0..count {
+                io.want_stream(StreamKind::Bulk, *self.manifest.digest());
+            }
+        }
+    }
+
+    pub(super) fn on_stream(&mut self, io: &mut Io<'_, '_>, stream: StreamId, key: &StreamKey, aead: Aead) {
+        self.awaited = self.awaited.saturating_sub(1);
+        (self.failures, self.newer) = (0, false);
+        self.streams.insert(stream);
+        let sealer = Sealer::new(io.chunk_key(key, aead, self.manifest.digest()), self.chunks.lane());
+        let half = BulkHalf::Seal { transfer: io.key, sealer, chunks: Arc::clone(&self.chunks) };
+        io.cx.out.push(Output::Bulk { stream, half });
+        io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
+    }
+
+    pub(super) fn on_stream_failed(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+        self.awaited = self.awaited.saturating_sub(1);
+        self.failures += 1;
+        if self.failures >= limits::STREAM_TRIES && self.streams.is_empty() {
+            return Err(Stop::Lost);
+        }
+        self.open_streams(io);
+        Ok(())
+    }
+
+    pub(super) fn on_stream_down(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
+        if !self.streams.remove(&stream) {
+            return;
+        }
+        // What was claimed and not sent came back. If streams end again and again without carrying anything, the receiver has
+        // to ask.
+        self.fruitless += 1;
+        if self.fruitless < limits::STREAM_TRIES {
+            self.open_streams(io);
+        }
+    }
+
+    pub(super) fn on_stall(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
+        if self.paused || self.chunks.exhausted() {
+            // Nothing is left to send on it: what it still carries is the transport's and the receiver's business.
+            io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
+        } else if self.streams.contains(&stream) {
+            io.reset(stream);
+            self.on_stream_down(io, stream);
+        }
+    }
+
+    pub(super) fn stop(&mut self, io: &mut Io<'_, '_>) {
+        self.chunks.stop();
+        self.progress.tell_now(io);
+    }
+
+    // What the workers say.
+
+    pub(super) fn on_bulk(&mut self, io: &mut Io<'_, '_>, stream: StreamId, report: &BulkReport) {
+        // Failures first: what else the report says of such an entry is about zeros.
+        for &(entry, fault) in &report.failed {
+            self.source_failed(io, entry, fault);
+        }
+        let mut finished = Vec::new();
+        for done in &report.chunks {
+            let Some(len) = self.manifest.layout().chunk_len(done.index) else { continue };
+            if !self.sent.contains(done.index) {
+                self.sent.insert(done.index..done.index + 1);
+                self.progress.moved += u64::from(len);
+            }
+            self.digests.add(&self.manifest, done, |entry| !self.failed.contains(&entry), &mut finished);
+        }
+        for entry in finished.into_iter().map(u64::from) {
+            if self.asked.contains(entry) {
+                self.untold.insert(entry..entry + 1);
+            }
+        }
+        if !report.chunks.is_empty() {
+            self.fruitless = 0;
+            if self.streams.contains(&stream) {
+                io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
+            }
+        }
+        self.tell_digests(io);
+        self.progress.tell(io);
+    }
+
+    fn source_failed(&mut self, io: &mut Io<'_, '_>, entry: u32, fault: FileFault) {
+        if entry >= self.manifest.len() || !self.failed.insert(entry) {
+            return;
+        }
+        if !self.told.contains(u64::from(entry)) {
+            self.digests.forget(entry);
+        }
+        self.untold.remove(u64::from(entry)..u64::from(entry) + 1);
+        io.tell(ControlMessage::SourceChanged { transfer: io.key.id, entry });
+        let outcome = if fault == FileFault::Changed { Outcome::SourceChanged } else { Outcome::Failed };
+        io.notify(Ending::fault(fault).event(io.key, entry, outcome));
+        let gone = chunks_of_only(&self.manifest, entry, |entry| self.failed.contains(&entry));
+        self.chunks.withdraw(&gone);
+        let mut unsent = common(&gone, &self.named);
+        unsent.subtract(&self.sent);
+        unsent.subtract(&self.given_up);
+        self.progress.total -= bytes_of(&self.manifest, &unsent);
+        self.given_up.union(&gone);
+    }
+
+    /// Tells the digests that became known, neighbours in one message.
+    fn tell_digests(&mut self, io: &mut Io<'_, '_>) {
+        let mut message: Option<(u32, Vec<[u8; 32]>)> = None;
+        let untold = core::mem::take(&mut self.untold);
+        for entry in untold.iter().flatten().filter_map(|entry| u32::try_from(entry).ok()) {
+            let Some(digest) = self.digests.get(entry) else { continue };
+            if let Some((first, digests)) = &mut message {
+                let next = *first + u32::try_from(digests.len()).unwrap_or(u32::MAX);
+                let gap = usize::try_from(entry - next).unwrap_or(usize::MAX);
+                if self.is_gap(next, entry) && digests.len() + gap < limits::DIGESTS_A_MESSAGE {
+                    digests.resize(digests.len() + gap, [0; 32]);
+                    digests.push(*digest);
+                    continue;
+                }
+            }
+            if let Some((first_entry, digests)) = message.replace((entry, Vec::from([*digest]))) {
+                io.tell(ControlMessage::FileDigests { transfer: io.key.id, first_entry, digests });
+            }
+        }
+        if let Some((first_entry, digests)) = message {
+            io.tell(ControlMessage::FileDigests { transfer: io.key.id, first_entry, digests });
+        }
+        self.told.union(&untold);
+    }
+
+    /// Whether what lies between is little, and nobody waits for its digests.
+    fn is_gap(&self, from: u32, to: u32) -> bool {
+        let no_file = |entry: u32| usize::try_from(entry).is_ok_and(|entry| self.kinds.get(entry) != Some(&EntryKind::File));
+        to - from <= DIGEST_GAP && (from..to).all(|entry| no_file(entry) || !self.asked.contains(u64::from(entry)))
+    }
+}

@@ -1,0 +1,96 @@
+//! Every crate that is built into the program, or into its tests, has a licence that the project accepts.
+
+use std::process::Command;
+
+use kin_tests::repository::{files, root};
+use serde_json::Value;
+
+/// Whether an SPDX expression can be met by accepted licences alone. `/` is the old way to write OR.
+fn acceptable(expression: &str, accepted: &[String]) -> bool {
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    let (met, rest) = alternatives(&words, accepted);
+    assert!(rest.is_empty(), "the expression {expression:?} is not understood at {rest:?}");
+    met
+}
+
+fn alternatives<'a>(words: &'a [&'a str], accepted: &[String]) -> (bool, &'a [&'a str]) {
+    let (mut met, mut rest) = all_of(words, accepted);
+    while let ["OR", behind @ ..] = rest {
+        let (other, behind) = all_of(behind, accepted);
+        met |= other;
+        rest = behind;
+    }
+    (met, rest)
+}
+
+fn all_of<'a>(words: &'a [&'a str], accepted: &[String]) -> (bool, &'a [&'a str]) {
+    let (mut met, mut rest) = one(words, accepted);
+    while let ["AND", behind @ ..] = rest {
+        let (other, behind) = one(behind, accepted);
+        met &= other;
+        rest = behind;
+    }
+    (met, rest)
+}
+
+fn one<'a>(words: &'a [&'a str], accepted: &[String]) -> (bool, &'a [&'a str]) {
+    match words {
+        ["(", inner @ ..] => {
+            let (met, rest) = alternatives(inner, accepted);
+            (met, rest.strip_prefix(&[")"]).expect("a bracket is closed"))
+        }
+        [name, "WITH", exception, rest @ ..] => (accepted.contains(&format!("{name} WITH {exception}")), rest),
+        [name, rest @ ..] => (accepted.iter().any(|known| known == name), rest),
+        [] => (false, words),
+    }
+}
+
+/// The licences that deny.toml allows: one list for this test and for cargo-deny.
+fn accepted() -> Vec<String> {
+    let all = files();
+    let settings = all.iter().find(|source| source.path == "deny.toml").expect("deny.toml is there");
+    let list = settings.text.split_once("\nallow = [").expect("deny.toml has a list of licences").1;
+    let list = list.split_once(']').expect("the list ends").0;
+    list.lines().filter_map(|line| line.split('"').nth(1)).map(str::to_owned).collect()
+}
+
+fn run(command: &mut Command) -> Vec<u8> {
+    let output = command.current_dir(root()).output().expect("the tool runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn expressions_are_understood() {
+    let accepted = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "ISC"].map(str::to_owned);
+    for good in ["MIT", "MIT/GPL-3.0", "GPL-3.0 OR MIT", "(MIT OR GPL-3.0) AND ISC", "Apache-2.0 WITH LLVM-exception OR GPL-3.0"] {
+        assert!(acceptable(good, &accepted), "{good}");
+    }
+    for bad in ["GPL-3.0", "MIT AND GPL-3.0", "(GPL-3.0 OR MPL-2.0)", "MIT WITH strange-exception"] {
+        assert!(!acceptable(bad, &accepted), "{bad}");
+    }
+}
+
+#[test]
+fn every_dependency_has_an_accepted_licence() {
+    // Only the crates of this platform: the others need not have been fetched, and nothing is fetched here.
+    let about = run(Command::new("rustc").arg("-vV"));
+    let about = String::from_utf8(about).expect("rustc writes text");
+    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc names its host");
+    let arguments = ["metadata", "--format-version", "1", "--offline", "--locked", "--filter-platform", host];
+    let metadata: Value = serde_json::from_slice(&run(Command::new(env!("CARGO")).args(arguments))).expect("cargo writes JSON");
+    let accepted = accepted();
+    assert!(accepted.len() > 5, "the list of licences was not read: {accepted:?}");
+    let packages = metadata["packages"].as_array().expect("there are packages");
+    assert!(packages.len() > 50, "only {} packages", packages.len());
+    let mut wrong = Vec::new();
+    for package in packages {
+        let (name, version) = (&package["name"], &package["version"]);
+        match package["license"].as_str() {
+            Some(expression) if acceptable(expression, &accepted) => {}
+            other => wrong.push(format!("{name} {version}: {other:?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
