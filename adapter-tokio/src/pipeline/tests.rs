@@ -196,7 +196,7 @@ async fn a_changed_source_fails_alone() {
     fs::write(tree.join("large"), bytes(10 * CHUNK as usize, 98)).unwrap();
     let ((ours, sent), (theirs, cut)) = transfer(&pair, Aead::ChaCha20Poly1305).await;
     assert_eq!((sent, cut), (true, Cut::Finished));
-    let mut failed = ours.failed.clone();
+    let mut failed = ours.failed;
     failed.sort_by_key(|(entry, _)| *entry);
     assert_eq!(failed, [8, 12, 21].map(|entry| (entry, FileFault::Changed)), "entry 0 is the directory");
     assert_eq!(theirs.failed, []);
