@@ -226,7 +226,9 @@ fn what_cannot_be_written_fails_alone() {
 fn a_full_disk_ends_the_transfer() {
     let full = FileFault::DiskFull;
     let faults: [fn(&mut harness::Faults); 5] = [
-        |faults| drop(faults.writes.insert(7, FileFault::DiskFull)),
+        |faults| {
+            faults.writes.insert(7, FileFault::DiskFull);
+        },
         |faults| faults.notes.push((FileOp::Prepare, 7, EntryNote::Failed(FileFault::DiskFull))),
         |faults| faults.notes.push((FileOp::Sync, 7, EntryNote::Failed(FileFault::DiskFull))),
         |faults| faults.notes.push((FileOp::Publish, 7, EntryNote::Failed(FileFault::DiskFull))),
@@ -285,7 +287,9 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
     for who in [S, R] {
         for after in 0..steps() {
             let mut world = accepted(tree());
-            (0..after).for_each(|_| drop(world.step()));
+            for _ in 0..after {
+                world.step();
+            }
             let Some(key) = world.key(who) else { continue };
             let before = world.published.len();
             let cancelled = world.call(who, |transfers, cx| transfers.cancel(cx, key, CancelReason::User));
@@ -316,7 +320,9 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
 fn a_lost_session_at_any_moment_ends_both_sides() {
     for after in 0..steps() {
         let mut world = accepted(tree());
-        (0..after).for_each(|_| drop(world.step()));
+        for _ in 0..after {
+            world.step();
+        }
         let clearing = world.state(R) == "Clearing" || world.is_done(R);
         world.lose_session();
         world.run();
@@ -335,7 +341,9 @@ fn a_lost_session_at_any_moment_ends_both_sides() {
 fn a_forgotten_device_ends_everything_at_once() {
     for after in 0..steps() {
         let mut world = accepted(tree());
-        (0..after).for_each(|_| drop(world.step()));
+        for _ in 0..after {
+            world.step();
+        }
         for who in [S, R] {
             let over = world.state(who) == "over";
             world.call(who, |transfers, cx| transfers.on_forget(cx, who.other().device()));
