@@ -371,7 +371,7 @@ impl Host {
         }
     }
 
-    fn dial(&mut self, ticket: Ticket, to: protocol_core::info::Address) {
+    fn dial(&self, ticket: Ticket, to: protocol_core::info::Address) {
         match self.transports.iter().find(|transport| transport.kind() == to.kind) {
             Some(transport) => transport.dial(&self.links, ticket, to),
             None => self.answer(ticket, Err(Failure::Unsupported)),
@@ -426,7 +426,7 @@ impl Host {
         }
     }
 
-    fn hang_up(&mut self, id: ConnId, code: u32) {
+    fn hang_up(&self, id: ConnId, code: u32) {
         let Some(conn) = self.conns.get(&id) else { return };
         let mut streams = Vec::new();
         for stream in self.streams.values().filter(|stream| stream.conn == id) {

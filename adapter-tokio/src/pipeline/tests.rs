@@ -196,7 +196,7 @@ async fn a_changed_source_fails_alone() {
     fs::write(tree.join("large"), bytes(10 * CHUNK as usize, 98)).unwrap();
     let ((ours, sent), (theirs, cut)) = transfer(&pair, Aead::ChaCha20Poly1305).await;
     assert_eq!((sent, cut), (true, Cut::Finished));
-    let mut failed = ours.failed.clone();
+    let mut failed = ours.failed;
     failed.sort_by_key(|(entry, _)| *entry);
     assert_eq!(failed, [8, 12, 21].map(|entry| (entry, FileFault::Changed)), "entry 0 is the directory");
     assert_eq!(theirs.failed, []);
@@ -225,7 +225,7 @@ async fn receive_bytes(
     links: Links,
     happened: &mut mpsc::Receiver<Happened>,
 ) -> (BulkReport, Cut) {
-    let ((mut tx, _rx), (_far_tx, rx)) = connect().await;
+    let ((mut tx, back), (_far_tx, rx)) = connect().await;
     let (_stopper, stop) = Stopper::new();
     let job = Receive { target: Arc::clone(&pair.target), opener: Opener::new(key(Aead::Aes256Gcm), CHUNK), chunks: all(&pair.manifest) };
     let (before, rest) = stream.split_at(stream.len() / 3);
@@ -234,7 +234,8 @@ async fn receive_bytes(
     if finish {
         tx.finish().await.unwrap();
     } else {
-        drop(tx);
+        // Both halves: the socket ends with the last.
+        drop((tx, back));
     }
     received(happened).await
 }
