@@ -366,6 +366,7 @@ impl Transfers {
         if label.as_ref().is_some_and(|label| label.len() > limits::LABEL) {
             return Err(ShareError::Label);
         }
+        // XFER-18.
         if self.senders.keys().filter(|key| key.device == device).count() >= limits::OPEN_OFFERS {
             return Err(ShareError::TooMany);
         }
@@ -432,6 +433,7 @@ impl Transfers {
     }
 
     /// The session is gone, or none could be had.
+    // XFER-21.
     pub(crate) fn on_session_lost(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
         self.shared.peers.remove(&device);
         for key in of_device(&self.senders, device) {
@@ -548,6 +550,7 @@ impl Transfers {
             Direction::Outgoing => self.senders.contains_key(&key),
             Direction::Incoming => self.receivers.contains_key(&key),
         };
+        // LIM-4.
         let full = kind == StreamKind::Bulk && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams() >= limits::BULK_STREAMS;
         if !known || full {
             cx.reset(stream, code::REFUSED);

@@ -106,6 +106,7 @@ impl Receiver {
         let parser = match ManifestParser::new(&offer) {
             Ok(parser) => parser,
             Err(error) => {
+                // XFER-7.
                 io.decline(DeclineReason::from_number(error.reason().number()));
                 return None;
             }
@@ -175,6 +176,7 @@ impl Receiver {
             | State::Asking(_)
             | State::Preparing(_)
             | State::Receiving(_)
+            // XFER-19.
             | State::Clearing(_) => io.decline(DeclineReason::Mismatch),
         }
     }
@@ -414,6 +416,7 @@ impl Receiver {
         let entries = 0..self.offer.entries;
         match mem::replace(&mut self.state, State::Over) {
             State::Reading(_) | State::Over => {}
+            // XFER-17.
             State::Inspecting(_) => io.files(entries, FileOp::Discard, Job::Discard),
             State::Asking(_) | State::Preparing(_) => self.discard(io, reason),
             State::Receiving(mut receiving) => {
