@@ -1,1 +1,3 @@
-//! Under construction.
+//! A second host of the kin protocol: no sockets, no clock, no disk.
+
+pub mod fuzz;

@@ -1,6 +1,6 @@
 //! Two devices in one process, on real sockets and a real disk: the whole story through the public face.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::fs;
 use std::net::SocketAddr;

@@ -49,7 +49,7 @@ pub(super) struct Receiver {
 }
 
 enum State {
-    Reading(Reading),
+    Reading(Box<Reading>),
     Inspecting(Inspecting),
     Asking(Asking),
     Preparing(Preparing),
@@ -113,7 +113,7 @@ impl Receiver {
         let mut reading = Reading { parser, stream: None, tries: 0 };
         reading.want_stream(io, offer.manifest_digest);
         io.set(TransferTimer::Manifest, limits::PAGE_WAIT);
-        Some(Self { offer, early: Vec::new(), state: State::Reading(reading) })
+        Some(Self { offer, early: Vec::new(), state: State::Reading(Box::new(reading)) })
     }
 
     pub(super) const fn digest(&self) -> [u8; 32] {

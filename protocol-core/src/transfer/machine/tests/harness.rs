@@ -524,11 +524,12 @@ impl World {
                     }
                 }
             }
-            FileOp::Publish => {
+            FileOp::Publish | FileOp::Finish => {
                 for number in entries.clone() {
-                    if self.published.contains_key(&number) {
+                    if (self.entries[number as usize].kind == EntryKind::File) != (op == FileOp::Publish) {
                         continue;
                     }
+                    assert!(!self.published.contains_key(&number), "an entry is published once");
                     let fails = notes.iter().any(|(entry, note)| *entry == number && matches!(note, EntryNote::Failed(_)));
                     let content = match self.entries[number as usize].kind {
                         EntryKind::File => self.temporary.remove(&number),
@@ -651,7 +652,10 @@ impl World {
             let mut last = 0;
             for event in &side.events {
                 if let Event::Progress { durable, total, .. } = event {
-                    assert!(*durable >= last && durable <= total, "durable progress never decreases");
+                    assert!(
+                        *durable >= last && durable <= total,
+                        "{who:?}: durable progress never decreases: {last} then {durable} of {total}"
+                    );
                     last = *durable;
                 }
             }

@@ -65,7 +65,8 @@ fn forgeries_without_end_end_the_transfer() {
 #[test]
 fn lying_receipts_are_violations() {
     let mut digest = [0; 32];
-    let lies: Vec<(&str, Vec<(u32, Outcome)>, bool)> = vec![
+    type Lie = (&'static str, Vec<(u32, Outcome)>, bool);
+    let lies: Vec<Lie> = vec![
         ("another digest", vec![], false),
         ("no such entry", vec![(12, Outcome::Skipped)], false),
         ("a part without content", vec![], true),
@@ -305,7 +306,8 @@ fn manifests_that_lie_are_declined_before_anything_else() {
     let pages: Vec<_> = manifest.pages().collect();
     let right = offer_of(&manifest);
     assert_eq!(read(&right, &pages, true).state(R), "Inspecting");
-    let lies: [(fn(&mut Offer), DeclineReason); 5] = [
+    type Lie = (fn(&mut Offer), DeclineReason);
+    let lies: [Lie; 5] = [
         (|offer| offer.entries += 1, DeclineReason::Mismatch),
         (|offer| offer.entries -= 1, DeclineReason::Mismatch),
         (|offer| offer.bytes += 1, DeclineReason::Mismatch),
