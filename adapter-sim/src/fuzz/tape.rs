@@ -59,11 +59,6 @@ impl<'b> Tape<'b> {
         let len = self.u16();
         self.take(len.into())
     }
-
-    /// One of these.
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        if from.is_empty() { None } else { Some(from[self.below(from.len())]) }
-    }
 }
 
 /// Random bytes that are none: a counter's hash. Never the same twice, always the same for the same seed.
