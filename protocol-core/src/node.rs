@@ -15,7 +15,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::bulk::cipher::BulkCipher;
-use crate::devices::registry::{DeviceRegistry, DeviceView};
+use crate::devices::registry::DeviceRegistry;
+pub use crate::devices::registry::DeviceView;
 use crate::effects::{Deadline, DeviceState, Env, Event, Fact, Input, Output, Remote};
 use crate::faults::LinkFailure;
 use crate::identity::NetworkIdentity;
@@ -25,6 +26,7 @@ use crate::limits;
 use crate::outbox::Outbox;
 use crate::pairing::initiator::Initiator;
 use crate::pairing::joiner::Joiner;
+pub use crate::pairing::{Confirm, PairError, PairingInvite};
 use crate::records::{DEVICES, Record};
 use crate::session::handshake::ListenerWaiting;
 use crate::session::link::{Dialer, Scans};
@@ -32,6 +34,7 @@ use crate::session::machine::{Awaited, Session};
 use crate::time::Timestamp;
 use crate::timers::{TimerKind, Timers};
 use crate::transfer::machine::Transfers;
+pub use crate::transfer::machine::{ShareError, UnknownTransfer};
 use crate::wire::header::Header;
 
 mod commands;
@@ -297,6 +300,11 @@ impl Node {
     }
 
     /// Every device that was met, as it is now.
+    pub fn manifest(&self, key: crate::effects::TransferKey) -> Option<Arc<crate::transfer::manifest::Manifest>> {
+        self.transfers.manifest(key)
+    }
+
+    /// Every device.
     pub fn devices(&self) -> Vec<DeviceView> {
         self.registry.iter().map(|device| self.view(device)).collect()
     }

@@ -190,8 +190,8 @@ impl Incoming {
         })
     }
 
-    /// Removes all temporary files of this transfer, and the directories that it made and that are empty. Nothing can be
-    /// written afterwards. Published entries stay.
+    /// Removes all temporary files of this transfer, and the directories that it made, that are empty and were not published.
+    /// Nothing can be written afterwards. Published entries stay, empty directories among them.
     pub fn discard(&self) {
         let mut state = self.state();
         state.discarded = true;
@@ -205,7 +205,7 @@ impl Incoming {
             }
         }
         Self::close_all(&mut state);
-        let made: Vec<u32> = state.made.iter().rev().copied().collect();
+        let made: Vec<u32> = state.made.iter().rev().copied().filter(|index| !state.published.contains(index)).collect();
         for index in made {
             let removed = self.parent(index).and_then(|parent| {
                 let above = self.directory(&mut state, parent)?;

@@ -159,7 +159,7 @@ impl Node {
         match early {
             Early::Unproved(header, record) => match self.sessions.get_mut(&header.session()) {
                 None => self.set_role(stream, Role::Early(Early::Unproved(header, record))),
-                Some(session) => match session.accept_data(cx!(self, env), &header, &record) {
+                Some(session) => match session.accept_data(self.now, &header, &record) {
                     Ok(accepted) => self.accept_stream(env, stream, header, Box::new(accepted)),
                     Err(_) => self.drop_stream(env, stream, code::REFUSED),
                 },

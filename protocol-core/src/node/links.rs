@@ -318,7 +318,7 @@ impl Node {
     pub(super) fn on_control_reply(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reply: &[u8; REPLY]) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         let device = session.device;
-        if session.on_reply(cx!(self, env), reply).is_err() {
+        if session.on_reply(self.now, reply).is_err() {
             return self.session_over(env, session_ref, LinkFailure::Violation);
         }
         cx!(self, env).notify(Event::Answered { device });

@@ -130,7 +130,7 @@ impl Node {
         let Role::AwaitOpening(awaited) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
         self.timers.cancel(TimerKind::Stream(stream));
         match awaited.on_record(cx!(self, env), record) {
-            Some(Opened::Session(session)) => self.session_up(env, session),
+            Some(Opened::Session(session)) => self.session_up(env, *session),
             Some(Opened::Refused(peer, session_ref, why)) => self.pair_refused(env, stream, (peer, session_ref), why),
             None => self.drop_stream(env, stream, code::REFUSED),
         }

@@ -133,10 +133,10 @@ impl Dialer {
 
     /// The peer's own handshake goes on instead of ours: ours is taken up again only if nothing comes of that.
     pub(crate) fn pause(&mut self, cx: &mut Cx<'_>, roots: usize) {
-        if let Some((address, refusals, _)) = self.trying.take() {
-            if refusals < roots {
-                self.refused.push_back(address);
-            }
+        if let Some((address, refusals, _)) = self.trying.take()
+            && refusals < roots
+        {
+            self.refused.push_back(address);
         }
         cx.set(TimerKind::LinkRedial(self.device), ACCEPT_WAIT);
     }
@@ -215,10 +215,10 @@ impl Dialer {
     /// has: an older one may be the one that the peer still holds.
     pub(crate) fn on_refused(&mut self, cx: &mut Cx<'_>, roots: usize) -> DialStep {
         self.failure = LinkFailure::NotAccepted;
-        if let Some((address, refusals, _)) = self.trying.take() {
-            if refusals + 1 < roots {
-                self.waiting.push_front((address, refusals + 1));
-            }
+        if let Some((address, refusals, _)) = self.trying.take()
+            && refusals + 1 < roots
+        {
+            self.waiting.push_front((address, refusals + 1));
         }
         self.go_on(cx)
     }

@@ -52,7 +52,7 @@ pub(crate) struct Awaited {
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// The session stands.
-    Session(Session),
+    Session(alloc::boxed::Box<Session>),
     /// The joiner's user, policy or disk said no.
     Refused(PeerKey, SessionRef, Refusal),
 }
@@ -85,7 +85,7 @@ impl Awaited {
                 let reply: [u8; REPLY] = random(cx.entropy).ok()?;
                 let out = RecordSealer::new(&proven.traffic.seal_as_answerer(&header, &reply));
                 cx.send(proven.stream, reply.to_vec());
-                Some(Opened::Session(Session::new(cx, proven, false, out, Input::Open(input))))
+                Some(Opened::Session(alloc::boxed::Box::new(Session::new(cx, proven, false, out, Input::Open(input)))))
             }
             Opening::Refuse(why) => Some(Opened::Refused(proven.peer, proven.session_ref, why)),
             Opening::Manifest { .. } | Opening::Bulk { .. } | Opening::Custom { .. } => None,
@@ -210,11 +210,11 @@ impl Session {
     }
 
     /// The answering side's reply.
-    pub(crate) fn on_reply(&mut self, cx: &Cx<'_>, reply: &[u8; REPLY]) -> Result<(), Violation> {
+    pub(crate) fn on_reply(&mut self, now: Timestamp, reply: &[u8; REPLY]) -> Result<(), Violation> {
         match core::mem::replace(&mut self.input, Input::Ended) {
             Input::Reply(header) => {
                 self.input = Input::Open(RecordOpener::new(&self.traffic.open_as_opener(&header, reply)));
-                self.heard = cx.now;
+                self.heard = now;
                 Ok(())
             }
             Input::Open(_) | Input::Ended => Err(Violation),
@@ -326,8 +326,8 @@ impl Session {
     }
 
     /// The opening record of a data stream that the peer opened: proved, and its number entered in the window.
-    pub(crate) fn accept_data(&mut self, cx: &Cx<'_>, header: &Header, record: &[u8]) -> Result<AcceptedData, Violation> {
-        if cx.now.since(self.born) >= limits::SESSION_LIFE_GRACE {
+    pub(crate) fn accept_data(&mut self, now: Timestamp, header: &Header, record: &[u8]) -> Result<AcceptedData, Violation> {
+        if now.since(self.born) >= limits::SESSION_LIFE_GRACE {
             return Err(Violation);
         }
         let key = self.traffic.open_as_answerer(header);

@@ -184,7 +184,7 @@ impl Stop {
                 TransferFailure::CancelledHere(reason)
             }
             Self::Violation => {
-                io.violation = true;
+                io.shared.violation = true;
                 TransferFailure::Violation
             }
             Self::Lost => {
@@ -203,6 +203,8 @@ struct Shared {
     streams: BTreeMap<StreamId, (TransferKey, StreamKind)>,
     /// Bulk streams that the Node was asked for, and that are not there yet.
     opening: BTreeMap<TransferKey, usize>,
+    /// The message that is being handled broke a rule.
+    violation: bool,
 }
 
 /// What a machine may use while it handles something of its transfer.
@@ -210,7 +212,6 @@ struct Io<'a, 'b> {
     cx: &'a mut Cx<'b>,
     shared: &'a mut Shared,
     key: TransferKey,
-    violation: bool,
 }
 
 impl Io<'_, '_> {
@@ -337,8 +338,19 @@ impl fmt::Debug for Transfers {
 }
 
 impl Transfers {
+    pub(crate) fn manifest(&self, key: TransferKey) -> Option<Arc<Manifest>> {
+        self.receivers.get(&key)?.manifest().cloned()
+    }
+
     pub(crate) const fn new(cipher: Arc<dyn BulkCipher>) -> Self {
-        let shared = Shared { cipher, wants: Vec::new(), peers: BTreeMap::new(), streams: BTreeMap::new(), opening: BTreeMap::new() };
+        let shared = Shared {
+            cipher,
+            wants: Vec::new(),
+            peers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            opening: BTreeMap::new(),
+            violation: false,
+        };
         Self { shared, senders: BTreeMap::new(), receivers: BTreeMap::new() }
     }
 
@@ -361,7 +373,7 @@ impl Transfers {
         let key = TransferKey { device, direction: Direction::Outgoing, id };
         self.senders.insert(key, Sender::new(manifest, label));
         if self.shared.peers.contains_key(&device) {
-            self.with_either(cx, key, Sender::on_session, |_, _| ());
+            self.with_sender(cx, key, Sender::on_session);
         }
         Ok(key)
     }
@@ -449,45 +461,49 @@ impl Transfers {
     /// [`Violation`] if the message breaks the protocol. Messages that are not about transfers, and those about transfers that
     /// are over or never were, do nothing.
     pub(crate) fn on_control(&mut self, cx: &mut Cx<'_>, device: DeviceId, message: ControlMessage) -> Result<(), Violation> {
-        match message {
-            ControlMessage::Offer(offer) => self.on_offer(cx, device, offer),
-            ControlMessage::Accept { transfer, chunks, digests } => {
-                self.to_sender(cx, device, transfer, ToSender::Accept { chunks, digests })
-            }
+        self.route(cx, device, message);
+        if mem::take(&mut self.shared.violation) { Err(Violation) } else { Ok(()) }
+    }
+
+    fn route(&mut self, cx: &mut Cx<'_>, device: DeviceId, message: ControlMessage) {
+        let (id, to_sender, to_receiver) = match message {
+            ControlMessage::Offer(offer) => return self.on_offer(cx, device, offer),
+            ControlMessage::Accept { transfer, chunks, digests } => (transfer, Some(ToSender::Accept { chunks, digests }), None),
             ControlMessage::Decline { transfer, reason } => {
-                self.to_sender(cx, device, transfer, ToSender::Decline(DeclineReason::from_number(reason.number())))
+                (transfer, Some(ToSender::Decline(DeclineReason::from_number(reason.number()))), None)
             }
-            ControlMessage::Stored { transfer, chunks } => self.to_sender(cx, device, transfer, ToSender::Stored(chunks)),
+            ControlMessage::Stored { transfer, chunks } => (transfer, Some(ToSender::Stored(chunks)), None),
             ControlMessage::Receipt { transfer, digest, others, more } => {
-                self.to_sender(cx, device, transfer, ToSender::Receipt { digest, others, more })
+                (transfer, Some(ToSender::Receipt { digest, others, more }), None)
             }
-            ControlMessage::OpenBulk { transfer, count } => self.to_receiver(cx, device, transfer, ToReceiver::OpenBulk(count)),
+            ControlMessage::OpenBulk { transfer, count } => (transfer, None, Some(ToReceiver::OpenBulk(count))),
             ControlMessage::FileDigests { transfer, first_entry, digests } => {
-                self.to_receiver(cx, device, transfer, ToReceiver::Digests { first: first_entry, digests })
+                (transfer, None, Some(ToReceiver::Digests { first: first_entry, digests }))
             }
-            ControlMessage::SourceChanged { transfer, entry } => self.to_receiver(cx, device, transfer, ToReceiver::SourceChanged(entry)),
+            ControlMessage::SourceChanged { transfer, entry } => (transfer, None, Some(ToReceiver::SourceChanged(entry))),
             ControlMessage::Cancel { transfer, reason } => {
                 let reason = CancelReason::from_number(reason.number());
-                self.to_sender(cx, device, transfer, ToSender::Cancel(reason))?;
-                self.to_receiver(cx, device, transfer, ToReceiver::Cancel(reason))
+                (transfer, Some(ToSender::Cancel(reason)), Some(ToReceiver::Cancel(reason)))
             }
-            ControlMessage::Pause { transfer } => {
-                self.to_sender(cx, device, transfer, ToSender::Pause)?;
-                self.to_receiver(cx, device, transfer, ToReceiver::Pause)
-            }
-            ControlMessage::Resume { transfer } => {
-                self.to_sender(cx, device, transfer, ToSender::Resume)?;
-                self.to_receiver(cx, device, transfer, ToReceiver::Resume)
-            }
+            ControlMessage::Pause { transfer } => (transfer, Some(ToSender::Pause), Some(ToReceiver::Pause)),
+            ControlMessage::Resume { transfer } => (transfer, Some(ToSender::Resume), Some(ToReceiver::Resume)),
             ControlMessage::Ping { .. }
             | ControlMessage::Pong { .. }
             | ControlMessage::Unpair
             | ControlMessage::Message { .. }
-            | ControlMessage::MessageReceipt { .. } => Ok(()),
+            | ControlMessage::MessageReceipt { .. } => return,
+        };
+        let key = TransferKey { device, direction: Direction::Outgoing, id };
+        if let Some(message) = to_sender {
+            self.with_sender(cx, key, |sender, io| sender.on_message(io, message));
+        }
+        if let Some(message) = to_receiver {
+            let key = TransferKey { direction: Direction::Incoming, ..key };
+            self.with_receiver(cx, key, |receiver, io| receiver.on_message(io, message));
         }
     }
 
-    fn on_offer(&mut self, cx: &mut Cx<'_>, device: DeviceId, offer: Offer) -> Result<(), Violation> {
+    fn on_offer(&mut self, cx: &mut Cx<'_>, device: DeviceId, offer: Offer) {
         let key = TransferKey { device, direction: Direction::Incoming, id: offer.transfer };
         if self.receivers.contains_key(&key) {
             return self.with_receiver(cx, key, |receiver, io| receiver.on_offer(io, &offer));
@@ -495,7 +511,7 @@ impl Transfers {
         // One id names one transfer of the pair, whichever way it goes.
         let ours = self.senders.contains_key(&TransferKey { direction: Direction::Outgoing, ..key });
         let open = self.receivers.keys().filter(|key| key.device == device).count();
-        let mut io = Io { cx, shared: &mut self.shared, key, violation: false };
+        let mut io = Io { cx, shared: &mut self.shared, key };
         if ours {
             io.decline(DeclineReason::Mismatch);
         } else if open >= limits::OPEN_OFFERS {
@@ -503,7 +519,6 @@ impl Transfers {
         } else if let Some(receiver) = Receiver::new(&mut io, offer) {
             self.receivers.insert(key, receiver);
         }
-        Ok(())
     }
 
     /// Which way a transfer goes that a peer opens a stream for.
@@ -536,18 +551,16 @@ impl Transfers {
             Direction::Outgoing => self.senders.contains_key(&key),
             Direction::Incoming => self.receivers.contains_key(&key),
         };
-        let full = kind == StreamKind::Bulk
-            && Io { cx: &mut *cx, shared: &mut self.shared, key, violation: false }.bulk_streams() >= limits::BULK_STREAMS;
+        let full = kind == StreamKind::Bulk && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams() >= limits::BULK_STREAMS;
         if !known || full {
             cx.reset(stream, code::REFUSED);
             return;
         }
         self.shared.streams.insert(stream, (key, kind));
-        let result = match key.direction {
+        match key.direction {
             Direction::Outgoing => self.with_sender(cx, key, |sender, io| sender.on_stream(io, data)),
             Direction::Incoming => self.with_receiver(cx, key, |receiver, io| receiver.on_stream(io, data)),
-        };
-        debug_assert!(result.is_ok(), "invariant: a stream is no message, so it breaks no rule of messages");
+        }
     }
 
     /// A wanted stream could not be opened.
@@ -559,11 +572,6 @@ impl Transfers {
     }
 
     // What data streams bring.
-
-    /// Whether a stream carries something of a transfer.
-    pub(crate) fn owns(&self, stream: StreamId) -> bool {
-        self.shared.streams.contains_key(&stream)
-    }
 
     /// A whole record, head included, of a stream with pages.
     pub(crate) fn on_record(&mut self, cx: &mut Cx<'_>, stream: StreamId, record: Vec<u8>) {
@@ -587,19 +595,8 @@ impl Transfers {
 
     pub(crate) fn on_stream_down(&mut self, cx: &mut Cx<'_>, stream: StreamId, how: Cut) {
         let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
-        let down = |io: &mut Io<'_, '_>| io.release(stream);
-        self.with_either(
-            cx,
-            key,
-            |sender, io| {
-                down(io);
-                sender.on_stream_down(io, stream, how);
-            },
-            |receiver, io| {
-                down(io);
-                receiver.on_stream_down(io, stream);
-            },
-        );
+        Io { cx: &mut *cx, shared: &mut self.shared, key }.release(stream);
+        self.with_either(cx, key, |sender, io| sender.on_stream_down(io, stream, how), |receiver, io| receiver.on_stream_down(io, stream));
     }
 
     // What the host and the clock bring.
@@ -617,46 +614,26 @@ impl Transfers {
         mem::take(&mut self.shared.wants)
     }
 
-    fn to_sender(&mut self, cx: &mut Cx<'_>, device: DeviceId, id: TransferId, message: ToSender) -> Result<(), Violation> {
-        let key = TransferKey { device, direction: Direction::Outgoing, id };
-        self.with_sender(cx, key, |sender, io| sender.on_message(io, message))
-    }
-
-    fn to_receiver(&mut self, cx: &mut Cx<'_>, device: DeviceId, id: TransferId, message: ToReceiver) -> Result<(), Violation> {
-        let key = TransferKey { device, direction: Direction::Incoming, id };
-        self.with_receiver(cx, key, |receiver, io| receiver.on_message(io, message))
-    }
-
-    fn with_sender(&mut self, cx: &mut Cx<'_>, key: TransferKey, call: impl FnOnce(&mut Sender, &mut Io<'_, '_>)) -> Result<(), Violation> {
-        let Some(sender) = self.senders.get_mut(&key) else { return Ok(()) };
-        let mut io = Io { cx, shared: &mut self.shared, key, violation: false };
+    fn with_sender(&mut self, cx: &mut Cx<'_>, key: TransferKey, call: impl FnOnce(&mut Sender, &mut Io<'_, '_>)) {
+        let Some(sender) = self.senders.get_mut(&key) else { return };
+        let mut io = Io { cx, shared: &mut self.shared, key };
         call(sender, &mut io);
-        let violation = io.violation;
         if sender.is_over() {
             io.close();
             self.senders.remove(&key);
         }
-        if violation { Err(Violation) } else { Ok(()) }
     }
 
-    fn with_receiver(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: TransferKey,
-        call: impl FnOnce(&mut Receiver, &mut Io<'_, '_>),
-    ) -> Result<(), Violation> {
-        let Some(receiver) = self.receivers.get_mut(&key) else { return Ok(()) };
-        let mut io = Io { cx, shared: &mut self.shared, key, violation: false };
+    fn with_receiver(&mut self, cx: &mut Cx<'_>, key: TransferKey, call: impl FnOnce(&mut Receiver, &mut Io<'_, '_>)) {
+        let Some(receiver) = self.receivers.get_mut(&key) else { return };
+        let mut io = Io { cx, shared: &mut self.shared, key };
         call(receiver, &mut io);
-        let violation = io.violation;
         if receiver.is_over() {
             io.close();
             self.receivers.remove(&key);
         }
-        if violation { Err(Violation) } else { Ok(()) }
     }
 
-    /// For what cannot break a rule of messages.
     fn with_either(
         &mut self,
         cx: &mut Cx<'_>,
@@ -664,11 +641,10 @@ impl Transfers {
         sender: impl FnOnce(&mut Sender, &mut Io<'_, '_>),
         receiver: impl FnOnce(&mut Receiver, &mut Io<'_, '_>),
     ) {
-        let result = match key.direction {
+        match key.direction {
             Direction::Outgoing => self.with_sender(cx, key, sender),
             Direction::Incoming => self.with_receiver(cx, key, receiver),
-        };
-        debug_assert!(result.is_ok(), "invariant: only messages break the rules of messages");
+        }
     }
 }
 

@@ -82,17 +82,15 @@ pub fn skip(bytes: &[u8]) -> Result<usize, Malformed> {
                 }
                 at = end;
             }
-            4 => {
-                if value > 0 {
-                    if depth == DEPTH {
-                        return Err(Malformed::Deep);
-                    }
-                    open[depth] = value;
-                    depth += 1;
-                    continue;
+            4 if value > 0 => {
+                if depth == DEPTH {
+                    return Err(Malformed::Deep);
                 }
+                open[depth] = value;
+                depth += 1;
+                continue;
             }
-            // Major type 7: `head` let only false, true and null pass.
+            // An empty array; major type 7, of which `head` let only false, true and null pass.
             _ => {}
         }
         while depth > 0 {

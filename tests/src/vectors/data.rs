@@ -46,7 +46,8 @@ fn compare(name: &str, ours: &Value, theirs: &Value, equal: &mut dyn FnMut(&str,
                 equal(name, false);
             }
         }
-        _ => equal(name, ours == theirs),
+        // A value that was taken away is not equal to anything.
+        _ => equal(name, ours == theirs && !theirs.is_null()),
     }
 }
 

@@ -90,6 +90,17 @@ struct Discarding {
 }
 
 impl Receiver {
+    /// What is offered, once all its pages are here and until its files are settled.
+    pub(super) fn manifest(&self) -> Option<&Arc<Manifest>> {
+        match &self.state {
+            State::Inspecting(Inspecting { manifest })
+            | State::Asking(Asking { manifest })
+            | State::Preparing(Preparing { manifest })
+            | State::Clearing(Clearing { manifest, .. }) => Some(manifest),
+            State::Receiving(_) | State::Reading(_) | State::Discarding(_) | State::Over => None,
+        }
+    }
+
     /// `None`, and a Decline, if the offer itself passes a limit.
     pub(super) fn new(io: &mut Io<'_, '_>, offer: Offer) -> Option<Self> {
         let parser = match ManifestParser::new(&offer) {
@@ -107,6 +118,21 @@ impl Receiver {
 
     pub(super) const fn digest(&self) -> [u8; 32] {
         self.offer.manifest_digest
+    }
+
+    /// For the matrix of states and messages.
+    #[cfg(test)]
+    pub(super) const fn state(&self) -> &'static str {
+        match self.state {
+            State::Reading(_) => "Reading",
+            State::Inspecting(_) => "Inspecting",
+            State::Asking(_) => "Asking",
+            State::Preparing(_) => "Preparing",
+            State::Receiving(_) => "Receiving",
+            State::Clearing(_) => "Clearing",
+            State::Discarding(_) => "Discarding",
+            State::Over => "over",
+        }
     }
 
     pub(super) const fn is_over(&self) -> bool {
@@ -141,10 +167,15 @@ impl Receiver {
             && offer.bytes == self.offer.bytes;
         match &mut self.state {
             State::Discarding(_) | State::Over => io.decline(DeclineReason::Busy),
-            _ if !equal => io.decline(DeclineReason::Mismatch),
-            State::Receiving(receiving) => receiving.accept_again(io),
+            State::Receiving(receiving) if equal => receiving.accept_again(io),
             // The answer is still to come.
-            State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) => {}
+            State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {}
+            State::Reading(_)
+            | State::Inspecting(_)
+            | State::Asking(_)
+            | State::Preparing(_)
+            | State::Receiving(_)
+            | State::Clearing(_) => io.decline(DeclineReason::Mismatch),
         }
     }
 

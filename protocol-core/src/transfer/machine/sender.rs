@@ -6,6 +6,7 @@
 //! Sending   chunks, digests, what is durable ── Receipt that verifies ─▶ over
 //! ```
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -50,8 +51,6 @@ enum State {
     Over,
 }
 
-use alloc::boxed::Box;
-
 /// Not offered yet: no session is up.
 struct Waiting;
 
@@ -78,6 +77,17 @@ impl Sender {
 
     pub(super) fn digest(&self) -> [u8; 32] {
         *self.manifest.digest()
+    }
+
+    /// For the matrix of states and messages.
+    #[cfg(test)]
+    pub(super) const fn state(&self) -> &'static str {
+        match self.state {
+            State::Waiting(_) => "Waiting",
+            State::Offered(_) => "Offered",
+            State::Sending(_) => "Sending",
+            State::Over => "over",
+        }
     }
 
     pub(super) const fn is_over(&self) -> bool {

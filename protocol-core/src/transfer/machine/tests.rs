@@ -1,1 +1,428 @@
+use super::*;
+use crate::effects::EntryNote;
+use crate::faults::FileFault;
+use crate::transfer::manifest::EntryKind;
+use crate::transfer::ranges::Ranges;
+use crate::transfer::receipt::Outcome;
+use std::vec;
+use std::vec::Vec;
 
+mod harness;
+mod hostile;
+mod matrix;
+
+use self::harness::{CHUNK, R, S, World, entry, file, tree};
+
+/// A tree that is offered and accepted, in a session where both can open streams.
+fn accepted(entries: Vec<crate::transfer::manifest::Entry>) -> World {
+    let mut world = World::new(entries);
+    world.connect();
+    world.offer();
+    world.accept();
+    world
+}
+
+fn arrived_whole(world: &World) {
+    world.check_ended();
+    assert!(world.is_done(S) && world.is_done(R), "{:?} {:?}", world.ends(S), world.ends(R));
+    assert_eq!(world.published.len(), world.entries.len());
+    for who in [S, R] {
+        let outcomes = world.outcomes(who);
+        assert_eq!(outcomes.len(), world.entries.len());
+        for (number, (outcome, digest)) in outcomes {
+            assert_eq!(outcome, Outcome::Stored);
+            let number = number as usize;
+            let is_file = world.entries[number].kind == EntryKind::File;
+            assert_eq!(digest, is_file.then(|| blake3::hash(&world.sources[number]).into()), "the digest is that of the content");
+        }
+        let bytes = world.manifest.bytes();
+        let last = world.sides[&who].events.iter().rev().find(|event| matches!(event, Event::Progress { .. }));
+        if bytes > 0 {
+            let key = world.sides[&who].events.last().map(|event| match event {
+                Event::Done { transfer, .. } => *transfer,
+                other => panic!("{other:?}"),
+            });
+            let all = Event::Progress { transfer: key.unwrap(), moved: bytes, durable: bytes, total: bytes };
+            assert_eq!(last, Some(&all), "progress reaches the end exactly");
+        }
+    }
+}
+
+#[test]
+fn a_tree_arrives_whole() {
+    let mut world = accepted(tree());
+    world.run();
+    arrived_whole(&world);
+    assert_eq!(world.sealed.len() as u64, world.manifest.layout().chunks(), "each chunk goes once");
+    assert!(world.sides[&R].violation == world.sides[&S].violation && !world.sides[&S].violation, "neither accuses the other");
+}
+
+#[test]
+fn links_and_directories_come_after_all_files() {
+    let mut world = accepted(tree());
+    world.run();
+    let all = 0..world.manifest.len();
+    let ops = &world.sides[&R].ops;
+    let of = |wanted: FileOp| ops.iter().enumerate().filter(move |(_, (op, _))| *op == wanted);
+    let finish: Vec<_> = of(FileOp::Finish).collect();
+    assert!(matches!(finish[..], [(at, (_, entries))] if *entries == all && of(FileOp::Publish).all(|(file, _)| file < at)));
+    let files = of(FileOp::Publish).flat_map(|(_, (_, entries))| entries.clone());
+    assert!(files.into_iter().all(|number| world.entries[number as usize].kind == EntryKind::File));
+    assert_eq!(world.sides[&R].ops.last(), Some(&(FileOp::Discard, 0..world.manifest.len())), "leftovers go at the end");
+}
+
+#[test]
+fn whoever_dialled_on_tcp_opens_the_streams() {
+    for dialler in [S, R] {
+        let mut world = World::new(tree());
+        world.connect_tcp(dialler);
+        world.offer();
+        world.accept();
+        world.run();
+        arrived_whole(&world);
+        assert!(world.sides[&dialler].opened >= 2);
+        assert_eq!(world.sides[&dialler.other()].opened, 0);
+    }
+}
+
+#[test]
+fn an_offer_waits_for_a_session() {
+    let mut world = World::new(tree());
+    world.offer();
+    world.settle();
+    assert_eq!((world.state(S), world.told.len()), ("Waiting", 0));
+    assert!(world.sides[&S].transfers.wants_session(R.device()));
+    world.connect();
+    world.accept();
+    world.run();
+    arrived_whole(&world);
+}
+
+#[test]
+fn trees_without_content_arrive() {
+    for entries in [
+        vec![file("empty", 0)],
+        vec![entry("d", EntryKind::Directory, 0)],
+        vec![entry("d", EntryKind::Directory, 0), file("d/a", 0), entry("l", EntryKind::Symlink, 0)],
+    ] {
+        let mut world = accepted(entries);
+        world.run();
+        arrived_whole(&world);
+        assert!(world.sealed.is_empty());
+    }
+}
+
+#[test]
+fn large_manifests_go_page_by_page() {
+    let mut world = accepted((0..4000).map(|number| file(&std::format!("{number:0100}"), number % 700)).collect());
+    assert!(world.manifest.pages().len() > limits::PAGES_AT_ONCE + 1);
+    world.run();
+    arrived_whole(&world);
+    let digests = world.told.iter().filter(|(_, message)| matches!(message, ControlMessage::FileDigests { .. })).count();
+    assert!(digests < 100, "digests of neighbours share a message: {digests}");
+}
+
+#[test]
+fn large_transfers_have_two_streams() {
+    let mut world = accepted(vec![file("large", limits::ONE_STREAM)]);
+    world.run();
+    arrived_whole(&world);
+    assert_eq!(world.sides[&S].opened, 3);
+}
+
+#[test]
+fn the_first_chunk_leaves_before_a_file_was_read_whole() {
+    let mut world = accepted(vec![file("large", 20 * u64::from(CHUNK))]);
+    while world.sealed.is_empty() {
+        assert!(world.step());
+    }
+    assert!(world.told.iter().all(|(_, message)| !matches!(message, ControlMessage::FileDigests { .. })));
+}
+
+#[test]
+fn what_the_policy_leaves_out_is_not_sent() {
+    let mut world = World::new(tree());
+    let number = 5;
+    world.faults.notes.push((FileOp::Prepare, number, EntryNote::Skipped));
+    world.faults.notes.push((FileOp::Prepare, 11, EntryNote::Failed(FileFault::Unsupported)));
+    world.faults.notes.push((FileOp::Publish, 9, EntryNote::Renamed(b"e (1)".to_vec())));
+    world.connect();
+    world.offer();
+    world.accept();
+    world.run();
+    world.check_ended();
+    for who in [S, R] {
+        let outcomes = world.outcomes(who);
+        assert_eq!(outcomes[&number], (Outcome::Skipped, None));
+        assert_eq!(outcomes[&11], (Outcome::Failed, None));
+        assert_eq!(outcomes[&9].0, Outcome::Renamed);
+        assert!(outcomes[&9].1.is_some());
+        let Some(Event::Done { summary, .. }) = world.sides[&who].events.last() else { panic!() };
+        assert_eq!((summary.files, summary.skipped, summary.renamed, summary.failed), (7, 1, 1, 1));
+    }
+    let large = world.manifest.layout().chunks_of(number);
+    assert!(world.sealed.iter().all(|(_, chunk)| !large.contains(chunk)));
+}
+
+#[test]
+fn nothing_wanted_goes_straight_to_the_end() {
+    let mut world = World::new(tree());
+    world.faults.notes = (0..world.manifest.len()).map(|number| (FileOp::Prepare, number, EntryNote::Skipped)).collect();
+    world.connect();
+    world.offer();
+    world.accept();
+    world.run();
+    world.check_ended();
+    assert!(world.is_done(S) && world.is_done(R) && world.sealed.is_empty() && world.published.is_empty());
+    assert!(world.outcomes(S).values().all(|&(outcome, _)| outcome == Outcome::Skipped));
+}
+
+#[test]
+fn a_source_that_changes_fails_alone() {
+    for (number, fault, outcome) in [
+        (5, FileFault::Changed, Outcome::SourceChanged),
+        (7, FileFault::NotFound, Outcome::Failed),
+        (2, FileFault::Denied, Outcome::Failed),
+    ] {
+        for after in 0..4 {
+            let mut world = accepted(tree());
+            while world.sealed.len() < after {
+                assert!(world.step());
+            }
+            let sealed = world.sealed.clone();
+            world.faults.sources.insert(number, fault);
+            world.run();
+            world.check_ended();
+            assert!(world.is_done(S) && world.is_done(R));
+            let chunks = world.manifest.layout().chunks_of(number);
+            let was_sent = chunks.clone().all(|chunk| sealed.iter().any(|(_, sent)| *sent == chunk));
+            let expected = if was_sent { Outcome::Stored } else { outcome };
+            assert_eq!(world.outcomes(S)[&number].0, expected);
+            assert_eq!(world.published.contains_key(&number), was_sent, "never a mixture");
+            assert_eq!(world.published.len() + usize::from(!was_sent), world.entries.len());
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_written_fails_alone() {
+    let mut world = accepted(tree());
+    world.faults.writes.insert(5, FileFault::Io(5));
+    world.faults.notes.push((FileOp::Sync, 9, EntryNote::Failed(FileFault::Io(5))));
+    world.faults.notes.push((FileOp::Publish, 3, EntryNote::Failed(FileFault::Exists)));
+    world.run();
+    world.check_ended();
+    assert!(world.is_done(S) && world.is_done(R));
+    for who in [S, R] {
+        for number in [3, 5, 9] {
+            assert_eq!(world.outcomes(who)[&number], (Outcome::Failed, None));
+        }
+    }
+    let published: Vec<u32> = world.published.keys().copied().collect();
+    assert_eq!(world.published.len() + 3, world.entries.len(), "{published:?}");
+}
+
+#[test]
+fn a_full_disk_ends_the_transfer() {
+    let full = FileFault::DiskFull;
+    let faults: [fn(&mut harness::Faults); 5] = [
+        |faults| drop(faults.writes.insert(7, FileFault::DiskFull)),
+        |faults| faults.notes.push((FileOp::Prepare, 7, EntryNote::Failed(FileFault::DiskFull))),
+        |faults| faults.notes.push((FileOp::Sync, 7, EntryNote::Failed(FileFault::DiskFull))),
+        |faults| faults.notes.push((FileOp::Publish, 7, EntryNote::Failed(FileFault::DiskFull))),
+        |faults| faults.ops.push((FileOp::Sync, Failure::Disk(FileFault::DiskFull))),
+    ];
+    for fault in faults {
+        let mut world = World::new(tree());
+        fault(&mut world.faults);
+        world.connect();
+        world.offer();
+        world.accept();
+        world.run();
+        world.check_ended();
+        assert_eq!(world.failure(R), Some(TransferFailure::CancelledHere(CancelReason::DiskFull)), "{full}");
+        assert_eq!(world.failure(S), Some(TransferFailure::CancelledThere(CancelReason::DiskFull)));
+        assert!(world.discarded);
+    }
+}
+
+#[test]
+fn no_place_for_files_declines() {
+    let mut world = World::new(tree());
+    world.faults.ops.push((FileOp::Inspect, Failure::Disk(FileFault::NotFound)));
+    world.connect();
+    world.offer();
+    world.run();
+    world.check_ended();
+    assert_eq!(world.failure(S), Some(TransferFailure::Declined(DeclineReason::Busy)));
+    assert!(world.sides[&R].events.is_empty());
+}
+
+#[test]
+fn the_owner_may_decline() {
+    let mut world = World::new(tree());
+    world.connect();
+    world.offer();
+    world.step_until(R, "Asking");
+    let key = world.key(R).unwrap();
+    world.call(R, |transfers, cx| transfers.decline(cx, key, DeclineReason::User)).unwrap();
+    assert_eq!(world.call(R, |transfers, cx| transfers.accept(cx, key)), Err(UnknownTransfer), "one answer");
+    world.run();
+    world.check_ended();
+    assert_eq!(world.failure(S), Some(TransferFailure::Declined(DeclineReason::User)));
+    assert_eq!(world.failure(R), Some(TransferFailure::Declined(DeclineReason::User)));
+    assert!(world.published.is_empty() && world.sealed.is_empty());
+}
+
+/// Steps until the transfer is over.
+fn steps() -> usize {
+    let mut world = accepted(tree());
+    (0..).find(|_| !world.step() && world.state(R) == "over").unwrap()
+}
+
+#[test]
+fn a_cancel_at_any_moment_ends_once_on_both_sides() {
+    for who in [S, R] {
+        for after in 0..steps() {
+            let mut world = accepted(tree());
+            (0..after).for_each(|_| drop(world.step()));
+            let Some(key) = world.key(who) else { continue };
+            let before = world.published.len();
+            let cancelled = world.call(who, |transfers, cx| transfers.cancel(cx, key, CancelReason::User));
+            world.run();
+            world.check_ended();
+            if cancelled.is_err() {
+                assert!(who == R && world.is_done(R), "only what is through cannot be cancelled");
+                continue;
+            }
+            assert_eq!(world.failure(who), Some(TransferFailure::CancelledHere(CancelReason::User)));
+            assert_eq!(world.sides[&who].events.iter().filter(|event| matches!(event, Event::Done { .. })).count(), 0);
+            if who == R {
+                let under_way = world.sides[&R]
+                    .ops
+                    .iter()
+                    .filter(|(op, _)| matches!(op, FileOp::Publish | FileOp::Finish))
+                    .map(|(_, run)| run.len())
+                    .sum::<usize>();
+                assert!(world.published.len() <= before.max(under_way));
+                assert_eq!(world.failure(S), Some(TransferFailure::CancelledThere(CancelReason::User)));
+            }
+            assert!(world.discarded);
+        }
+    }
+}
+
+#[test]
+fn a_lost_session_at_any_moment_ends_both_sides() {
+    for after in 0..steps() {
+        let mut world = accepted(tree());
+        (0..after).for_each(|_| drop(world.step()));
+        let clearing = world.state(R) == "Clearing" || world.is_done(R);
+        world.lose_session();
+        world.run();
+        world.check_ended();
+        assert!(world.discarded);
+        if clearing {
+            assert!(world.is_done(R), "what is durable stays so");
+        } else {
+            assert_eq!(world.failure(R), Some(TransferFailure::Lost));
+            assert_eq!(world.failure(S), Some(TransferFailure::Lost));
+        }
+    }
+}
+
+#[test]
+fn a_forgotten_device_ends_everything_at_once() {
+    for after in 0..steps() {
+        let mut world = accepted(tree());
+        (0..after).for_each(|_| drop(world.step()));
+        for who in [S, R] {
+            let over = world.state(who) == "over";
+            world.call(who, |transfers, cx| transfers.on_forget(cx, who.other().device()));
+            assert_eq!(world.state(who), "over");
+            assert!(over || world.failure(who).is_some());
+        }
+        world.run();
+        world.check_ended();
+        assert!(world.discarded);
+    }
+}
+
+#[test]
+fn cut_streams_are_made_good() {
+    for after in 1..8 {
+        let mut world = accepted(tree());
+        world.faults.cut_after = Some(after);
+        world.run();
+        arrived_whole(&world);
+        assert!(world.sides[&S].opened > 2);
+    }
+}
+
+#[test]
+fn streams_that_cannot_be_opened_end_the_transfer() {
+    for kind in [StreamKind::Manifest, StreamKind::Bulk] {
+        for tcp in [None, Some(S), Some(R)] {
+            let mut world = World::new(tree());
+            world.faults.closed = Some(kind);
+            match tcp {
+                None => world.connect(),
+                Some(dialler) => world.connect_tcp(dialler),
+            }
+            world.offer();
+            if kind == StreamKind::Bulk {
+                world.accept();
+            }
+            world.run();
+            world.check_ended();
+            assert!(world.failure(S).is_some(), "{kind:?} {tcp:?}");
+            assert!(world.published.values().all(Vec::is_empty));
+        }
+    }
+}
+
+#[test]
+fn pause_stops_claims_and_resume_goes_on() {
+    let mut world = accepted(tree());
+    while world.sealed.len() < 2 {
+        assert!(world.step());
+    }
+    let id = world.key(S).unwrap().id;
+    let pause = ControlMessage::Pause { transfer: id };
+    world.call(S, |transfers, cx| transfers.on_control(cx, R.device(), pause)).unwrap();
+    let sealed = world.sealed.len();
+    world.settle();
+    // A run that was claimed is sealed to its end.
+    assert!(world.sealed.len() <= sealed + 2 && (world.sealed.len() as u64) < world.manifest.layout().chunks());
+    world.call(S, |transfers, cx| transfers.on_control(cx, R.device(), ControlMessage::Resume { transfer: id })).unwrap();
+    world.run();
+    arrived_whole(&world);
+}
+
+#[test]
+fn progress_is_told_ten_times_a_second_at_most() {
+    let mut world = accepted(vec![file("large", 300 * u64::from(CHUNK))]);
+    world.run();
+    arrived_whole(&world);
+    for who in [S, R] {
+        let told = world.sides[&who].events.iter().filter(|event| matches!(event, Event::Progress { .. })).count();
+        assert!((1..=20).contains(&told), "{told}");
+    }
+}
+
+#[test]
+fn a_named_chunk_goes_again_only_in_a_newer_stream() {
+    let mut world = accepted(tree());
+    while world.sealed.len() < 4 {
+        assert!(world.step());
+    }
+    let id = world.key(S).unwrap().id;
+    let first = world.sealed[0];
+    let again = ControlMessage::Accept { transfer: id, chunks: Ranges::from(first.1..first.1 + 1), digests: Ranges::new() };
+    world.call(S, |transfers, cx| transfers.on_control(cx, R.device(), again)).unwrap();
+    world.run();
+    arrived_whole(&world);
+    let streams: Vec<_> = world.sealed.iter().filter(|(_, chunk)| *chunk == first.1).map(|(stream, _)| *stream).collect();
+    assert_eq!(streams.len(), 2, "once for each naming");
+    assert_ne!(streams[0], streams[1]);
+}

@@ -1,0 +1,475 @@
+//! The one loop: it owns the [`Node`], tells it what happened, and does what it says.
+//!
+//! ```text
+//! connections, streams, workers ─▶ Happened ─┐
+//! the owner's calls ─────────────▶ Call ─────┼─▶ Node ─▶ Output ─▶ channels of connections, streams, workers
+//! the next deadline ─────────────▶ Tick ─────┘                   ─▶ subscribers
+//! ```
+//!
+//! The loop never waits for anything but its inputs; whatever may block has a task or a thread of its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use protocol_core::effects::Reply;
+use protocol_core::effects::{BulkHalf, BulkReport, Cut, Env, Event, Fact, Input, Output, Remote};
+use protocol_core::entropy::{Entropy, NoEntropy};
+use protocol_core::faults::{Failure, code};
+use protocol_core::ids::{ConnId, StreamId, Ticket};
+use protocol_core::node::Node;
+use protocol_core::records;
+use protocol_core::time::Timestamp;
+use protocol_core::wire::deframer::Frame;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{debug, trace};
+
+use self::links::{AnyTransport, Half, LONGEST, Links, Order, Read, Stream, Write};
+use self::records_thread::Records;
+use self::transfers::Transfers;
+use crate::pipeline::receive::Receive;
+use crate::pipeline::send::Send as SendJob;
+use crate::service::events::Subscribers;
+
+pub(crate) mod links;
+pub(crate) mod records_thread;
+pub(crate) mod transfers;
+
+/// Reports that may wait for the loop before tasks and workers have to.
+const WAITING: usize = 256;
+/// The longest sleep: the timer's clock stops while the machine sleeps, ours does not.
+const NAP: Duration = Duration::from_secs(5);
+/// At the end: how long connections may take to say goodbye, and then tasks and workers to end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a task or worker reports.
+#[derive(Debug)]
+pub(crate) enum Happened {
+    ConnUp {
+        conn: ConnId,
+        dialed: Option<Ticket>,
+        remote: Remote,
+        orders: mpsc::UnboundedSender<Order>,
+    },
+    ConnDown {
+        conn: ConnId,
+    },
+    StreamUp {
+        stream: StreamId,
+        opened: Option<Ticket>,
+        handle: Box<Stream>,
+    },
+    Frame {
+        stream: StreamId,
+        frame: Frame,
+    },
+    /// The receiving half ended.
+    ReadEnd {
+        stream: StreamId,
+        cut: Cut,
+    },
+    /// The sending half ended.
+    WriteEnd {
+        stream: StreamId,
+        sent: bool,
+    },
+    /// The workers of a stream that received chunks are done.
+    ChunksEnd {
+        stream: StreamId,
+        cut: Cut,
+    },
+    Drained {
+        stream: StreamId,
+    },
+    Bulk {
+        stream: StreamId,
+        report: BulkReport,
+    },
+    Done {
+        ticket: Ticket,
+        result: Result<Reply, Failure>,
+    },
+}
+
+/// An owner's call: it runs in the loop.
+pub(crate) type Call = Box<dyn FnOnce(&mut Host) + Send>;
+
+/// The system's random source.
+struct System;
+
+impl Entropy for System {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), NoEntropy> {
+        getrandom::fill(bytes).map_err(|_| NoEntropy)
+    }
+}
+
+/// A clock that goes on while the machine sleeps, where there is one.
+pub(crate) fn now() -> Timestamp {
+    #[cfg(target_os = "linux")]
+    let clock = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = ClockId::Monotonic;
+    let time = clock_gettime(clock);
+    let micros = time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_nsec / 1000);
+    Timestamp::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Lends the host's clocks and randomness for one call of the Node.
+pub(crate) fn with_env<T>(call: impl FnOnce(&mut Env<'_>) -> T) -> T {
+    call(&mut Env { now: now(), unix_s: unix_s(), entropy: &mut System })
+}
+
+/// What the loop owns.
+pub(crate) struct Host {
+    pub(crate) node: Node,
+    pub(crate) transfers: Transfers,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) transports: Vec<Box<dyn AnyTransport>>,
+    links: Links,
+    records: Records,
+    conns: HashMap<ConnId, Conn>,
+    streams: HashMap<StreamId, Box<Stream>>,
+    closing: bool,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("conns", &self.conns.len()).field("streams", &self.streams.len()).finish_non_exhaustive()
+    }
+}
+
+struct Conn {
+    orders: mpsc::UnboundedSender<Order>,
+    one_stream: bool,
+}
+
+/// The two ends of what tasks report.
+pub(crate) fn channel() -> (Links, mpsc::Receiver<Happened>) {
+    let (host, happened) = mpsc::channel(WAITING);
+    (Links::new(host), happened)
+}
+
+impl Host {
+    pub(crate) fn new(
+        node: Node,
+        transports: Vec<Box<dyn AnyTransport>>,
+        records: Records,
+        transfers: Transfers,
+        subscribers: Subscribers,
+        links: Links,
+    ) -> Self {
+        Self { node, transfers, subscribers, transports, links, records, conns: HashMap::new(), streams: HashMap::new(), closing: false }
+    }
+
+    /// Runs until a call to [`Self::close`], or until nobody can call any more.
+    pub(crate) async fn run(mut self, mut happened: mpsc::Receiver<Happened>, mut calls: mpsc::Receiver<Call>) {
+        for transport in &self.transports {
+            transport.listen(&self.links);
+        }
+        self.tell_local();
+        self.write_snapshot();
+        while !self.closing {
+            let deadline = self.node.deadline();
+            let nap = deadline.map(|deadline| deadline.at.since(now()).min(NAP));
+            let wake = Instant::now() + nap.unwrap_or(NAP);
+            tokio::select! {
+                Some(what) = happened.recv() => self.on(what),
+                call = calls.recv() => match call {
+                    Some(call) => {
+                        call(&mut self);
+                        self.perform();
+                    }
+                    None => self.close(),
+                },
+                () = sleep_until(wake), if nap.is_some() => self.tick(),
+            }
+        }
+        drop(calls);
+        self.end(happened).await;
+    }
+
+    fn tick(&mut self) {
+        if self.node.deadline().is_some_and(|deadline| deadline.at <= now()) {
+            self.handle(Input::Tick);
+        }
+    }
+
+    /// Says goodbye to every peer; the loop ends soon after.
+    pub(crate) fn close(&mut self) {
+        if !self.closing {
+            self.closing = true;
+            with_env(|env| self.node.shutdown(env));
+            self.perform();
+        }
+    }
+
+    /// Lets goodbyes leave, then ends everything, and waits until it has ended.
+    async fn end(mut self, mut happened: mpsc::Receiver<Happened>) {
+        for transport in &self.transports {
+            transport.close(&self.links);
+        }
+        let until = Instant::now() + GOODBYE;
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        conns.into_iter().for_each(|conn| self.hang_up(conn, code::DONE));
+        while !self.conns.is_empty()
+            && let Ok(Some(what)) = timeout_at(until, happened.recv()).await
+        {
+            self.on(what);
+        }
+        for stream in self.streams.values() {
+            stream.stopper.stop(code::DONE);
+        }
+        for conn in self.conns.values() {
+            drop(conn.orders.send(Order::Close));
+        }
+        let Self { links, records, transfers, subscribers, conns, streams, .. } = self;
+        drop((links, transfers, conns, streams));
+        let saved = tokio::task::spawn_blocking(move || records.close());
+        // Every task and worker holds a clone of the channel: it closes when the last of them has ended.
+        let ended = async { while happened.recv().await.is_some() {} };
+        if timeout_at(until + GOODBYE, ended).await.is_err() {
+            debug!("some tasks or workers were still busy at the end");
+        }
+        drop(timeout_at(until + GOODBYE, saved).await);
+        subscribers.close();
+    }
+
+    /// Tells the Node where we can be found now.
+    pub(crate) fn tell_local(&mut self) {
+        let local = self.transports.iter().map(|transport| transport.local()).collect();
+        self.handle(Input::Network(Fact::Local(local)));
+    }
+
+    fn handle(&mut self, input: Input) {
+        with_env(|env| self.node.handle(env, input));
+        self.perform();
+    }
+
+    fn on(&mut self, what: Happened) {
+        match what {
+            Happened::ConnUp { conn, dialed, remote, orders } => {
+                self.conns.insert(conn, Conn { orders, one_stream: remote.one_stream });
+                self.handle(Input::ConnUp { conn, dialed, remote });
+            }
+            Happened::ConnDown { conn } => {
+                if self.conns.remove(&conn).is_some() {
+                    self.handle(Input::ConnDown { conn });
+                }
+            }
+            Happened::StreamUp { stream, opened, handle } => {
+                let conn = handle.conn;
+                self.streams.insert(stream, handle);
+                self.handle(Input::StreamUp { stream, conn, opened });
+            }
+            Happened::Frame { stream, frame } => {
+                if self.streams.contains_key(&stream) {
+                    self.handle(Input::Frame { stream, frame });
+                }
+            }
+            Happened::ReadEnd { stream, cut } => self.on_read_end(stream, cut),
+            Happened::WriteEnd { stream, sent } => self.on_write_end(stream, sent),
+            Happened::ChunksEnd { stream, cut } => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    stream.working = None;
+                }
+                self.on_read_end(stream, cut);
+            }
+            Happened::Drained { stream } => {
+                if self.streams.contains_key(&stream) {
+                    self.handle(Input::Drained { stream });
+                }
+            }
+            Happened::Bulk { stream, report } => {
+                if self.streams.contains_key(&stream) {
+                    self.handle(Input::Bulk { stream, report });
+                }
+            }
+            Happened::Done { ticket, result } => self.handle(Input::Done { ticket, result }),
+        }
+    }
+
+    /// The receiving half of a stream ended; with workers on the sending half the Node hears of it after their last report.
+    fn on_read_end(&mut self, id: StreamId, cut: Cut) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.end.get_or_insert(cut);
+        if cut != Cut::Finished && stream.working.is_some() {
+            stream.stopper.stop(code::REFUSED);
+        }
+        self.settle(id);
+    }
+
+    fn on_write_end(&mut self, id: StreamId, sent: bool) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.written = true;
+        if stream.working == Some(Half::Sending) {
+            stream.working = None;
+        }
+        if !sent {
+            stream.end = Some(Cut::Broken);
+        }
+        self.settle(id);
+    }
+
+    /// Workers that received chunks are done: the stream has nothing left to say in either direction.
+    fn settle(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(cut) = stream.end.filter(|_| stream.working.is_none()) else { return };
+        if cut != Cut::Finished {
+            let refused = if cut == Cut::Malformed { code::REFUSED } else { code::DONE };
+            stream.stopper.stop(refused);
+        }
+        let told = std::mem::replace(&mut stream.told, true);
+        if cut != Cut::Finished || stream.written {
+            self.streams.remove(&id);
+        }
+        if !told {
+            self.handle(Input::StreamDown { stream: id, how: cut });
+        }
+    }
+
+    /// Does what the Node says, until it says nothing more.
+    pub(crate) fn perform(&mut self) {
+        while let Some(output) = self.node.poll() {
+            trace!(kind = kind(&output), "output");
+            match output {
+                Output::Dial { ticket, to } => self.dial(ticket, to),
+                Output::Open { ticket, conn, name } => {
+                    let asked = self.conns.get(&conn).is_some_and(|conn| conn.orders.send(Order::Open { ticket, name }).is_ok());
+                    if !asked {
+                        self.answer(ticket, Err(Failure::Gone));
+                    }
+                }
+                Output::Hangup { conn, code } => self.hang_up(conn, code),
+                Output::Send { stream, bytes } => self.send(stream, bytes),
+                Output::Finish { stream } => self.write(stream, Write::Finish),
+                Output::Reset { stream, code } => {
+                    if let Some(stream) = self.streams.remove(&stream) {
+                        stream.stopper.stop(code);
+                    }
+                }
+                Output::Bulk { stream, half } => self.bulk(stream, half),
+                Output::Persist { ticket, batch } => {
+                    let registry = batch.iter().any(|change| change.table == records::DEVICES);
+                    self.records.persist(ticket, batch);
+                    if registry {
+                        self.write_snapshot();
+                    }
+                }
+                Output::Files { ticket, transfer, entries, op } => {
+                    let manifest = self.node.manifest(transfer);
+                    self.transfers.files(&self.links, ticket, transfer, manifest, entries, op);
+                }
+                Output::Notify(event) => self.notify(event),
+            }
+        }
+    }
+
+    fn dial(&self, ticket: Ticket, to: protocol_core::info::Address) {
+        match self.transports.iter().find(|transport| transport.kind() == to.kind) {
+            Some(transport) => transport.dial(&self.links, ticket, to),
+            None => self.answer(ticket, Err(Failure::Unsupported)),
+        }
+    }
+
+    /// Answers a ticket at once, but as everything else: through the queue, so that no call of the Node is nested.
+    fn answer(&self, ticket: Ticket, result: Result<Reply, Failure>) {
+        let links = self.links.clone();
+        tokio::spawn(async move { links.tell(Happened::Done { ticket, result }).await });
+    }
+
+    fn send(&mut self, id: StreamId, bytes: Vec<u8>) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        let waiting = stream.queue.bytes.fetch_add(bytes.len(), Ordering::AcqRel) + bytes.len();
+        stream.queue.armed.store(true, Ordering::Release);
+        drop(stream.write.send(Write::Bytes(bytes)));
+        if waiting > LONGEST {
+            debug!(?id, waiting, "the remote does not read");
+            self.on_read_end(id, Cut::Broken);
+        }
+    }
+
+    fn write(&self, id: StreamId, what: Write) {
+        if let Some(stream) = self.streams.get(&id) {
+            // A writer that is gone has told, or will tell, how it ended.
+            drop(stream.write.send(what));
+        }
+    }
+
+    fn bulk(&mut self, id: StreamId, half: BulkHalf) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let (working, started) = match half {
+            BulkHalf::Seal { transfer, sealer, chunks } => {
+                drop(stream.read.send(Read::End));
+                let job = self.transfers.outgoing(transfer).map(|sources| SendJob { sources, sealer, chunks });
+                (Half::Sending, job.is_some_and(|job| stream.write.send(Write::Chunks(job)).is_ok()))
+            }
+            BulkHalf::Open { transfer, opener, chunks } => {
+                // This direction carries nothing.
+                drop(stream.write.send(Write::Finish));
+                let job = self.transfers.incoming(transfer).map(|target| Receive { target, opener, chunks });
+                (Half::Receiving, job.is_some_and(|job| stream.read.send(Read::Chunks(job)).is_ok()))
+            }
+        };
+        if started {
+            stream.working = Some(working);
+        } else {
+            debug!(?id, "no files for this stream, or its task is gone");
+            stream.end = Some(Cut::Broken);
+            self.settle(id);
+        }
+    }
+
+    fn hang_up(&self, id: ConnId, code: u32) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let mut streams = Vec::new();
+        for stream in self.streams.values().filter(|stream| stream.conn == id) {
+            drop(stream.write.send(Write::Finish));
+            streams.push(stream.write.clone());
+        }
+        debug!(conn = ?id, code, one_stream = conn.one_stream, "hanging up");
+        drop(conn.orders.send(Order::Hangup { code, streams }));
+    }
+
+    fn notify(&mut self, event: Event) {
+        let ended = match &event {
+            Event::Done { transfer, .. } | Event::Failed { transfer, .. } => Some(*transfer),
+            _ => None,
+        };
+        let registry = matches!(event, Event::Device { .. } | Event::Paired { .. } | Event::PairConfirmed { .. } | Event::Removed { .. });
+        self.subscribers.publish(event);
+        if let Some(transfer) = ended {
+            self.transfers.forget(transfer);
+        }
+        if registry {
+            self.write_snapshot();
+        }
+    }
+
+    /// What read-only programs show while this one holds the home.
+    fn write_snapshot(&self) {
+        self.records.snapshot(crate::service::snapshot::encode(&self.node));
+    }
+}
+
+/// Names an output in logs, without what is in it.
+const fn kind(output: &Output) -> &'static str {
+    match output {
+        Output::Dial { .. } => "dial",
+        Output::Open { .. } => "open",
+        Output::Hangup { .. } => "hang up",
+        Output::Send { .. } => "send",
+        Output::Finish { .. } => "finish",
+        Output::Reset { .. } => "reset",
+        Output::Bulk { .. } => "bulk",
+        Output::Persist { .. } => "persist",
+        Output::Files { .. } => "files",
+        Output::Notify(_) => "notify",
+    }
+}

@@ -1,0 +1,383 @@
+//! Connections and streams as tasks: one for each connection, one for each half of a stream.
+//!
+//! Here the transports' types end. A task knows its transport; the loop knows channels.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use protocol_core::effects::Cut;
+use protocol_core::faults::{Failure, code};
+use protocol_core::ids::{ConnId, StreamId, Ticket};
+use protocol_core::info::{Address, TransportInfo, TransportKind};
+use protocol_core::wire::deframer::{Deframer, Frame, StreamName};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::debug;
+
+use super::Happened;
+use crate::pipeline::receive::{Receive, receive};
+use crate::pipeline::send::{Send as SendJob, send};
+use crate::transport::{Connection, Rx, Stop, Stopper, Transport, Tx};
+
+/// Opening a stream on a connection that is up.
+const OPEN: Duration = Duration::from_secs(10);
+/// A whole attempt to connect, every address of a name included.
+const DIAL: Duration = Duration::from_secs(15);
+/// How long a hang-up waits for what was sent, and then for the other side's end.
+const LINGER: Duration = Duration::from_secs(1);
+/// Between two tries where listening fails, for want of file descriptors for example.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Connections at once. More wait in the system's queue.
+const CONNECTIONS: usize = 512;
+/// A queue with no more bytes than this is short.
+pub(super) const SHORT: usize = 128 << 10;
+/// A queue with more bytes than this has a reader that does not read: the stream is cut.
+pub(super) const LONGEST: usize = 16 << 20;
+
+/// What every task of the host needs: where to report, and how to number.
+#[derive(Clone, Debug)]
+pub(crate) struct Links {
+    host: mpsc::Sender<Happened>,
+    numbers: Arc<AtomicU64>,
+    slots: Arc<tokio::sync::Semaphore>,
+    pub(crate) runtime: Handle,
+}
+
+impl Links {
+    pub(super) fn new(host: mpsc::Sender<Happened>) -> Self {
+        let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+        Self { host, numbers: Arc::default(), slots, runtime: Handle::current() }
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Reports, and waits while the loop has much to do. A loop that ended hears nothing.
+    pub(crate) async fn tell(&self, what: Happened) {
+        drop(self.host.send(what).await);
+    }
+
+    /// The same from a worker thread.
+    pub(crate) fn tell_blocking(&self, what: Happened) {
+        drop(self.host.blocking_send(what));
+    }
+}
+
+/// A transport of any type.
+pub(crate) trait AnyTransport: Send + Sync {
+    fn kind(&self) -> TransportKind;
+    fn local(&self) -> TransportInfo;
+    fn dial(&self, links: &Links, ticket: Ticket, to: Address);
+    fn listen(&self, links: &Links);
+    fn close(&self, links: &Links);
+}
+
+impl<T: Transport> AnyTransport for Arc<T> {
+    fn kind(&self) -> TransportKind {
+        T::kind(self)
+    }
+
+    fn local(&self) -> TransportInfo {
+        T::local(self)
+    }
+
+    fn dial(&self, links: &Links, ticket: Ticket, to: Address) {
+        let (transport, links) = (Self::clone(self), links.clone());
+        links.runtime.clone().spawn(async move {
+            let dialed = timeout(DIAL, T::dial(&transport, &to)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            match dialed {
+                Ok(conn) => serve(Arc::new(conn), Some(ticket), links).await,
+                Err(error) => {
+                    debug!(%to, %error, "dialling failed");
+                    links.tell(Happened::Done { ticket, result: Err(failure(&error)) }).await;
+                }
+            }
+        });
+    }
+
+    fn listen(&self, links: &Links) {
+        let (transport, links) = (Self::clone(self), links.clone());
+        links.runtime.clone().spawn(async move {
+            loop {
+                let Ok(slot) = Arc::clone(&links.slots).acquire_owned().await else { return };
+                match T::accept(&transport).await {
+                    Ok(conn) => {
+                        let links = links.clone();
+                        tokio::spawn(async move {
+                            serve(Arc::new(conn), None, links).await;
+                            drop(slot);
+                        });
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+                    Err(error) => {
+                        debug!(%error, "listening failed");
+                        sleep(ACCEPT_AGAIN).await;
+                    }
+                }
+            }
+        });
+    }
+
+    fn close(&self, links: &Links) {
+        let transport = Self::clone(self);
+        links.runtime.spawn(async move { T::close(&transport).await });
+    }
+}
+
+fn failure(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Failure::Refused,
+        io::ErrorKind::TimedOut => Failure::TimedOut,
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Failure::Unsupported,
+        _ => Failure::Unreachable,
+    }
+}
+
+/// What the loop asks of a connection.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Open a stream for this.
+    Open { ticket: Ticket, name: StreamName },
+    /// Close, after these streams have sent what they have.
+    Hangup { code: u32, streams: Vec<mpsc::UnboundedSender<Write>> },
+    /// Close now.
+    Close,
+}
+
+/// One connection, from its beginning to its end.
+async fn serve<C: Connection>(conn: Arc<C>, dialed: Option<Ticket>, links: Links) {
+    let id = ConnId(links.number());
+    let (orders, mut wanted) = mpsc::unbounded_channel();
+    let remote = conn.remote();
+    debug!(?id, kind = %remote.kind, address = %remote.address, dialed = dialed.is_some(), "connection up");
+    links.tell(Happened::ConnUp { conn: id, dialed, remote, orders }).await;
+    loop {
+        tokio::select! {
+            biased;
+            order = wanted.recv() => match order {
+                Some(Order::Open { ticket, name }) => {
+                    let (conn, links) = (Arc::clone(&conn), links.clone());
+                    tokio::spawn(async move { open(&*conn, id, ticket, name, &links).await });
+                }
+                Some(Order::Hangup { code, streams }) => {
+                    hang_up(&*conn, code, streams).await;
+                    break;
+                }
+                Some(Order::Close) | None => {
+                    conn.close(code::DONE);
+                    break;
+                }
+            },
+            accepted = conn.accept() => match accepted {
+                Ok((tx, rx)) => start(tx, rx, Deframer::accepting(), id, None, &links).await,
+                Err(_) => break,
+            },
+        }
+    }
+    debug!(?id, "connection down");
+    links.tell(Happened::ConnDown { conn: id }).await;
+}
+
+async fn open<C: Connection>(conn: &C, id: ConnId, ticket: Ticket, name: StreamName, links: &Links) {
+    let opened = timeout(OPEN, async {
+        let (mut tx, rx) = conn.open().await?;
+        tx.write_all(&name.preamble()).await?;
+        io::Result::Ok((tx, rx))
+    });
+    match opened.await {
+        Ok(Ok((tx, rx))) => start(tx, rx, Deframer::opening(name), id, Some(ticket), links).await,
+        Ok(Err(_)) => links.tell(Happened::Done { ticket, result: Err(Failure::Gone) }).await,
+        Err(_) => links.tell(Happened::Done { ticket, result: Err(Failure::TimedOut) }).await,
+    }
+}
+
+/// Waits until everything has left and the other side has ended too, but not for long: closing at once could destroy at the
+/// other side what has not been read there.
+async fn hang_up<C: Connection>(conn: &C, code: u32, streams: Vec<mpsc::UnboundedSender<Write>>) {
+    let until = Instant::now() + LINGER;
+    for stream in streams {
+        drop(timeout_at(until, stream.closed()).await);
+    }
+    let ended = async { while conn.accept().await.is_ok() {} };
+    drop(timeout_at(until, ended).await);
+    conn.close(code);
+}
+
+/// What the loop asks of a stream's sending half.
+#[derive(Debug)]
+pub(crate) enum Write {
+    Bytes(Vec<u8>),
+    Finish,
+    Chunks(SendJob),
+}
+
+/// What the loop asks of a stream's receiving half.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// Chunks follow.
+    Chunks(Receive),
+    /// Nothing but the end may follow.
+    End,
+}
+
+/// The loop's hold on a stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(super) conn: ConnId,
+    pub(super) write: mpsc::UnboundedSender<Write>,
+    pub(super) read: mpsc::UnboundedSender<Read>,
+    pub(super) stopper: Stopper,
+    pub(super) queue: Arc<Queue>,
+    /// The half that workers have.
+    pub(super) working: Option<Half>,
+    /// How its receiving half ended, and whether the Node knows.
+    pub(super) end: Option<Cut>,
+    pub(super) told: bool,
+    /// Its sending half is done.
+    pub(super) written: bool,
+}
+
+/// A half of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Sending,
+    Receiving,
+}
+
+/// How much waits to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    pub(super) bytes: AtomicUsize,
+    /// Something was sent since the Node was last told that the queue is short.
+    pub(super) armed: AtomicBool,
+}
+
+async fn start<T: Tx, R: Rx>(tx: T, rx: R, deframer: Deframer, conn: ConnId, opened: Option<Ticket>, links: &Links) {
+    let id = StreamId(links.number());
+    let (write, writes) = mpsc::unbounded_channel();
+    let (read, reads) = mpsc::unbounded_channel();
+    let (stopper, stop) = Stopper::new();
+    let queue = Arc::new(Queue::default());
+    let stream = Stream { conn, write, read, stopper, queue: Arc::clone(&queue), working: None, end: None, told: false, written: false };
+    links.tell(Happened::StreamUp { stream: id, opened, handle: Box::new(stream) }).await;
+    tokio::spawn(Reader { id, rx, deframer, orders: reads, stop: stop.clone(), links: links.clone() }.run());
+    tokio::spawn(Writer { id, tx, orders: writes, queue, stop, links: links.clone() }.run());
+}
+
+struct Reader<R> {
+    id: StreamId,
+    rx: R,
+    deframer: Deframer,
+    orders: mpsc::UnboundedReceiver<Read>,
+    stop: Stop,
+    links: Links,
+}
+
+/// What a reader does next.
+enum Next {
+    Bytes(usize),
+    Order(Read),
+    End(Cut),
+    Stopped,
+}
+
+impl<R: Rx> Reader<R> {
+    async fn run(mut self) {
+        let mut only_end = false;
+        let cut = loop {
+            if let Err(cut) = self.frames().await {
+                break cut;
+            }
+            match self.next(only_end).await {
+                Next::Bytes(count) if !only_end => self.deframer.filled(count),
+                Next::Bytes(_) => break Cut::Malformed,
+                Next::Order(Read::End) => only_end = true,
+                Next::Order(Read::Chunks(job)) => {
+                    return receive(self.rx, self.deframer.into_rest(), job, self.id, self.stop, self.links);
+                }
+                Next::End(cut) => break cut,
+                Next::Stopped => return self.rx.stop(self.stop.code().unwrap_or(code::DONE)),
+            }
+        };
+        if cut == Cut::Malformed {
+            debug!(id = ?self.id, "stream is malformed");
+            self.rx.stop(code::REFUSED);
+        }
+        self.links.tell(Happened::ReadEnd { stream: self.id, cut }).await;
+    }
+
+    /// Hands over the frames that are whole.
+    async fn frames(&mut self) -> Result<(), Cut> {
+        for frame in self.deframer.by_ref() {
+            let frame: Frame = frame.map_err(|_| Cut::Malformed)?;
+            self.links.tell(Happened::Frame { stream: self.id, frame }).await;
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self, only_end: bool) -> Next {
+        let mut one = [0];
+        let parked = self.deframer.parked() && !only_end;
+        let space = if only_end { &mut one[..] } else { self.deframer.space() };
+        tokio::select! {
+            biased;
+            () = self.stop.set() => Next::Stopped,
+            order = self.orders.recv() => order.map_or(Next::Stopped, Next::Order),
+            read = self.rx.read(space), if !parked => match read {
+                Ok(0) => Next::End(Cut::Finished),
+                Ok(count) => Next::Bytes(count),
+                Err(_) => Next::End(Cut::Broken),
+            },
+        }
+    }
+}
+
+struct Writer<T> {
+    id: StreamId,
+    tx: T,
+    orders: mpsc::UnboundedReceiver<Write>,
+    queue: Arc<Queue>,
+    stop: Stop,
+    links: Links,
+}
+
+impl<T: Tx> Writer<T> {
+    async fn run(mut self) {
+        let sent = loop {
+            let order = tokio::select! {
+                biased;
+                () = self.stop.set() => None,
+                order = self.orders.recv() => order,
+            };
+            match order {
+                None => return self.tx.reset(self.stop.code().unwrap_or(code::DONE)),
+                Some(Write::Bytes(bytes)) => match self.bytes(&bytes).await {
+                    Some(Ok(())) => {}
+                    Some(Err(_)) => break false,
+                    None => return self.tx.reset(self.stop.code().unwrap_or(code::DONE)),
+                },
+                Some(Write::Finish) => break self.tx.finish().await.is_ok(),
+                Some(Write::Chunks(job)) => return send(self.tx, job, self.id, self.stop, self.links),
+            }
+        };
+        self.links.tell(Happened::WriteEnd { stream: self.id, sent }).await;
+    }
+
+    /// `None` if the stream was stopped meanwhile.
+    async fn bytes(&mut self, bytes: &[u8]) -> Option<io::Result<()>> {
+        let written = tokio::select! {
+            biased;
+            () = self.stop.set() => return None,
+            written = self.tx.write_all(bytes) => written,
+        };
+        let before = self.queue.bytes.fetch_sub(bytes.len(), Ordering::AcqRel);
+        if before - bytes.len() <= SHORT && self.queue.armed.swap(false, Ordering::AcqRel) && written.is_ok() {
+            self.links.tell(Happened::Drained { stream: self.id }).await;
+        }
+        Some(written)
+    }
+}

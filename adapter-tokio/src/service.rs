@@ -1,0 +1,336 @@
+//! The face of the host: a handle whose methods are wishes, and a stream of events.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use adapter_tokio::service::{NetworkingService, ServiceConfig};
+//! use protocol_core::node::Confirm;
+//!
+//! let service = NetworkingService::init_networking(ServiceConfig::new("/home/me/.kin")).await?;
+//! let mut events = service.events();
+//! let invite = service.start_pairing_as_initiator(std::time::Duration::from_secs(600), Confirm::Ask).await?;
+//! println!("{}", invite.code.words().join(" "));
+//! while let Some(event) = events.next().await {
+//!     println!("{event:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use protocol_core::bulk::cipher::BulkCipher;
+use protocol_core::crypto::secret::SecretBytes;
+use protocol_core::identity::NetworkIdentity;
+use protocol_core::ids::{DeviceId, PeerKey};
+use protocol_core::info::TransportKind;
+use protocol_core::node::{Config, Node, RestoreError};
+use protocol_core::records::Record;
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use crate::cipher::Ring;
+use crate::driver::links::AnyTransport;
+use crate::driver::records_thread::Records;
+use crate::driver::transfers::Transfers;
+use crate::driver::{self, Call, Host, with_env};
+use crate::files;
+use crate::home::{Home, HomeError};
+use crate::store::{Store, StoreError};
+use crate::tcp::Tcp;
+use crate::transport::Transport;
+
+mod commands;
+pub(crate) mod events;
+pub(crate) mod snapshot;
+
+pub use self::commands::{CallError, Closed, SendError, SendRequest, Sharing};
+pub use self::events::Events;
+use self::events::Subscribers;
+pub use self::snapshot::read_snapshot;
+pub use crate::driver::transfers::Inbox;
+
+/// Calls that may wait for the loop.
+const CALLS: usize = 64;
+
+/// A network stack for [`ServiceConfig::transports`].
+pub struct BoxTransport(Box<dyn AnyTransport>);
+
+impl BoxTransport {
+    /// Takes a transport.
+    pub fn new(transport: impl Transport) -> Self {
+        Self(Box::new(Arc::new(transport)))
+    }
+}
+
+impl fmt::Debug for BoxTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BoxTransport({})", self.0.kind())
+    }
+}
+
+/// What a service is made of.
+#[derive(Debug)]
+pub struct ServiceConfig {
+    /// The home: identity, registry, settings. Made if it does not exist.
+    pub home: PathBuf,
+    /// The device's name from now on; `None`: the one it has, or the host's.
+    pub name: Option<String>,
+    /// Whether to speak bare TCP.
+    pub tcp: bool,
+    /// Where bare TCP listens; none: on all interfaces. Port 0 stands for the port of the last time, if it is free.
+    pub bind: Vec<SocketAddr>,
+    /// Further network stacks, at most one of a kind.
+    pub transports: Vec<BoxTransport>,
+}
+
+impl ServiceConfig {
+    /// Bare TCP on all interfaces.
+    pub fn new(home: impl Into<PathBuf>) -> Self {
+        Self { home: home.into(), name: None, tcp: true, bind: Vec::new(), transports: Vec::new() }
+    }
+}
+
+/// Why a service could not start.
+#[derive(Debug)]
+pub enum InitError {
+    /// The home cannot be used.
+    Home(HomeError),
+    /// The records cannot be read.
+    Store(StoreError),
+    /// The records cannot be understood.
+    Restore(RestoreError),
+    /// An address cannot be listened on.
+    Bind(io::Error),
+    /// The processor or the library computes wrong: nothing may be encrypted with it.
+    Cipher,
+    /// A thread could not be started.
+    Thread(io::Error),
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Home(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Restore(error) => error.fmt(f),
+            Self::Bind(error) => write!(f, "cannot listen: {error}"),
+            Self::Cipher => f.write_str("the self-test of encryption failed"),
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for InitError {}
+
+/// Who this device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id.
+    pub id: DeviceId,
+    /// The public half of its device key.
+    pub key: PeerKey,
+    /// Six words over that key.
+    pub fingerprint: String,
+    /// Its name.
+    pub name: String,
+    /// Its id on libp2p.
+    pub peer_id: Vec<u8>,
+    /// Its id on Iroh.
+    pub endpoint_id: [u8; 32],
+    /// Whether it was made by this start.
+    pub created: bool,
+}
+
+/// What did not go as wished at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The port of the last time is taken: stored addresses of this device are wrong until it connects by itself.
+    PortTaken {
+        /// The transport.
+        transport: TransportKind,
+        /// The port that was wanted.
+        wanted: u16,
+        /// The one that it has now.
+        got: u16,
+    },
+    /// What an earlier crash left in a directory could not be removed.
+    NotSwept(PathBuf),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortTaken { transport, wanted, got } => write!(f, "{transport} port {wanted} is taken, listening on {got} instead"),
+            Self::NotSwept(path) => write!(f, "temporary files of an earlier run remain in {}", path.display()),
+        }
+    }
+}
+
+/// A running device. Clones are the same one; it ends with [`shutdown`](Self::shutdown), or when the last clone is dropped.
+#[derive(Clone)]
+pub struct NetworkingService {
+    calls: mpsc::Sender<Call>,
+    subscribers: Subscribers,
+    identity: Arc<Identity>,
+    warnings: Arc<[Warning]>,
+    ended: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for NetworkingService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetworkingService").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl NetworkingService {
+    /// Opens the home, starts listening, and runs the loop on the current runtime.
+    ///
+    /// # Errors
+    /// [`InitError`]; nothing runs then.
+    pub async fn init_networking(config: ServiceConfig) -> Result<Self, InitError> {
+        let ServiceConfig { home, name, tcp, bind, transports } = config;
+        let opened = tokio::task::spawn_blocking(move || open(&home, name)).await;
+        let mut opened = opened.map_err(|error| InitError::Thread(error.into()))??;
+        let mut transports: Vec<Box<dyn AnyTransport>> = transports.into_iter().map(|transport| transport.0).collect();
+        if tcp {
+            let (tcp, warning) = listen(&opened.home, &bind)?;
+            transports.insert(0, Box::new(Arc::new(tcp)));
+            opened.warnings.extend(warning);
+        }
+
+        let identity = Identity {
+            id: opened.identity.device_id(),
+            key: opened.identity.public(),
+            fingerprint: opened.identity.fingerprint(),
+            name: opened.name.clone(),
+            peer_id: opened.identity.peer_id(),
+            endpoint_id: opened.identity.endpoint_id(),
+            created: opened.home.created(),
+        };
+        let config = Config {
+            name: opened.name,
+            os: std::env::consts::OS.to_owned(),
+            app: concat!("kin ", env!("CARGO_PKG_VERSION")).to_owned(),
+            bulk_aes: crate::cipher::has_aes_instructions(),
+            cipher: Arc::new(Ring) as Arc<dyn BulkCipher>,
+        };
+        let node = with_env(|env| Node::restore(config, opened.identity, env, opened.records)).map_err(InitError::Restore)?;
+
+        let (links, happened) = driver::channel();
+        let records = Records::start(opened.store, Arc::clone(&opened.home), links.clone()).map_err(InitError::Thread)?;
+        let (calls, called) = mpsc::channel(CALLS);
+        let (end, ended) = watch::channel(false);
+        let subscribers = Subscribers::default();
+        let host = Host::new(node, transports, records, Transfers::new(opened.home), subscribers.clone(), links);
+        tokio::spawn(async move {
+            host.run(happened, called).await;
+            end.send_replace(true);
+        });
+        Ok(Self { calls, subscribers, identity: Arc::new(identity), warnings: opened.warnings.into(), ended })
+    }
+
+    /// Everything that happens from now on.
+    pub fn events(&self) -> Events {
+        self.subscribers.subscribe()
+    }
+
+    /// Who this device is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What did not go as wished at the start.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+}
+
+struct Opened {
+    home: Arc<Home>,
+    name: String,
+    identity: NetworkIdentity,
+    store: Store,
+    records: Vec<Record>,
+    warnings: Vec<Warning>,
+}
+
+fn open(path: &std::path::Path, name: Option<String>) -> Result<Opened, InitError> {
+    if !crate::cipher::self_test() {
+        return Err(InitError::Cipher);
+    }
+    let home = Home::open(path).map_err(InitError::Home)?;
+    let mut settings = home.settings().map_err(InitError::Home)?;
+    if name.is_some() && settings.name != name {
+        settings.name = name;
+        home.write_settings(&settings).map_err(InitError::Home)?;
+    }
+    let warnings = sweep(&home)?;
+    let identity = NetworkIdentity::from_seed(home.seed().duplicate());
+    let store = Store::open(&home.store_path(), identity.storage_key()).map_err(InitError::Store)?;
+    let records = store.all().map_err(InitError::Store)?;
+    let records = records.into_iter().map(|(table, key, value)| Record { table, key, value: SecretBytes::new(value) }).collect();
+    Ok(Opened { home: Arc::new(home), name: settings.name.unwrap_or_else(host_name), identity, store, records, warnings })
+}
+
+/// Removes what a crash left behind.
+fn sweep(home: &Home) -> Result<Vec<Warning>, InitError> {
+    let pending = home.pending();
+    let mut warnings = Vec::new();
+    for left in pending.list().map_err(InitError::Home)? {
+        match files::sweep(&left.directory, left.transfer, &left.tops) {
+            // A destination that is gone has nothing left in it.
+            Ok(_) | Err(files::FileFault::NotFound) => pending.remove(left.transfer).map_err(InitError::Home)?,
+            Err(fault) => {
+                warn!(directory = %left.directory.display(), %fault, "temporary files remain");
+                warnings.push(Warning::NotSwept(left.directory));
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
+/// Listens where it was asked, on the port of the last time where that is free.
+fn listen(home: &Home, bind: &[SocketAddr]) -> Result<(Tcp, Option<Warning>), InitError> {
+    let everywhere = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
+    let mut settings = home.settings().map_err(InitError::Home)?;
+    let kind = TransportKind::Tcp;
+    let wanted = settings.ports.get(kind.name()).copied();
+    let at = |port: u16| -> io::Result<Tcp> {
+        let with = |at: &SocketAddr, port: u16| if at.port() == 0 { SocketAddr::new(at.ip(), port) } else { *at };
+        if !bind.is_empty() {
+            return Tcp::bind(&bind.iter().map(|at| with(at, port)).collect::<Vec<_>>());
+        }
+        let v4 = Tcp::bind(&[with(&everywhere[0], port)])?;
+        let port = v4.bound().first().map_or(port, SocketAddr::port);
+        drop(v4);
+        // A machine may have no IPv6.
+        Tcp::bind(&everywhere.map(|at| with(&at, port))).or_else(|_| Tcp::bind(&[with(&everywhere[0], port)]))
+    };
+    let (tcp, warning) = match wanted.map(|port| (port, at(port))) {
+        Some((_, Ok(tcp))) => (tcp, None),
+        Some((wanted, Err(error))) if error.kind() == io::ErrorKind::AddrInUse => {
+            let tcp = at(0).map_err(InitError::Bind)?;
+            let got = tcp.bound().first().map_or(0, SocketAddr::port);
+            (tcp, Some(Warning::PortTaken { transport: kind.clone(), wanted, got }))
+        }
+        Some((_, Err(error))) => return Err(InitError::Bind(error)),
+        None => (at(0).map_err(InitError::Bind)?, None),
+    };
+    if wanted.is_none()
+        && let Some(first) = tcp.bound().first()
+    {
+        settings.ports.insert(kind.name().to_owned(), first.port());
+        home.write_settings(&settings).map_err(InitError::Home)?;
+    }
+    Ok((tcp, warning))
+}

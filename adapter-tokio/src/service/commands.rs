@@ -1,0 +1,285 @@
+//! The owner's wishes: each runs in the loop, and answers.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol_core::effects::TransferKey;
+use protocol_core::faults::{CancelReason, DeclineReason};
+use protocol_core::ids::{DeviceId, SessionId};
+use protocol_core::info::Address;
+use protocol_core::node::{
+    Confirm, ConnectError, DeviceView, PairError, PairingInvite, ShareError, UnknownDevice, UnknownPairing, UnknownTransfer,
+};
+use protocol_core::pairing::code::PairingCode;
+use protocol_core::transfer::manifest::{Manifest, ManifestError, chunk_size_for};
+use tokio::sync::oneshot;
+
+use super::NetworkingService;
+use crate::driver::transfers::Inbox;
+use crate::driver::{Host, with_env};
+use crate::files::{ConflictPolicy, Scan, ScanError, SkipReason, SymlinkPolicy, scan};
+use crate::pipeline::send::Sources;
+
+/// The service has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the service has ended")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// Why a wish was not fulfilled. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError<E> {
+    /// The service has ended.
+    Closed,
+    /// It cannot be.
+    Refused(E),
+}
+
+impl<E: fmt::Display> fmt::Display for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => Closed.fmt(f),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> std::error::Error for CallError<E> {}
+
+impl<E> From<Closed> for CallError<E> {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+/// What to send.
+#[derive(Clone, Debug, Default)]
+pub struct SendRequest {
+    /// Files and directories. One that ends in `/` stands for what is in it.
+    pub paths: Vec<PathBuf>,
+    /// What happens to symbolic links.
+    pub symlinks: SymlinkPolicy,
+    /// What the receiver is shown as a name of the whole; at most 255 bytes.
+    pub label: Option<String>,
+}
+
+/// A transfer that was offered.
+#[derive(Debug)]
+pub struct Sharing {
+    /// How it is named from now on.
+    pub key: TransferKey,
+    /// What is offered, for the paths and sizes of entries.
+    pub manifest: Arc<Manifest>,
+    /// What was left out, and why.
+    pub skipped: Vec<(PathBuf, SkipReason)>,
+}
+
+/// Why nothing was offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The service has ended.
+    Closed,
+    /// The paths cannot be sent.
+    Scan(ScanError),
+    /// What was found breaks a limit of transfers, or nothing was found.
+    Manifest(ManifestError),
+    /// The Node refused.
+    Refused(ShareError),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => Closed.fmt(f),
+            Self::Scan(error) => error.fmt(f),
+            Self::Manifest(error) => error.fmt(f),
+            Self::Refused(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
+
+impl From<Closed> for SendError {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl NetworkingService {
+    /// Runs `call` in the loop.
+    pub(super) async fn call<R: Send + 'static>(&self, call: impl FnOnce(&mut Host) -> R + Send + 'static) -> Result<R, Closed> {
+        let (answer, answered) = oneshot::channel();
+        let call = Box::new(move |host: &mut Host| drop(answer.send(call(host))));
+        self.calls.send(call).await.map_err(|_| Closed)?;
+        answered.await.map_err(|_| Closed)
+    }
+
+    /// Makes a code and waits for a device that knows it. What comes of it are events of the invite's session.
+    ///
+    /// # Errors
+    /// [`PairError`]: another code is live, or the time is out of bounds.
+    pub async fn start_pairing_as_initiator(&self, ttl: Duration, confirm: Confirm) -> Result<PairingInvite, CallError<PairError>> {
+        self.call(move |host| with_env(|env| host.node.start_pairing_as_initiator(env, ttl, confirm))).await?.map_err(CallError::Refused)
+    }
+
+    /// Looks for the device that made `code`, at `addresses`.
+    ///
+    /// # Errors
+    /// [`PairError`]: a pairing with a code is running already, or there is no address.
+    pub async fn start_pairing_as_joiner(
+        &self,
+        code: PairingCode,
+        addresses: Vec<Address>,
+        confirm: Confirm,
+    ) -> Result<SessionId, CallError<PairError>> {
+        self.call(move |host| with_env(|env| host.node.start_pairing_as_joiner(env, &code, &addresses, confirm)))
+            .await?
+            .map_err(CallError::Refused)
+    }
+
+    /// Says whether the device of a `PairRequest` may be trusted.
+    ///
+    /// # Errors
+    /// [`UnknownPairing`]: nobody waits for this answer (any more).
+    pub async fn answer_pairing(&self, session: SessionId, yes: bool) -> Result<(), CallError<UnknownPairing>> {
+        self.call(move |host| with_env(|env| host.node.answer_pairing(env, session, yes))).await?.map_err(CallError::Refused)
+    }
+
+    /// Ends a pairing. One that is not running is no error.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn cancel_pairing(&self, session: SessionId) -> Result<(), Closed> {
+        self.call(move |host| with_env(|env| host.node.cancel_pairing(env, session))).await
+    }
+
+    /// Connects to a paired device at its stored addresses and `extra`. An event tells how it went.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: no such device, or no address.
+    pub async fn connect(&self, device: DeviceId, extra: Vec<Address>) -> Result<(), CallError<ConnectError>> {
+        self.call(move |host| with_env(|env| host.node.connect(env, device, &extra))).await?.map_err(CallError::Refused)
+    }
+
+    /// Ends the session with a device, if there is one.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn disconnect(&self, device: DeviceId) -> Result<(), Closed> {
+        self.call(move |host| with_env(|env| host.node.disconnect(env, device))).await
+    }
+
+    /// Looks through the paths and offers what is there to a paired device. No file is read before the device accepts.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn share_with_device(&self, to: DeviceId, request: SendRequest) -> Result<Sharing, SendError> {
+        let SendRequest { paths, symlinks, label } = request;
+        let found = tokio::task::spawn_blocking(move || look(&paths, symlinks)).await.map_err(|_| SendError::Closed)?;
+        let (manifest, sources, skipped) = found?;
+        let offered = Arc::clone(&manifest);
+        let key = self.call(move |host| {
+            let sources = Sources::new(Arc::clone(&offered), sources);
+            let key = with_env(|env| host.node.share_with_device(env, to, offered, label))?;
+            host.transfers.add_outgoing(key, sources);
+            Ok(key)
+        });
+        let key = key.await?.map_err(SendError::Refused)?;
+        Ok(Sharing { key, manifest, skipped })
+    }
+
+    /// Says where incoming files go; `None`: every offer is declined.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn set_inbox(&self, inbox: Option<Inbox>) -> Result<(), Closed> {
+        self.call(move |host| host.transfers.inbox = inbox).await
+    }
+
+    /// Takes an offer. `on_conflict`: instead of what the inbox says.
+    ///
+    /// # Errors
+    /// [`UnknownTransfer`]: no such offer waits for an answer.
+    pub async fn accept(&self, key: TransferKey, on_conflict: Option<ConflictPolicy>) -> Result<(), CallError<UnknownTransfer>> {
+        self.call(move |host| {
+            host.transfers.set_policy(key, on_conflict);
+            with_env(|env| host.node.accept(env, key))
+        })
+        .await?
+        .map_err(CallError::Refused)
+    }
+
+    /// Declines an offer.
+    ///
+    /// # Errors
+    /// [`UnknownTransfer`]: no such offer waits for an answer.
+    pub async fn decline(&self, key: TransferKey, reason: DeclineReason) -> Result<(), CallError<UnknownTransfer>> {
+        self.call(move |host| with_env(|env| host.node.decline(env, key, reason))).await?.map_err(CallError::Refused)
+    }
+
+    /// Ends a transfer in either direction.
+    ///
+    /// # Errors
+    /// [`UnknownTransfer`]: it is over, or never was.
+    pub async fn cancel(&self, key: TransferKey, reason: CancelReason) -> Result<(), CallError<UnknownTransfer>> {
+        self.call(move |host| with_env(|env| host.node.cancel(env, key, reason))).await?.map_err(CallError::Refused)
+    }
+
+    /// Every device that was met, as it is now.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn devices(&self) -> Result<Vec<DeviceView>, Closed> {
+        self.call(|host| host.node.devices()).await
+    }
+
+    /// Gives a device another name here.
+    ///
+    /// # Errors
+    /// [`UnknownDevice`].
+    pub async fn rename_device(&self, device: DeviceId, name: String) -> Result<(), CallError<UnknownDevice>> {
+        self.call(move |host| with_env(|env| host.node.rename_device(env, device, &name))).await?.map_err(CallError::Refused)
+    }
+
+    /// Forgets a device on this side.
+    ///
+    /// # Errors
+    /// [`UnknownDevice`].
+    pub async fn forget_device(&self, device: DeviceId) -> Result<(), CallError<UnknownDevice>> {
+        self.call(move |host| with_env(|env| host.node.forget_device(env, device))).await?.map_err(CallError::Refused)
+    }
+
+    /// Where this device can be dialled now.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn local_addresses(&self) -> Result<Vec<Address>, Closed> {
+        self.call(|host| host.transports.iter().flat_map(|transport| transport.local().dialable().collect::<Vec<_>>()).collect()).await
+    }
+
+    /// Says goodbye to every peer, closes everything, and waits until it is closed: at most about two seconds.
+    pub async fn shutdown(&self) {
+        // It may have ended already, or be ending: both come to the same.
+        self.call(Host::close).await.unwrap_or(());
+        let mut ended = self.ended.clone();
+        drop(ended.wait_for(|ended| *ended).await);
+    }
+}
+
+type Found = (Arc<Manifest>, Vec<crate::files::Source>, Vec<(PathBuf, SkipReason)>);
+
+fn look(paths: &[PathBuf], symlinks: SymlinkPolicy) -> Result<Found, SendError> {
+    let Scan { entries, sources, skipped, .. } = scan(paths, symlinks).map_err(SendError::Scan)?;
+    let bytes = entries.iter().map(|entry| entry.size).fold(0, u64::saturating_add);
+    let manifest = Manifest::build(entries, chunk_size_for(bytes)).map_err(SendError::Manifest)?;
+    Ok((Arc::new(manifest), sources, skipped))
+}

@@ -1,0 +1,145 @@
+//! The registry as read-only programs see it while another holds the home. It has no secrets.
+
+use std::convert::Infallible;
+use std::path::Path;
+
+use minicbor::Encoder;
+use minicbor::encode::Error;
+use protocol_core::effects::{DeviceState, Route};
+use protocol_core::ids::{DeviceId, PeerKey};
+use protocol_core::info::TransportKind;
+use protocol_core::node::{DeviceView, Node};
+use protocol_core::wire::cbor::{Malformed, Reader};
+
+use crate::home::{self, HomeError};
+
+/// Form of the encoding.
+const VERSION: u64 = 1;
+/// Bounds of what is read back: generous, for our own file.
+const TEXT: usize = 4096;
+const DEVICES: usize = 4096;
+const ADDRESSES: usize = 256;
+const STATES: [DeviceState; 5] =
+    [DeviceState::Discovered, DeviceState::Pairing, DeviceState::Paired, DeviceState::Connected, DeviceState::Disconnected];
+
+/// The devices that the holder of `home` knows, as it last wrote them. `None`: nothing was written yet.
+///
+/// # Errors
+/// [`HomeError::Damaged`] if the file is not ours; faults of the file system.
+pub fn read_snapshot(home: &Path) -> Result<Option<Vec<DeviceView>>, HomeError> {
+    let Some(bytes) = home::read_snapshot(home)? else { return Ok(None) };
+    decode(&bytes).map(Some).map_err(|_| HomeError::Damaged(home.to_path_buf()))
+}
+
+pub(crate) fn encode(node: &Node) -> Vec<u8> {
+    let mut to = Encoder::new(Vec::new());
+    let written = write(&mut to, &node.devices());
+    written.expect("invariant: a vector takes every byte");
+    to.into_writer()
+}
+
+fn write(to: &mut Encoder<Vec<u8>>, devices: &[DeviceView]) -> Result<(), Error<Infallible>> {
+    to.array(2)?.u64(VERSION)?.array(devices.len() as u64)?;
+    for device in devices {
+        to.array(11)?.bytes(&device.id.0)?.bytes(&device.key.0)?.str(&device.name)?.str(&device.os)?;
+        to.u64(STATES.iter().position(|state| *state == device.state).unwrap_or(0) as u64)?;
+        to.str(&device.fingerprint)?.u64(device.paired_unix)?;
+        match device.last_seen_unix {
+            Some(seen) => to.u64(seen)?,
+            None => to.null()?,
+        };
+        match &device.last_route {
+            Some(route) => to.array(2)?.str(route.transport.name())?.str(&route.address)?,
+            None => to.null()?,
+        };
+        to.array(device.addresses.len() as u64)?;
+        for address in &device.addresses {
+            to.array(2)?.str(address.kind.name())?.str(&address.text)?;
+        }
+        to.bool(device.confirmed)?;
+    }
+    Ok(())
+}
+
+fn decode(bytes: &[u8]) -> Result<Vec<DeviceView>, Malformed> {
+    let mut from = Reader::new(bytes)?;
+    from.fields(2)?;
+    if from.u64()? != VERSION {
+        return Err(Malformed::Bounds);
+    }
+    let count = from.array_up_to(DEVICES)?;
+    (0..count).map(|_| device(&mut from)).collect()
+}
+
+fn device(from: &mut Reader<'_>) -> Result<DeviceView, Malformed> {
+    from.fields(11)?;
+    Ok(DeviceView {
+        id: DeviceId(fixed(from)?),
+        key: PeerKey(fixed(from)?),
+        name: from.text(TEXT)?.to_owned(),
+        os: from.text(TEXT)?.to_owned(),
+        state: usize::try_from(from.u64()?).ok().and_then(|at| STATES.get(at)).copied().ok_or(Malformed::Bounds)?,
+        fingerprint: from.text(TEXT)?.to_owned(),
+        paired_unix: from.u64()?,
+        last_seen_unix: from.or_null(Reader::u64)?,
+        last_route: from.or_null(|from| {
+            let (transport, address) = pair(from)?;
+            Ok(Route { transport, address })
+        })?,
+        addresses: {
+            let count = from.array_up_to(ADDRESSES)?;
+            let one = |from: &mut Reader<'_>| pair(from).map(|(kind, text)| protocol_core::info::Address { kind, text });
+            (0..count).map(|_| one(from)).collect::<Result<_, _>>()?
+        },
+        confirmed: from.bool()?,
+    })
+}
+
+fn fixed<const N: usize>(from: &mut Reader<'_>) -> Result<[u8; N], Malformed> {
+    from.bytes(N)?.try_into().map_err(|_| Malformed::Bounds)
+}
+
+fn pair(from: &mut Reader<'_>) -> Result<(TransportKind, String), Malformed> {
+    from.fields(2)?;
+    Ok((TransportKind::named(from.text(TEXT)?), from.text(TEXT)?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol_core::info::Address;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let address = Address { kind: TransportKind::Tcp, text: "127.0.0.1:9".into() };
+        let full = DeviceView {
+            id: DeviceId([1; 16]),
+            key: PeerKey([2; 32]),
+            name: "laptop ü".into(),
+            os: "linux".into(),
+            state: DeviceState::Connected,
+            fingerprint: "a b c d e f".into(),
+            paired_unix: 1_700_000_000,
+            last_seen_unix: Some(1_700_000_001),
+            last_route: Some(Route { transport: TransportKind::Iroh, address: "x".into() }),
+            addresses: vec![address.clone(), address],
+            confirmed: true,
+        };
+        let bare = DeviceView {
+            state: DeviceState::Paired,
+            last_seen_unix: None,
+            last_route: None,
+            addresses: vec![],
+            confirmed: false,
+            ..full.clone()
+        };
+        let mut to = Encoder::new(Vec::new());
+        write(&mut to, &[full.clone(), bare.clone()]).unwrap();
+        let bytes = to.into_writer();
+        let devices = decode(&bytes).unwrap();
+        assert_eq!(format!("{devices:?}"), format!("{:?}", [full, bare]));
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_err());
+        }
+    }
+}

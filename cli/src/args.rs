@@ -1,0 +1,454 @@
+//! The command line: verbs, flags, environment and their help.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
+use protocol_core::info::{Address, TransportKind};
+use protocol_core::limits::CODE_TTL_RANGE;
+
+use crate::commands::completions::{complete_device, complete_word};
+
+/// The longest wait that a flag takes.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Pair devices by twelve words, then send each other files and folders, end to end encrypted.
+#[derive(Debug, Parser)]
+#[command(name = "kin", version, propagate_version = true, max_term_width = 100, after_help = MEETING)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const MEETING: &str = "\
+Two machines meet like this:
+  first   $ kin pair --address-file addresses     shows twelve words, and writes where it listens
+  second  $ kin join --address tcp:192.168.1.7:4711
+  first   $ kin recv ~/Downloads --address-file addresses
+  second  $ kin send ./album --to FIRST --address tcp:192.168.1.7:4711
+
+Try it on this machine alone: kin demo
+
+Exit codes: 0 ok, 1 bug, 2 usage, 3 state or lock, 4 unreachable, 5 interrupted, 6 refused, 7 pairing, 8 integrity,
+9 local disk, 10 conflict, 11 partial, 12 not found, 13 incompatible, 14 timeout, 15 unsafe offer, 130 and 143 signals.";
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Where identity and registry are kept [default: the platform's data directory]. One process at a time holds it.
+    #[arg(long, env = "KIN_HOME", value_name = "DIR", global = true, help_heading = "Global options")]
+    pub(crate) home: Option<PathBuf>,
+
+    /// A list of transports, or `auto`: all that are built in.
+    #[arg(
+        long,
+        env = "KIN_TRANSPORT",
+        value_name = "auto|tcp",
+        default_value = "auto",
+        value_parser = transports,
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) transport: Transports,
+
+    /// An address to listen at, for example 127.0.0.1:0 [default: all interfaces].
+    #[arg(
+        long,
+        env = "KIN_BIND",
+        value_name = "ADDR",
+        value_parser = bind_address,
+        value_delimiter = ',',
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) bind: Vec<SocketAddr>,
+
+    /// Print one JSON object a line on standard output, and nothing else there.
+    #[arg(long, env = "KIN_JSON", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+
+    /// Never ask; an answer that is needed is an error.
+    #[arg(
+        long,
+        env = "KIN_NO_INPUT",
+        value_parser = FalseyValueParser::new(),
+        action = ArgAction::SetTrue,
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) no_input: bool,
+
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto, global = true, help_heading = "Global options")]
+    pub(crate) progress: ProgressMode,
+
+    /// Errors and results only.
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    pub(crate) quiet: bool,
+
+    /// Say more; twice: a lot more. RUST_LOG chooses in detail.
+    #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "Global options")]
+    pub(crate) verbose: u8,
+}
+
+/// The transports that were chosen. This version has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transports;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A bar on a terminal, else nothing.
+    Auto,
+    /// A bar.
+    Bar,
+    /// Now and then a line.
+    Plain,
+    /// Nothing.
+    None,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Watch the whole story on this machine: two devices as two processes pair, send, compare and send back.
+    Demo(Demo),
+    /// Show this device: name, id, fingerprint, keys. Creates the identity on first use.
+    Id,
+    /// Make a one-time code of twelve words, wait for the other device, and ask before trusting it.
+    #[command(after_help = PAIR_HELP)]
+    Pair(Pair),
+    /// Enter the code that another device shows.
+    #[command(after_help = JOIN_HELP)]
+    Join(Join),
+    /// The paired devices: list, show, rename, forget.
+    Devices(Devices),
+    /// Send files and directories to a paired device.
+    #[command(after_help = SEND_HELP)]
+    Send(Send),
+    /// Receive in the foreground.
+    #[command(after_help = RECV_HELP)]
+    Recv(Recv),
+    /// Print the completion script of a shell: source it when the shell starts.
+    Completions(Completions),
+}
+
+/// `kin demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// What to send [default: a sample that is made for it].
+    pub(crate) path: Option<PathBuf>,
+}
+
+const PAIR_HELP: &str = "\
+How two machines meet:
+  here   $ kin pair --address-file addresses     shows twelve words; the file says where this device listens
+  there  $ kin join --address tcp:IP:PORT        one --address for each line of the file
+
+Who types the words there becomes a paired device here; it will be able to offer you files, and you approve each offer.
+A code serves one device, once, and is void after its time.";
+
+/// `kin pair`.
+#[derive(Debug, Args)]
+pub(crate) struct Pair {
+    /// Trust whoever knows the code, without a question.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// How long the code lives, 5m to 10m.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = ttl)]
+    pub(crate) ttl: Duration,
+    /// What this device is called from now on.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Write the words to this file, readable for you only.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) code_file: Option<PathBuf>,
+    /// Write this device's addresses to this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) address_file: Option<PathBuf>,
+}
+
+const JOIN_HELP: &str = "\
+How two machines meet:
+  there  $ kin pair --address-file addresses     shows twelve words; the file says where that device listens
+  here   $ kin join --address tcp:IP:PORT        asks for the words; four letters of each are enough
+
+This version does not search for devices yet: it needs an --address.";
+
+/// `kin join`.
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The words. Better typed at the prompt: a shell remembers its command lines.
+    #[arg(value_name = "WORDS", add = ArgValueCompleter::new(complete_word))]
+    pub(crate) words: Vec<String>,
+    /// Read the words from this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "words")]
+    pub(crate) code_file: Option<PathBuf>,
+    /// Read the words from standard input.
+    #[arg(long, conflicts_with_all = ["words", "code_file"])]
+    pub(crate) code_stdin: bool,
+    /// Where the other device listens: tcp:IP:PORT.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) address: Vec<Address>,
+    /// Pair without a question.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// What this device is called from now on.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+/// `kin devices`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Devices {
+    #[command(subcommand)]
+    pub(crate) verb: Option<DevicesVerb>,
+}
+
+/// `kin devices …`. A DEVICE is an id, a name, or a unique beginning of either.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevicesVerb {
+    /// All of them.
+    List,
+    /// Everything about one.
+    Show {
+        /// Id, name, or a unique beginning of either.
+        #[arg(add = ArgValueCompleter::new(complete_device))]
+        device: String,
+    },
+    /// Call it something else, here.
+    Rename {
+        /// Id, name, or a unique beginning of either.
+        #[arg(add = ArgValueCompleter::new(complete_device))]
+        device: String,
+        /// The new name.
+        name: String,
+    },
+    /// Remove it from this device: it can reach us no more. (It is not told yet, and keeps its own record.)
+    Forget {
+        /// Id, name, or a unique beginning of either.
+        #[arg(add = ArgValueCompleter::new(complete_device))]
+        device: String,
+    },
+}
+
+const SEND_HELP: &str = "\
+`send DIR` makes DIR at the destination; `send DIR/` sends what is in it. What cannot be read, and sockets, devices and
+pipes, are left out and listed (exit 11). Kept: names, bytes, permissions within the receiver's umask, modification times,
+empty directories, symbolic links. Not kept: owners, ACLs, extended attributes, hard links as links.
+
+The other device must be receiving:  kin recv DIR
+It is looked for at the addresses of earlier contacts, and at --address.";
+
+/// `kin send`.
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// Files and directories.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<OsString>,
+    /// Id, name, or a unique beginning of either.
+    #[arg(long, value_name = "DEVICE", add = ArgValueCompleter::new(complete_device))]
+    pub(crate) to: String,
+    /// Where the other device listens, beside the addresses of earlier contacts.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) address: Vec<Address>,
+    /// Try for so long until the device is there [default: 30s without the flag's value; exit 14 when it runs out].
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = wait)]
+    pub(crate) wait: Option<Duration>,
+    /// What becomes of symbolic links.
+    #[arg(long, value_enum, default_value_t = Symlinks::Keep)]
+    pub(crate) symlinks: Symlinks,
+}
+
+/// What becomes of symbolic links in a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Symlinks {
+    /// Sent as links.
+    Keep,
+    /// Left out, and listed.
+    Skip,
+}
+
+const RECV_HELP: &str = "\
+How the other device finds this one, if it moved since the last contact:
+  here   $ kin recv ~/Downloads --address-file addresses
+  there  $ kin send ./album --to THIS-DEVICE --address tcp:IP:PORT
+
+Nothing has its final name before its digest was compared. The umask applies. Not kept: owners, ACLs, extended attributes,
+hard links as links. What a policy skips makes the exit code 11, here and at the sender.";
+
+/// `kin recv`.
+#[derive(Debug, Args)]
+pub(crate) struct Recv {
+    /// Where to put what arrives; made if its parent exists.
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Take nothing from others than this device.
+    #[arg(long, value_name = "DEVICE", add = ArgValueCompleter::new(complete_device))]
+    pub(crate) from: Option<String>,
+    /// End after one transfer.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Take every offer without a question.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// What happens where a name is taken [default: ask on a terminal, else fail; rename with --yes].
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub(crate) on_conflict: Option<OnConflict>,
+    /// End (exit 14) when no offer comes for so long.
+    #[arg(long, value_name = "TIME", value_parser = wait)]
+    pub(crate) timeout: Option<Duration>,
+    /// Write this device's addresses to this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) address_file: Option<PathBuf>,
+}
+
+/// What happens where a name is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnConflict {
+    /// The one that arrives is left out.
+    Skip,
+    /// The top item arrives under a new name.
+    Rename,
+    /// The one that arrives takes the place.
+    Overwrite,
+    /// The newer one stays.
+    Update,
+    /// The offer is declined.
+    Fail,
+    /// A person decides.
+    Ask,
+}
+
+/// `kin completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// bash, elvish, fish, powershell or zsh.
+    #[arg(value_parser = ["bash", "elvish", "fish", "powershell", "zsh"])]
+    pub(crate) shell: String,
+}
+
+fn transports(text: &str) -> Result<Transports, String> {
+    for name in text.split(',').map(str::trim) {
+        match name {
+            "auto" | "tcp" => {}
+            "iroh" | "libp2p" => return Err(format!("{name} is not built in yet; this version has tcp")),
+            _ => return Err("there are: auto, tcp".to_owned()),
+        }
+    }
+    Ok(Transports)
+}
+
+fn bind_address(text: &str) -> Result<SocketAddr, String> {
+    text.strip_prefix("tcp:").unwrap_or(text).parse().map_err(|_| "an address has the form 127.0.0.1:0 or [::1]:0".to_owned())
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    let address: Address = text.parse().map_err(|error| format!("{error}; for example tcp:192.168.1.7:4711"))?;
+    if address.kind != TransportKind::Tcp {
+        return Err(format!("{} is not built in yet; this version has tcp", address.kind));
+    }
+    let (host, port) = address.text.rsplit_once(':').ok_or("the port is missing; for example tcp:192.168.1.7:4711")?;
+    if host.is_empty() || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err("host or port is missing; for example tcp:192.168.1.7:4711".to_owned());
+    }
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err("an IPv6 address stands in brackets: tcp:[::1]:4711".to_owned());
+    }
+    Ok(address)
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let (least, most) = CODE_TTL_RANGE;
+    if time < least || time > most { Err("a code lives 5m to 10m".to_owned()) } else { Ok(time) }
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; for example 30s or 10m"))?;
+    if time.is_zero() || time > LONGEST_WAIT { Err("more than nothing and at most 30days".to_owned()) } else { Ok(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_bounded() {
+        for good in ["5m", "10m", "300s", "7m 30s"] {
+            assert!(ttl(good).is_ok(), "{good}");
+        }
+        for bad in ["4m 59s", "11m", "1M", "10", "0s", "", "-5m"] {
+            assert!(ttl(bad).is_err(), "{bad}");
+        }
+        assert!(wait("30s").is_ok() && wait("0s").is_err() && wait("1y").is_err());
+    }
+
+    #[test]
+    fn addresses_name_a_built_in_transport_a_host_and_a_port() {
+        for good in ["tcp:127.0.0.1:4711", "tcp:[::1]:1", "tcp:laptop.local:65535"] {
+            assert_eq!(address(good).unwrap().to_string(), good);
+        }
+        for bad in ["127.0.0.1:4711", "tcp:127.0.0.1", "tcp::1", "tcp:127.0.0.1:0", "tcp:::1:4711", "tcp:a:99999", "iroh:aa@1.2.3.4:5", ""]
+        {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn transports_that_are_not_built_in_are_refused() {
+        assert!(transports("auto").is_ok() && transports("tcp").is_ok());
+        assert!(transports("iroh").unwrap_err().contains("not built in"));
+        assert!(transports("tcp,libp2p").unwrap_err().contains("not built in"));
+        assert!(transports("pigeon").is_err() && transports("").is_err());
+    }
+
+    #[test]
+    fn flags_of_the_contract_are_understood() {
+        for line in [
+            "kin pair --yes --ttl 10m --name x --code-file f --address-file g --json --bind 127.0.0.1:0 --bind [::1]:0",
+            "kin --home /x join a b c --address tcp:127.0.0.1:1 --address tcp:127.0.0.1:2 --yes --name y",
+            "kin join --code-stdin",
+            "kin devices",
+            "kin devices list",
+            "kin devices show x",
+            "kin devices rename x y",
+            "kin devices forget x --no-input",
+            "kin send a b --to c --wait --symlinks skip",
+            "kin send a --to c --wait=5m -q",
+            "kin recv",
+            "kin recv d --from x --once --yes --on-conflict update --timeout 10s --address-file f",
+            "kin demo --transport tcp",
+            "kin completions zsh",
+            "kin id -vv --progress plain",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors() {
+        for line in ["kin", "kin send a", "kin send --to b", "kin join a --code-stdin", "kin -q -v id", "kin recv --on-conflict maybe"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! `kin recv`: receives in the foreground, offer by offer.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapter_tokio::files::ConflictPolicy;
+use protocol_core::effects::{EntryNote, Event as CoreEvent, TransferKey};
+use protocol_core::faults::{CancelReason, DeclineReason, TransferFailure};
+use protocol_core::ids::DeviceId;
+use protocol_core::limits::USER_WAIT;
+use protocol_core::node::DeviceView;
+use protocol_core::transfer::manifest::Manifest;
+
+use super::transfer::{Running, amount};
+use super::{Context, devices};
+use crate::args::{OnConflict, Recv};
+use crate::ask::{Answer, Asker};
+use crate::events::{Event, WarningCode};
+use crate::exit::{Exit, Outcome, Problem, Severity as _};
+use crate::net::{Net, Start};
+use crate::output::{Output, count, files, quoted, shown, shown_path, size};
+
+/// Conflicts that are named at most.
+const NAMED: usize = 10;
+
+/// An offer that waits for its answer.
+struct Offer {
+    key: TransferKey,
+    label: Option<String>,
+    manifest: Arc<Manifest>,
+    notes: Vec<(u32, EntryNote)>,
+}
+
+/// What an offer is answered with.
+enum Decision {
+    Accept(ConflictPolicy),
+    Decline(DeclineReason),
+    /// The peer took it back, or is gone.
+    Gone,
+}
+
+pub(super) async fn run(context: &mut Context, args: &Recv) -> Outcome {
+    if args.dir.as_os_str() == "-" {
+        return Err(Problem::usage("writing to standard output is not built in yet: receive into a directory"));
+    }
+    if args.on_conflict == Some(OnConflict::Ask) && !context.asker.can_ask() {
+        return Err(Problem::usage("--on-conflict ask needs a terminal to ask at").next("kin recv --on-conflict rename"));
+    }
+    make_directory(&args.dir)?;
+    let mut net = Net::start(context, Start::default()).await?;
+    let done = receive(context, &mut net, args).await;
+    net.close().await;
+    done
+}
+
+fn make_directory(path: &Path) -> Outcome {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(Problem::new(error.exit(), format!("{}: {error}", shown(&path.to_string_lossy())))),
+        Ok(()) => Ok(()),
+    }
+}
+
+async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
+    let known = net.devices().await?;
+    let from = args.from.as_deref().map(|wanted| devices::find_view(&known, wanted)).transpose()?.map(|device| device.id);
+    if known.is_empty() {
+        context.out.warning(WarningCode::NoDevices, "no device is paired, so nobody can send: kin pair");
+    }
+    if !args.yes && !context.asker.can_ask() {
+        context.out.warning(WarningCode::CannotAsk, "there is nobody to ask, so every offer is declined; --yes takes them all");
+    }
+    let directory = std::fs::canonicalize(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    net.open_inbox(&directory).await?;
+    net.introduce(&context.out, args.address_file.as_deref()).await?;
+    context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
+    loop {
+        let offer = next_offer(net, from, args.timeout).await?;
+        let done = take(context, net, args, offer).await;
+        match done {
+            Err(problem) if args.once || matches!(problem.exit, Exit::Interrupt | Exit::Terminated) => return Err(problem),
+            Ok(()) if args.once => return Ok(()),
+            Err(problem) => context.out.warning(WarningCode::TransferFailed, &problem.message),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// The next offer of a device that is welcome.
+async fn next_offer(net: &mut Net, from: Option<DeviceId>, timeout: Option<Duration>) -> Outcome<Offer> {
+    let offered = async {
+        loop {
+            if let CoreEvent::Offered { transfer: key, label, manifest, notes } = net.next().await? {
+                if from.is_none_or(|from| from == key.device) {
+                    return Ok(Offer { key, label, manifest, notes });
+                }
+                net.decline(key, DeclineReason::Policy).await;
+            }
+        }
+    };
+    match timeout {
+        None => offered.await,
+        Some(timeout) => match tokio::time::timeout(timeout, offered).await {
+            Ok(offer) => offer,
+            Err(_) => Err(Problem::new(Exit::Timeout, "no offer came in the time of --timeout")),
+        },
+    }
+}
+
+async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -> Outcome {
+    let Context { out, asker, .. } = context;
+    let key = offer.key;
+    let known = net.devices().await?;
+    tell_offer(out, &offer, known.iter().find(|device| device.id == key.device));
+    match decide(out, asker, net, args, &offer).await? {
+        Decision::Gone => Err(Problem::new(Exit::Interrupted, "the offer was taken back before it was answered")),
+        Decision::Decline(reason) => {
+            net.decline(key, reason).await;
+            out.event(&Event::Refused { id: key.id.to_string(), reason: reason.to_string() });
+            let message = match reason {
+                DeclineReason::Conflict => "the offer was declined: names in it are taken here (see --on-conflict)",
+                _ => "the offer was declined",
+            };
+            Err(Problem::new(reason.exit(), message))
+        }
+        Decision::Accept(policy) => {
+            net.accept(key, policy).await?;
+            transfer(out, net, offer, &args.dir).await
+        }
+    }
+}
+
+fn tell_offer(out: &Output, offer: &Offer, sender: Option<&DeviceView>) {
+    let (number, bytes) = amount(&offer.manifest);
+    let conflicts = conflicts(offer).count() as u64;
+    let key = offer.key;
+    out.event(&Event::Offer { id: key.id.to_string(), device_id: key.device.to_string(), files: number, bytes, conflicts });
+    let name = sender.map_or_else(|| key.device.to_string(), |device| quoted(&device.name));
+    let label = offer.label.as_deref().map_or_else(String::new, |label| format!(" {}", quoted(label)));
+    out.say(&format!("{name} offers{label}: {}, {}", files(number), size(bytes)));
+    for path in conflicts_named(offer) {
+        out.say(&format!("  taken here already: {path}"));
+    }
+    if conflicts > NAMED as u64 {
+        out.say(&format!("  and {} more", count(conflicts - NAMED as u64)));
+    }
+}
+
+fn conflicts(offer: &Offer) -> impl Iterator<Item = u32> + '_ {
+    offer.notes.iter().filter(|(_, note)| matches!(note, EntryNote::Conflict)).map(|(entry, _)| *entry)
+}
+
+fn conflicts_named(offer: &Offer) -> impl Iterator<Item = String> + '_ {
+    let path = |number| offer.manifest.entry(number).map(|entry| shown_path(&entry.components.join(&b'/')));
+    conflicts(offer).take(NAMED).filter_map(path)
+}
+
+/// Yes or no, and what happens to names that are taken.
+async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, offer: &Offer) -> Outcome<Decision> {
+    let conflicts = conflicts(offer).count();
+    let policy = match args.on_conflict {
+        Some(OnConflict::Skip) => Some(ConflictPolicy::Skip),
+        Some(OnConflict::Rename) => Some(ConflictPolicy::Rename),
+        Some(OnConflict::Overwrite) => Some(ConflictPolicy::Overwrite),
+        Some(OnConflict::Update) => Some(ConflictPolicy::Update),
+        Some(OnConflict::Fail) => Some(ConflictPolicy::Fail),
+        Some(OnConflict::Ask) => None,
+        None if args.yes => Some(ConflictPolicy::Rename),
+        None if asker.can_ask() => None,
+        None => Some(ConflictPolicy::Fail),
+    };
+    if conflicts > 0 && policy == Some(ConflictPolicy::Fail) {
+        return Ok(Decision::Decline(DeclineReason::Conflict));
+    }
+    if !args.yes {
+        let question = asker.yes(out, "Take it?", USER_WAIT);
+        match beside(net, offer.key, question).await? {
+            Some(Answer::Yes) => {}
+            Some(Answer::No | Answer::Silence | Answer::Nobody) => return Ok(Decision::Decline(DeclineReason::User)),
+            None => return Ok(Decision::Gone),
+        }
+    }
+    match policy {
+        Some(policy) => Ok(Decision::Accept(policy)),
+        // Whatever comes in the way while the transfer runs gets a name of its own.
+        None if conflicts == 0 => Ok(Decision::Accept(ConflictPolicy::Rename)),
+        None => {
+            let question = asker.line(out, "Names are taken: [r]ename, [s]kip, [o]verwrite, [u]pdate, or [d]ecline?", USER_WAIT);
+            let Some(answer) = beside(net, offer.key, question).await? else { return Ok(Decision::Gone) };
+            Ok(match answer.as_deref().map(str::trim).unwrap_or_default() {
+                "r" | "rename" => Decision::Accept(ConflictPolicy::Rename),
+                "s" | "skip" => Decision::Accept(ConflictPolicy::Skip),
+                "o" | "overwrite" => Decision::Accept(ConflictPolicy::Overwrite),
+                "u" | "update" => Decision::Accept(ConflictPolicy::Update),
+                _ => Decision::Decline(DeclineReason::Conflict),
+            })
+        }
+    }
+}
+
+/// Waits for an answer and watches the network; `None` if the offer went away meanwhile. Other offers are told to come later.
+async fn beside<T>(net: &mut Net, key: TransferKey, question: impl Future<Output = T>) -> Outcome<Option<T>> {
+    let mut question = pin!(question);
+    loop {
+        tokio::select! {
+            answer = &mut question => return Ok(Some(answer)),
+            event = net.next() => match event? {
+                CoreEvent::Failed { transfer, .. } if transfer == key => return Ok(None),
+                CoreEvent::Offered { transfer, .. } => net.decline(transfer, DeclineReason::Busy).await,
+                _ => {}
+            },
+        }
+    }
+}
+
+async fn transfer(out: &Output, net: &mut Net, offer: Offer, directory: &Path) -> Outcome {
+    let key = offer.key;
+    let mut running = Running::new(out, key, offer.manifest);
+    loop {
+        let event = match net.next().await {
+            Ok(CoreEvent::Offered { transfer, .. }) => {
+                net.decline(transfer, DeclineReason::Busy).await;
+                continue;
+            }
+            Ok(event) => event,
+            Err(signal) => {
+                net.cancel(key, CancelReason::User).await;
+                return Err(signal);
+            }
+        };
+        match running.on(event) {
+            None => {}
+            Some(Ok(summary)) => {
+                out.say(&format!("It is in {}.", shown(&directory.to_string_lossy())));
+                return running.finish(&summary, 0);
+            }
+            Some(Err(reason)) => return Err(broken(reason)),
+        }
+    }
+}
+
+fn broken(reason: TransferFailure) -> Problem {
+    let kept = "; no unfinished file has its final name, and the temporary ones are removed";
+    Problem::new(reason.exit(), format!("the transfer ended before its receipt: {reason}{kept}"))
+}

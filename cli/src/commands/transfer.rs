@@ -1,0 +1,166 @@
+//! What `send` and `recv` share: following one transfer from its acceptance to its end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use data_encoding::HEXLOWER;
+use protocol_core::effects::{Event as CoreEvent, Route, Summary, TransferKey};
+use protocol_core::faults::FileFault;
+use protocol_core::transfer::manifest::{EntryKind, Manifest};
+use protocol_core::transfer::receipt::Outcome as EntryOutcome;
+
+use crate::events::{Event, File, FileStatus, RouteKind, WarningCode, path_text};
+use crate::exit::{Outcome, Problem};
+use crate::output::{Output, count, files, rate, shown_path, size};
+use crate::progress::Progress;
+
+/// A transfer that was accepted.
+pub(super) struct Running<'a> {
+    out: &'a Output,
+    key: TransferKey,
+    manifest: Arc<Manifest>,
+    start: Instant,
+    progress: Progress<'a>,
+}
+
+/// How an entry ended.
+struct Finished {
+    status: FileStatus,
+    blake3: Option<String>,
+    renamed_to: Option<Vec<u8>>,
+    fault: Option<FileFault>,
+}
+
+const fn status(outcome: EntryOutcome, renamed: bool) -> FileStatus {
+    match outcome {
+        EntryOutcome::Stored if renamed => FileStatus::Renamed,
+        EntryOutcome::Stored => FileStatus::Stored,
+        EntryOutcome::Renamed => FileStatus::Renamed,
+        EntryOutcome::Skipped => FileStatus::Skipped,
+        EntryOutcome::Failed | EntryOutcome::SourceChanged | EntryOutcome::Other(_) => FileStatus::Failed,
+    }
+}
+
+/// Files and their bytes in a manifest.
+pub(super) fn amount(manifest: &Manifest) -> (u64, u64) {
+    let files = manifest.entries().filter(|entry| entry.kind == EntryKind::File).count();
+    (files as u64, manifest.bytes())
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(out: &'a Output, key: TransferKey, manifest: Arc<Manifest>) -> Self {
+        let (files, bytes) = amount(&manifest);
+        out.event(&Event::Accepted { id: key.id.to_string() });
+        let progress = Progress::new(out, key.id.to_string(), bytes, files);
+        Self { out, key, manifest, start: Instant::now(), progress }
+    }
+
+    /// Takes an event of the core. `Some` when the transfer is over.
+    pub(super) fn on(&mut self, event: CoreEvent) -> Option<Result<Summary, protocol_core::faults::TransferFailure>> {
+        match event {
+            CoreEvent::Progress { transfer, moved, durable, .. } if transfer == self.key => self.progress.update(moved, durable),
+            CoreEvent::Entry { transfer, entry, outcome, digest, renamed_to, fault } if transfer == self.key => {
+                let blake3 = digest.map(|digest| HEXLOWER.encode(&digest));
+                self.entry(entry, Finished { status: status(outcome, renamed_to.is_some()), blake3, renamed_to, fault });
+            }
+            CoreEvent::Done { transfer, summary } if transfer == self.key => return Some(Ok(summary)),
+            CoreEvent::Failed { transfer, reason } if transfer == self.key => return Some(Err(reason)),
+            _ => {}
+        }
+        None
+    }
+
+    fn entry(&mut self, number: u32, finished: Finished) {
+        let Some(entry) = self.manifest.entry(number) else { return };
+        let Finished { status, blake3, renamed_to, fault } = finished;
+        let path = entry.components.join(&b'/');
+        if status == FileStatus::Failed {
+            let why = fault.map_or_else(|| "it failed at the other device".to_owned(), |fault| fault.to_string());
+            self.out.warning(WarningCode::ItemFailed, &format!("{}: {why}", shown_path(&path)));
+        }
+        if entry.kind == EntryKind::File {
+            self.progress.file_done();
+        } else if matches!(status, FileStatus::Stored | FileStatus::Renamed) {
+            // Directories and links are no files; only their failures are worth a line.
+            return;
+        }
+        let (path, path_base64) = path_text(&path);
+        let (renamed_to, renamed_to_base64) = renamed_to.map_or((None, None), |path| {
+            let (text, raw) = path_text(&path);
+            (Some(text), raw)
+        });
+        self.out.event(&Event::File(File {
+            id: self.key.id.to_string(),
+            path,
+            path_base64,
+            bytes: entry.size,
+            blake3,
+            status,
+            renamed_to,
+            renamed_to_base64,
+        }));
+    }
+
+    /// The last words of a transfer with a receipt. `skipped`: items that were not even offered.
+    pub(super) fn finish(self, summary: &Summary, skipped: u64) -> Outcome {
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.progress.finish(Some(summary.bytes));
+        let out = self.out;
+        out.event(&Event::Done { id: self.key.id.to_string(), files: summary.files, bytes: summary.bytes, seconds, bytes_resumed: 0 });
+        let speed = if seconds > 0.0 { (summary.bytes as f64 / seconds) as u64 } else { 0 };
+        let left_out = summary.skipped + skipped;
+        let failed = if summary.failed == 0 { String::new() } else { format!(", {} FAILED", count(summary.failed)) };
+        out.result(&format!(
+            "Done: {}, {} in {seconds:.1} s ({}), {} skipped, {} renamed{failed}.",
+            files(summary.files),
+            size(summary.bytes),
+            rate(speed),
+            count(left_out),
+            count(summary.renamed),
+        ));
+        if left_out + summary.failed == 0 {
+            return Ok(());
+        }
+        let message = format!("finished, but {} skipped and {} failed; they are listed above", items(left_out), items(summary.failed));
+        Err(Problem::partial(message))
+    }
+}
+
+fn items(number: u64) -> String {
+    format!("{} {}", count(number), if number == 1 { "item was" } else { "items were" })
+}
+
+/// How a session travels, as event and as words.
+pub(super) fn tell_route(out: &Output, route: &Route) -> String {
+    let kind = route_kind(&route.address);
+    out.event(&Event::Route { transport: route.transport.to_string(), kind, rtt_ms: None });
+    let kind = match kind {
+        RouteKind::Lan => "LAN",
+        RouteKind::Direct => "direct",
+    };
+    format!("{kind}, {}", route.transport)
+}
+
+/// Private, local and loopback addresses are near; everything else is somewhere in the internet.
+fn route_kind(address: &str) -> RouteKind {
+    let near = address.parse::<std::net::SocketAddr>().is_ok_and(|address| match address.ip() {
+        std::net::IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        std::net::IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    });
+    if near { RouteKind::Lan } else { RouteKind::Direct }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_and_far() {
+        for near in ["127.0.0.1:1", "192.168.1.7:4711", "10.0.0.1:1", "[::1]:1", "[fe80::1]:1", "[fd00::1]:1"] {
+            assert_eq!(route_kind(near), RouteKind::Lan, "{near}");
+        }
+        for far in ["1.1.1.1:1", "[2001:db8::1]:1", "nonsense"] {
+            assert_eq!(route_kind(far), RouteKind::Direct, "{far}");
+        }
+    }
+}

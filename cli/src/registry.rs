@@ -1,0 +1,95 @@
+//! The home as read-only verbs see it: they take no lock, or only for an instant, and work while another process holds it.
+
+use std::fs;
+use std::path::Path;
+
+use adapter_tokio::home::{Home, HomeError};
+use adapter_tokio::service::{Identity, read_snapshot};
+use protocol_core::effects::DeviceState;
+use protocol_core::node::DeviceView;
+use serde::{Deserialize, Serialize};
+
+use crate::events::{Device, State};
+use crate::exit::{Outcome, Problem};
+use crate::net::home_failed;
+use crate::private_file;
+
+/// The file of the home that says who its device is. Nothing in it is secret.
+const WHO: &str = "identity.json";
+
+/// Who a device is, without a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Who {
+    pub(crate) device_id: String,
+    pub(crate) name: String,
+    pub(crate) fingerprint: String,
+    /// The public half of the device key, in hex.
+    pub(crate) device_key: String,
+    /// The public key on Iroh, in hex.
+    pub(crate) endpoint_id: String,
+}
+
+impl From<&Identity> for Who {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            device_id: identity.id.to_string(),
+            name: identity.name.clone(),
+            fingerprint: identity.fingerprint.clone(),
+            device_key: data_encoding::HEXLOWER.encode(&identity.key.0),
+            endpoint_id: data_encoding::HEXLOWER.encode(&identity.endpoint_id),
+        }
+    }
+}
+
+/// Leaves a note for read-only verbs. Without it they cannot answer while this process runs, which is no reason to stop.
+pub(crate) fn remember(home: &Path, identity: &Identity) {
+    let Ok(text) = serde_json::to_string(&Who::from(identity)) else { return };
+    let path = home.join(WHO);
+    if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return;
+    }
+    if let Err(problem) = private_file::write(&path, &text) {
+        tracing::warn!(%problem, "the note for read-only commands was not written");
+    }
+}
+
+/// Who the device of a home is, while another process holds it.
+pub(crate) fn who(home: &Path) -> Outcome<Who> {
+    let missing = || home_failed(&HomeError::Locked(home.to_owned()));
+    let text = fs::read_to_string(home.join(WHO)).map_err(|_| missing())?;
+    serde_json::from_str(&text).map_err(|_| missing())
+}
+
+/// The devices of a home, as they are now, or as they were when its last process ended.
+pub(crate) fn devices(home: &Path) -> Outcome<Vec<Device>> {
+    let Some(views) = read_snapshot(home).map_err(|error| home_failed(&error))? else { return Ok(Vec::new()) };
+    let held = matches!(Home::open(home), Err(HomeError::Locked(_)));
+    Ok(views.iter().map(|view| if held { row(view) } else { Device { state: State::Paired, ..row(view) } }).collect())
+}
+
+/// A device for output.
+pub(crate) fn row(view: &DeviceView) -> Device {
+    Device {
+        device_id: view.id.to_string(),
+        name: view.name.clone(),
+        state: match view.state {
+            DeviceState::Discovered => State::Discovered,
+            DeviceState::Pairing => State::Pairing,
+            DeviceState::Paired => State::Paired,
+            DeviceState::Connected => State::Connected,
+            DeviceState::Disconnected => State::Disconnected,
+        },
+        fingerprint: view.fingerprint.clone(),
+        platform: view.os.clone(),
+        paired_at: view.paired_unix,
+        last_seen: view.last_seen_unix,
+        last_route: view.last_route.as_ref().map(|route| format!("{}:{}", route.transport, route.address)),
+        addresses: view.addresses.iter().map(ToString::to_string).collect(),
+        confirmed: view.confirmed,
+    }
+}
+
+/// The view behind a row that was chosen.
+pub(crate) fn view_of<'a>(views: &'a [DeviceView], row: &Device) -> Outcome<&'a DeviceView> {
+    views.iter().find(|view| view.id.to_string() == row.device_id).ok_or_else(|| Problem::internal("a row without its device"))
+}
