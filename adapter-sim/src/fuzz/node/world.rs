@@ -46,6 +46,8 @@ struct Wire {
     heard: Vec<u8>,
     hand: Hand,
     bulk: Option<BulkHalf>,
+    /// The peer half-closed it: nothing more comes, what the Node says still leaves.
+    ended: bool,
 }
 
 /// What a ticket is for.
@@ -239,14 +241,14 @@ impl World {
     fn stream_up(&mut self, conn: ConnId, ticket: Option<Ticket>, opened: Option<StreamName>) -> StreamId {
         let stream = StreamId(self.fresh());
         let deframer = opened.map_or_else(Deframer::accepting, Deframer::opening);
-        self.streams.insert(stream, Wire { conn, deframer, opened, heard: Vec::new(), hand: Hand::Idle, bulk: None });
+        self.streams.insert(stream, Wire { conn, deframer, opened, heard: Vec::new(), hand: Hand::Idle, bulk: None, ended: false });
         self.handle(Input::StreamUp { stream, conn, opened: ticket });
         stream
     }
 
     /// Bytes arrive on a stream, through its deframer.
     pub(super) fn feed(&mut self, stream: StreamId, mut bytes: &[u8]) {
-        while let Some(wire) = self.streams.get_mut(&stream) {
+        while let Some(wire) = self.streams.get_mut(&stream).filter(|wire| !wire.ended) {
             let space = wire.deframer.space();
             let count = space.len().min(bytes.len());
             if count == 0 {
@@ -265,11 +267,14 @@ impl World {
     }
 
     pub(super) fn stream_down(&mut self, stream: StreamId, how: Cut) {
-        // A half-closed stream still carries what the Node says.
+        let Some(wire) = self.streams.get_mut(&stream) else { return };
+        let told = std::mem::replace(&mut wire.ended, true);
         if how != Cut::Finished {
             self.streams.remove(&stream);
         }
-        self.handle(Input::StreamDown { stream, how });
+        if !told {
+            self.handle(Input::StreamDown { stream, how });
+        }
     }
 
     pub(super) fn connection_down(&mut self, conn: u8) {
@@ -558,7 +563,9 @@ impl World {
     }
 
     fn check_silence(&self) {
-        let left: Vec<_> = self.streams.iter().map(|(stream, wire)| (stream, wire.opened, &wire.hand)).collect();
+        // What the peer half-closed is over once the Node's half is, and hosts see that themselves.
+        let left: Vec<_> =
+            self.streams.iter().filter(|(_, wire)| !wire.ended).map(|(stream, wire)| (stream, wire.opened, &wire.hand)).collect();
         assert!(left.is_empty(), "nobody waits for these streams, and nobody ended them: {left:?}");
     }
 }
