@@ -6,7 +6,7 @@
 mod bulk;
 mod durable;
 mod messages;
-//mod node;
+mod node;
 mod streams;
 mod tape;
 mod texts;
@@ -15,7 +15,7 @@ mod transfers;
 pub use bulk::{chunks, digest, frames};
 pub use durable::restore;
 pub use messages::{advert, cbor, control, handshake, info, opening, ranges};
-//pub use node::{Script, node};
+pub use node::{Op, node};
 pub use streams::{deframer, header, record};
 pub use texts::{address, words};
 pub use transfers::{layout, manifest};
@@ -38,7 +38,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("info", info),
     ("layout", layout),
     ("manifest", manifest),
-    //("node", node),
+    ("node", node),
     ("opening", opening),
     ("ranges", ranges),
     ("record", record),

@@ -86,8 +86,9 @@ struct Claims {
     set: Arc<Chunks>,
     /// What may be claimed, and is not held.
     allowed: BTreeSet<u64>,
-    held: Vec<Claim>,
-    /// Each with the chunks that were sealed through it, or through an older one.
+    /// Each with the number of its lane (0 at a receiver).
+    held: Vec<(Claim, usize)>,
+    /// Each with the chunks that were sealed through it.
     lanes: Vec<(Lane, BTreeSet<u64>)>,
     finished: u64,
     /// Paused, stopped.
@@ -117,16 +118,15 @@ impl Claims {
             }
             5 => self.lanes.push((self.set.lane(), BTreeSet::new())),
             6 if !self.held.is_empty() => {
-                let claim = self.held.swap_remove(tape.below(self.held.len()));
-                // Whichever stream sealed it, an older one must never see it again.
-                for (_, sealed) in &mut self.lanes {
+                let (claim, lane) = self.held.swap_remove(tape.below(self.held.len()));
+                if let Some((_, sealed)) = self.lanes.get_mut(lane) {
                     sealed.insert(claim.index());
                 }
                 claim.finish();
                 self.finished += 1;
             }
             7 if !self.held.is_empty() => {
-                let claim = self.held.swap_remove(tape.below(self.held.len()));
+                let (claim, _) = self.held.swap_remove(tape.below(self.held.len()));
                 self.allowed.insert(claim.index());
             }
             _ if sending => self.claim_run(tape),
@@ -148,7 +148,7 @@ impl Claims {
             assert!(self.allowed.remove(&claim.index()), "claimed without leave, or twice");
             assert!(!sealed.contains(&claim.index()), "one key would seal an index twice");
             assert_eq!(Some(claim.len()), self.set.layout().chunk_len(claim.index()));
-            self.held.push(claim);
+            self.held.push((claim, at));
         }
     }
 
@@ -161,7 +161,7 @@ impl Claims {
         assert_eq!(claim.is_some(), wanted, "chunk {index}");
         if let Some(claim) = claim {
             self.allowed.remove(&index);
-            self.held.push(claim);
+            self.held.push((claim, 0));
         }
     }
 

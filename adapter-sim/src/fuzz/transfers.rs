@@ -20,10 +20,13 @@ pub fn manifest(data: &[u8]) {
     while !tape.ended() {
         pages.push(tape.counted());
     }
-    let (entries, bytes) = pages.iter().fold((0, 0), |(entries, bytes), page| {
-        let (more, sizes) = announced(page).unwrap_or_default();
-        (more.saturating_add(entries), sizes.saturating_add(bytes))
-    });
+    let (mut entries, mut bytes, mut readable) = (0_u32, 0_u64, true);
+    for page in &pages {
+        let announced = announced(page);
+        readable &= announced.is_ok();
+        let (more, sizes) = announced.unwrap_or_default();
+        (entries, bytes) = (entries.saturating_add(more), bytes.saturating_add(sizes));
+    }
     let offer =
         Offer { transfer: TransferId([1; 16]), entries, bytes, chunk_size, manifest_digest: digest(chunk_size, &pages), label: None };
     match parse(&offer, &pages) {
@@ -31,7 +34,7 @@ pub fn manifest(data: &[u8]) {
         Err(error) => {
             // Every error is one that the sender can be told.
             let _: u64 = error.reason().number();
-            assert_ne!(error, ManifestError::Mismatch, "the offer fits what can be read");
+            assert!(!readable || error != ManifestError::Mismatch, "the offer fits what is readable");
         }
     }
 }

@@ -209,7 +209,9 @@ impl Joiner {
         Step::Over
     }
 
+    /// The attempt is over: its timers stop, and dials that are still under way are nobody's.
     fn clear_timers(&mut self, cx: &mut Cx<'_>) {
+        cx.out.forget(|purpose| matches!(purpose, Purpose::Join { session, .. } if *session == self.session));
         for timer in [TimerKind::Attempt(self.session), TimerKind::JoinerUser(self.session), TimerKind::JoinerRedial(self.session)] {
             cx.timers.cancel(timer);
         }

@@ -231,8 +231,9 @@ impl Dialer {
         if hopeless { DialStep::Over(self.failure) } else { DialStep::Rest }
     }
 
-    /// The attempt is over, one way or the other.
+    /// The attempt is over, one way or the other. Dials that are still under way are nobody's: another attempt counts its own.
     pub(crate) fn end(self, cx: &mut Cx<'_>) {
+        cx.out.forget(|purpose| matches!(purpose, Purpose::Link { device, .. } if *device == self.device));
         cx.timers.cancel(TimerKind::Connect(self.device));
         cx.timers.cancel(TimerKind::LinkRedial(self.device));
         if let Some(stream) = self.stream() {
