@@ -14,6 +14,7 @@
 //! ```
 
 mod disk;
+pub mod fuzz;
 mod link;
 mod perform;
 pub mod random;
