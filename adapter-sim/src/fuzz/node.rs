@@ -152,7 +152,7 @@ fn step(world: &mut World, op: Op, tape: &mut Tape<'_>) {
         Op::Tell => {
             let session = tape.byte();
             let bytes = messages::any(world, tape);
-            world.seal(session, RecordType::Data, &bytes);
+            world.tell(session, &bytes);
         }
         Op::Data => {
             let (session, pages, transfer) = (tape.byte(), tape.byte().is_multiple_of(2), tape.byte());

@@ -405,6 +405,14 @@ impl World {
         self.seal_on(stream, kind, text);
     }
 
+    /// Seals on a control stream.
+    pub(super) fn tell(&mut self, number: u8, text: &[u8]) {
+        let control = self.streams.iter().filter(|(_, wire)| matches!(wire.hand, Hand::Control(..)));
+        if let Some(stream) = newest(control.map(|(stream, _)| stream), number) {
+            self.seal_on(stream, RecordType::Data, text);
+        }
+    }
+
     fn seal_on(&mut self, stream: StreamId, kind: RecordType, text: &[u8]) {
         let sealed = match self.streams.get_mut(&stream).map(|wire| &mut wire.hand) {
             Some(Hand::Control(_, sealer) | Hand::Data(sealer)) => sealer.seal(kind, text),
