@@ -74,6 +74,9 @@ pub(super) struct World {
     peer: Peer,
     /// The row of the paired peer, as it was written last.
     row: Option<(Vec<u8>, Vec<u8>)>,
+    /// Pairings and transfers that came to a good end.
+    pub(super) paired: usize,
+    pub(super) done: usize,
 }
 
 /// Row and root of a pair that was made once.
@@ -122,6 +125,8 @@ impl World {
             transfers: Vec::new(),
             peer: Peer::new(root),
             row: None,
+            paired: 0,
+            done: 0,
         };
         world.network(0);
         world
@@ -550,7 +555,11 @@ impl World {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Offered { transfer, .. } => self.transfers.push(transfer),
-            Event::Done { transfer, .. } | Event::Failed { transfer, .. } => self.transfers.retain(|key| *key != transfer),
+            Event::Done { transfer, .. } | Event::Failed { transfer, .. } => {
+                self.done += usize::from(matches!(event, Event::Done { .. }));
+                self.transfers.retain(|key| *key != transfer);
+            }
+            Event::Paired { .. } => self.paired += 1,
             Event::PairFailed { session, .. } => self.pairings.retain(|pairing| *pairing != session),
             _ => {}
         }
