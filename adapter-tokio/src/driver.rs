@@ -211,6 +211,7 @@ impl Host {
     }
 
     /// Lets goodbyes leave, then ends everything, and waits until it has ended.
+    // HOST-14.
     async fn end(mut self, mut happened: mpsc::Receiver<Happened>) {
         for transport in &self.transports {
             transport.close(&self.links);
@@ -335,6 +336,7 @@ impl Host {
     }
 
     /// Does what the Node says, until it says nothing more.
+    // HOST-6.
     pub(crate) fn perform(&mut self) {
         while let Some(output) = self.node.poll() {
             trace!(kind = kind(&output), "output");

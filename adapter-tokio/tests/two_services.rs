@@ -1,5 +1,6 @@
 //! Two devices in one process, on real sockets and a real disk: the whole story through the public face.
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::fs;
 use std::net::SocketAddr;

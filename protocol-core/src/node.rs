@@ -259,6 +259,7 @@ impl Node {
     }
 
     /// Takes in what happened. Total: it cannot fail, never panics, and gives a bounded number of outputs.
+    // LIM-6.
     pub fn handle(&mut self, env: &mut Env<'_>, input: Input) {
         self.advance(env);
         match input {
@@ -285,6 +286,7 @@ impl Node {
     }
 
     /// When to send [`Input::Tick`], if nothing else happens before. At once while outputs wait.
+    // LINK-17.
     pub fn deadline(&self) -> Option<Deadline> {
         if self.out.is_empty() { self.timers.next() } else { Some(Deadline { at: self.now, why: "outputs wait" }) }
     }
@@ -410,6 +412,7 @@ impl Node {
     }
 
     /// How many streams one source, and all, may have before they proved anything.
+    // LIM-1.
     fn make_room(&mut self, env: &mut Env<'_>, source: &str) -> bool {
         let of_source = self.unproved.values().filter(|(_, other)| other == source).count();
         let crowd = if of_source >= limits::UNPROVED_STREAMS_PER_REMOTE {
@@ -425,6 +428,7 @@ impl Node {
             .iter()
             .filter(|(_, (_, other))| !same_source || other == source)
             .min_by_key(|(_, (since, _))| *since)
+            // LIM-2.
             .filter(|(_, (since, _))| self.now.since(*since) >= limits::UNPROVED_GRACE)
             .map(|(&stream, _)| stream);
         self.stats.crowded_out += 1;

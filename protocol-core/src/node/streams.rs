@@ -236,6 +236,7 @@ impl Node {
                 | Role::AwaitReply(_)
                 | Role::Data(_),
                 _,
+                // DATA-9.
             ) => self.drop_stream(env, stream, code::REFUSED),
         }
     }

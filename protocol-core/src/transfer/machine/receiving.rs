@@ -142,6 +142,7 @@ impl Receiving {
         self.outcomes.left() == 0 && self.publishes == 0 && self.checkpoint.is_none()
     }
 
+    // XFER-14.
     pub(super) fn into_outcomes(self) -> (Arc<Manifest>, Outcomes) {
         (self.manifest, self.outcomes)
     }
@@ -190,6 +191,7 @@ impl Receiving {
         self.advance(io)
     }
 
+    // XFER-22.
     pub(super) fn on_open_bulk(&mut self, io: &mut Io<'_, '_>, count: u8, digest: [u8; 32]) -> Result<(), Stop> {
         if io.peer().is_some_and(|peer| peer.can_open) {
             let room = limits::BULK_STREAMS.saturating_sub(io.bulk_streams());
@@ -248,6 +250,7 @@ impl Receiving {
     }
 
     /// Names what is missing, unless that was for nothing several times.
+    // XFER-20.
     pub(super) fn on_missing(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
         if self.checkpoint.is_some() || self.publishes > 0 {
             // We are the slow ones.
@@ -351,6 +354,7 @@ impl Receiving {
     }
 
     /// Compares digests once a file is durable and both are known.
+    // XFER-11.
     fn judge(&mut self, io: &mut Io<'_, '_>, entry: u32) -> Result<(), Stop> {
         if self.undurable.get(&entry) != Some(&0) || self.publishing.contains(u64::from(entry)) {
             return Ok(());
@@ -405,6 +409,7 @@ impl Receiving {
     }
 
     /// Begins a checkpoint of what was written since the last one, if that one is through.
+    // XFER-15.
     fn checkpoint(&mut self, io: &mut Io<'_, '_>) {
         if self.checkpoint.is_some() || (self.unsynced.chunks.is_empty() && self.unsynced.empty.is_empty()) {
             return;
@@ -440,6 +445,7 @@ impl Receiving {
         self.advance(io)
     }
 
+    // XFER-12.
     fn on_durable(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges, empty: Vec<u32>) -> Result<(), Stop> {
         for part in chunks.clone().split(limits::RANGE_PAIRS).filter(|part| !part.is_empty()) {
             io.tell(ControlMessage::Stored { transfer: io.key.id, chunks: part });

@@ -177,6 +177,7 @@ impl Sending {
     }
 
     /// Compares the receipt with what we know ourselves, and tells how each entry ended.
+    // XFER-13.
     fn verify(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
         let Some(receipt) = self.receipt.take() else { return Err(Stop::Violation) };
         let outcome = |entry| receipt.others.get(&entry).copied().unwrap_or(Outcome::Stored);
@@ -264,6 +265,7 @@ impl Sending {
         }
     }
 
+    // DATA-24.
     pub(super) fn on_stall(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
         if self.paused || self.chunks.exhausted() {
             // Nothing is left to send on it: what it still carries is the transport's and the receiver's business.
@@ -312,6 +314,7 @@ impl Sending {
         self.progress.tell(io);
     }
 
+    // XFER-16.
     fn source_failed(&mut self, io: &mut Io<'_, '_>, entry: u32, fault: FileFault) {
         if entry >= self.manifest.len() || !self.failed.insert(entry) {
             return;

@@ -99,6 +99,17 @@ fn an_offer_waits_for_a_session() {
 }
 
 #[test]
+fn an_offer_to_a_device_that_cannot_be_reached_ends() {
+    let mut world = World::new(tree());
+    world.offer();
+    world.call(S, |transfers, cx| transfers.on_session_lost(cx, R.device()));
+    world.run();
+    world.check_ended();
+    assert_eq!(world.failure(S), Some(TransferFailure::Lost));
+    assert!(!world.sides[&S].transfers.wants_session(R.device()));
+}
+
+#[test]
 fn trees_without_content_arrive() {
     for entries in [
         vec![file("empty", 0)],
@@ -124,10 +135,17 @@ fn large_manifests_go_page_by_page() {
 
 #[test]
 fn large_transfers_have_two_streams() {
-    let mut world = accepted(vec![file("large", limits::ONE_STREAM)]);
-    world.run();
-    arrived_whole(&world);
-    assert_eq!(world.sides[&S].opened, 3);
+    for (size, streams) in [(limits::ONE_STREAM - 1, 1), (limits::ONE_STREAM, 2)] {
+        let mut world = accepted(vec![file("large", size)]);
+        while world.sealed.len() < 8 {
+            assert!(world.step());
+        }
+        assert_eq!(world.sides[&S].opened, 1 + streams, "one for the manifest");
+        let mut used: Vec<_> = world.sealed.iter().map(|(stream, _)| *stream).collect();
+        used.sort_unstable();
+        used.dedup();
+        assert_eq!(used.len(), streams, "each carries something");
+    }
 }
 
 #[test]
@@ -226,7 +244,7 @@ fn what_cannot_be_written_fails_alone() {
 fn a_full_disk_ends_the_transfer() {
     let full = FileFault::DiskFull;
     let faults: [fn(&mut harness::Faults); 5] = [
-        |faults| drop(faults.writes.insert(7, FileFault::DiskFull)),
+        |faults| faults.writes.extend([(7, FileFault::DiskFull)]),
         |faults| faults.notes.push((FileOp::Prepare, 7, EntryNote::Failed(FileFault::DiskFull))),
         |faults| faults.notes.push((FileOp::Sync, 7, EntryNote::Failed(FileFault::DiskFull))),
         |faults| faults.notes.push((FileOp::Publish, 7, EntryNote::Failed(FileFault::DiskFull))),
@@ -285,7 +303,7 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
     for who in [S, R] {
         for after in 0..steps() {
             let mut world = accepted(tree());
-            (0..after).for_each(|_| drop(world.step()));
+            world.steps(after);
             let Some(key) = world.key(who) else { continue };
             let before = world.published.len();
             let cancelled = world.call(who, |transfers, cx| transfers.cancel(cx, key, CancelReason::User));
@@ -316,7 +334,7 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
 fn a_lost_session_at_any_moment_ends_both_sides() {
     for after in 0..steps() {
         let mut world = accepted(tree());
-        (0..after).for_each(|_| drop(world.step()));
+        world.steps(after);
         let clearing = world.state(R) == "Clearing" || world.is_done(R);
         world.lose_session();
         world.run();
@@ -335,7 +353,7 @@ fn a_lost_session_at_any_moment_ends_both_sides() {
 fn a_forgotten_device_ends_everything_at_once() {
     for after in 0..steps() {
         let mut world = accepted(tree());
-        (0..after).for_each(|_| drop(world.step()));
+        world.steps(after);
         for who in [S, R] {
             let over = world.state(who) == "over";
             world.call(who, |transfers, cx| transfers.on_forget(cx, who.other().device()));
