@@ -78,6 +78,7 @@ fn only_two_yeses_make_a_pair() {
 }
 
 /// PAIR-33, PAIR-37: the joiner's no after the initiator's yes reaches the initiator, which deletes what it wrote.
+// PAIR-4.
 #[test]
 fn a_late_no_of_the_joiner_is_told() {
     for wire in WIRES {
