@@ -23,7 +23,7 @@ use crate::identity::NetworkIdentity;
 use crate::ids::{ConnId, DeviceId, SessionRef, StreamId};
 use crate::info::{Address, Binding, BindingKind, CAP_AES_256_GCM, CAP_CHACHA20_POLY1305, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Purpose};
 use crate::pairing::initiator::Initiator;
 use crate::pairing::joiner::Joiner;
 pub use crate::pairing::{Confirm, PairError, PairingInvite};
@@ -251,9 +251,16 @@ impl Node {
         };
         node.tell_info();
         for record in records {
-            if record.table != DEVICES || node.registry.load(&record, env.unix_s).is_err() {
-                node.out.push(Output::Notify(Event::BadRecord { table: record.table }));
+            let loaded = if record.table == DEVICES { node.registry.load(&record, env.unix_s).ok() } else { None };
+            match loaded {
+                None => node.out.push(Output::Notify(Event::BadRecord { table: record.table })),
+                Some(None) => {}
+                Some(Some((peer, change))) => cx!(node, env).persist(Vec::from([change]), Purpose::Registry { peer }),
             }
+        }
+        let peers: Vec<_> = node.registry.iter().map(|device| device.key).collect();
+        for peer in peers {
+            node.watch_pending(env, &peer);
         }
         Ok(node)
     }
@@ -340,21 +347,27 @@ impl Node {
             TimerKind::Idle(session_ref) => self.on_idle(env, session_ref),
             TimerKind::Age(session_ref) => self.on_age(env, session_ref),
             TimerKind::Erase(session_ref) => self.erase_session(env, session_ref),
-            TimerKind::Connect(device) => self.connect_failed(env, device, LinkFailure::Unreachable),
+            TimerKind::Connect(device) => {
+                let reason = self.dialers.get(&device).map_or(LinkFailure::Unreachable, Dialer::failure);
+                self.connect_failed(env, device, reason);
+            }
             TimerKind::Transfer(key, timer) => self.transfers.on_timer(cx!(self, env), key, timer),
         }
     }
 
-    /// Performs what transfers want of sessions, until they want nothing.
+    /// Performs what transfers want of sessions, until they want nothing, and forgets the streams that machines have reset.
     fn settle(&mut self, env: &mut Env<'_>) {
         for _ in 0..64 {
             let wants = self.transfers.take_wants();
             if wants.is_empty() {
-                return;
+                break;
             }
             for want in wants {
                 self.on_want(env, want);
             }
+        }
+        for stream in self.out.take_reset() {
+            self.forget_stream(stream);
         }
     }
 

@@ -44,12 +44,26 @@ pub(super) enum Early {
     Proved(Header, Box<AcceptedData>),
 }
 
+impl Early {
+    /// The session that it says it belongs to.
+    pub(super) const fn session(&self) -> SessionRef {
+        match self {
+            Self::Unproved(header, _) | Self::Proved(header, _) => header.session(),
+        }
+    }
+}
+
 impl Node {
     pub(super) fn on_want(&mut self, env: &mut Env<'_>, want: Want) {
         match want {
             Want::Tell { device, message } => {
                 if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get_mut(primary)) {
                     session.tell(cx!(self, env), &message);
+                    // From here on an answer is awaited: silence is noticed sooner.
+                    let idle = TimerKind::Idle(session.session_ref);
+                    if !session.ending {
+                        self.timers.set_at_latest(idle, self.now, limits::BUSY_PING);
+                    }
                 }
             }
             Want::Stream { key, kind, digest } => self.want_stream(env, key, kind, digest),

@@ -76,10 +76,11 @@ impl Node {
     /// The stream of a dialler's handshake is gone.
     pub(super) fn dialer_refused(&mut self, env: &mut Env<'_>, id: DeviceId, stream: StreamId) {
         let roots = self.registry.by_id(id).map_or(0, |device| device.roots.len());
+        let peer_preferred = self.registry.by_id(id).is_some_and(|device| device.key < self.identity.public());
         let Some(dialer) = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening() || dialer.stream() == Some(stream)) else {
             return;
         };
-        let step = dialer.on_refused(cx!(self, env), roots);
+        let step = dialer.on_refused(cx!(self, env), roots, peer_preferred);
         self.dial_step(env, id, step);
     }
 
@@ -104,6 +105,9 @@ impl Node {
 
     /// A Hello: which pair is it, if any?
     pub(super) fn on_hello(&mut self, env: &mut Env<'_>, stream: StreamId, body: Vec<u8>) {
+        if self.scans.waiting.iter().any(|(waiting, _)| *waiting == stream) {
+            return self.drop_stream(env, stream, code::REFUSED);
+        }
         if self.scans.take(self.now) {
             return self.scan(env, stream, &body);
         }
@@ -239,17 +243,18 @@ impl Node {
             return self.finish_link(env, stream, done, root);
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
-        if let Some(change) = self.registry.confirm(&peer, root) {
+        if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
             self.timers.cancel(TimerKind::Pending(root));
-            // LINK-9.
-            cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream });
+            cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream, peer });
             if let Some(dialer) = self.dialers.get_mut(&id) {
                 dialer.confirming(stream, done, root);
             }
         }
     }
 
-    pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
+    pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
+        self.registry.confirmation_stored(&peer, stored);
+        self.watch_pending(env, &peer);
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
         let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
@@ -282,6 +287,13 @@ impl Node {
     /// A session stands: it becomes the device's primary one, and replaces an older.
     pub(super) fn session_up(&mut self, env: &mut Env<'_>, session: Session) {
         let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
+        if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
+            // Forgotten, or refused, while it came about.
+            self.timers.cancel(TimerKind::Idle(session_ref));
+            self.timers.cancel(TimerKind::Age(session_ref));
+            self.set_role(stream, Role::Closing);
+            return self.drop_stream(env, stream, code::DONE);
+        }
         self.set_role(stream, Role::Control(session_ref));
         self.timers.cancel(TimerKind::Stream(stream));
         if let Some(dialer) = self.dialers.remove(&device) {
@@ -301,11 +313,11 @@ impl Node {
         if let Some(older) = older.and_then(|older| self.sessions.get_mut(&older)) {
             // LINK-12.
             older.end(cx!(self, env));
+            let stream = older.stream;
+            // The peer's fin, or five seconds.
+            self.timers.set(TimerKind::Stream(stream), self.now, core::time::Duration::from_secs(5));
         }
         self.note_route(env, &peer, route.clone());
-        if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
-            return;
-        }
         // The joiner's Ack confirms what the initiator wrote.
         if let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session_ref)) {
             let root = root.session_ref;
@@ -344,6 +356,8 @@ impl Node {
         match heard {
             Err(_) => self.session_over(env, session_ref, LinkFailure::Violation),
             Ok(Heard::Fin) => self.session_over(env, session_ref, LinkFailure::Ended),
+            // Behind our own goodbye nothing counts, unless a newer session of the pair goes on.
+            Ok(Heard::Messages(_)) if !self.primary.contains_key(&device) => {}
             Ok(Heard::Messages(messages)) => {
                 for message in messages {
                     // DATA-17.
@@ -377,20 +391,21 @@ impl Node {
     /// A session's control stream is over. Its streams go on to their end under keys of their own.
     pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        let (device, stream, was_ending) = (session.device, session.stream, session.ending);
+        let (device, stream, conn, was_ending) = (session.device, session.stream, session.conn, session.ending);
         match reason {
             // The peer's fin is answered with ours; the stream closes when both are through.
-            LinkFailure::Ended => session.end(cx!(self, env)),
+            LinkFailure::Ended | LinkFailure::Closed => session.end(cx!(self, env)),
             _ => session.retire(cx!(self, env)),
         }
         if self.streams.contains_key(&stream) {
             self.set_role(stream, Role::Closing);
-            if reason == LinkFailure::Ended {
+            if matches!(reason, LinkFailure::Ended | LinkFailure::Closed) {
                 self.timers.set(TimerKind::Stream(stream), self.now, core::time::Duration::from_secs(5));
             } else {
                 self.drop_stream(env, stream, code::DONE);
             }
         }
+        self.hang_up_if_unused(conn);
         if self.primary.get(&device) != Some(&session_ref) {
             return;
         }
@@ -414,7 +429,6 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| !session.ending) else { return };
         let expired = self.now.since(session.born) >= limits::SESSION_LIFE;
         if expired {
-            session.end(cx!(self, env));
             return self.session_over(env, session_ref, LinkFailure::Closed);
         }
         cx!(self, env).set(TimerKind::Age(session_ref), limits::SESSION_LIFE.saturating_sub(limits::SESSION_RENEW));
@@ -437,6 +451,29 @@ impl Node {
 }
 
 impl Node {
+    /// Every session of a device that is forgotten, with its keys and its streams. A goodbye still leaves.
+    pub(super) fn drop_sessions(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        let gone: Vec<SessionRef> = self.sessions.iter().filter(|(_, session)| session.device == device).map(|(&gone, _)| gone).collect();
+        for session_ref in gone {
+            let Some(session) = self.sessions.remove(&session_ref) else { continue };
+            for timer in [TimerKind::Idle(session_ref), TimerKind::Age(session_ref), TimerKind::Erase(session_ref)] {
+                self.timers.cancel(timer);
+            }
+            self.set_role(session.stream, Role::Closing);
+            let of_session = |role: &Role| match role {
+                Role::Data(of) => *of == session_ref,
+                Role::AwaitReply(opened) => opened.header.session() == session_ref,
+                Role::Early(early) => early.session() == session_ref,
+                _ => false,
+            };
+            let streams: Vec<StreamId> =
+                self.streams.iter().filter(|(_, slot)| of_session(&slot.role)).map(|(&stream, _)| stream).collect();
+            for stream in streams {
+                self.drop_stream(env, stream, code::DONE);
+            }
+        }
+    }
+
     /// Handshakes and unopened sessions of a peer that is no longer known.
     pub(super) fn drop_unfinished(&mut self, env: &mut Env<'_>, peer: PeerKey) {
         let unfinished: Vec<StreamId> = self

@@ -98,16 +98,16 @@ impl Node {
         let root = Root::new(keys.root.duplicate(), keys.session_ref, RootState::Unconfirmed, &own, &peer.key);
         let reached = self.streams.get(&stream).and_then(|slot| self.conns.get(&slot.conn)).and_then(|conn| conn.dialed.clone());
         let pair = NewPair { peer: peer.key, info: peer.info.clone(), root, reached };
+        let purpose = Purpose::InitiatorStored { stream, peer: peer.key, session_ref: keys.session_ref };
         let change = self.registry.add(pair, env.unix_s);
-        cx!(self, env).persist(Vec::from([change]), Purpose::InitiatorStored { stream });
+        cx!(self, env).persist(Vec::from([change]), purpose);
     }
 
-    pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
-        let written = self.initiator.proven(stream).map(|verified| (verified.peer.key, verified.keys.session_ref));
+    pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, written: (PeerKey, SessionRef), stored: bool) {
         let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
-        if let (false, Some((peer, session_ref))) = (stored, written) {
-            // Nothing was written: memory must not know more than the disk.
-            self.registry.drop_root(&peer, session_ref);
+        if !stored {
+            // Nothing was written: memory must not know more than the disk, also where the stream is gone by now.
+            self.registry.drop_root(&written.0, written.1);
         }
         self.close_if_said_no(stream);
         let Some((session, peer, keys)) = completed else { return };
@@ -238,7 +238,7 @@ impl Node {
         let Some(bound) = self.joiner.as_ref().and_then(|joiner| joiner.bound()) else { return };
         let (peer, session_ref) = (bound.peer, bound.session_ref);
         let repaired = self.registry.get(&peer).is_some_and(|device| device.roots.len() > 1);
-        let Some(change) = self.registry.confirm(&peer, session_ref) else { return };
+        let Some(change) = self.registry.confirm_if_stored(&peer, session_ref) else { return };
         if let Some(joiner) = &mut self.joiner {
             joiner.repaired = repaired;
         }
@@ -252,9 +252,11 @@ impl Node {
         let repaired = joiner.repaired;
         let bound = joiner.bound().cloned();
         let confirmed = joiner.on_confirmed(cx!(self, env), stream, stored);
-        if let (false, Some(bound)) = (stored, bound) {
-            // The disk still says pending: memory must not know more.
-            self.registry.drop_root(&bound.peer, bound.session_ref);
+        if let Some(bound) = bound {
+            self.registry.confirmation_stored(&bound.peer, stored);
+            if !stored && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref) {
+                cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+            }
         }
         let Some((bound, keys)) = confirmed else { return };
         let peer = stranger(&bound.peer, &bound.info);
@@ -294,6 +296,17 @@ impl Node {
 
     fn reconnect_after_pairing(&mut self, env: &mut Env<'_>, bound: &Bound) {
         self.dial_device(env, bound.peer, Vec::from([bound.address.clone()]));
+    }
+
+    /// Sets the timers of a device's provisional roots.
+    pub(super) fn watch_pending(&mut self, env: &Env<'_>, peer: &PeerKey) {
+        let Some(device) = self.registry.get(peer) else { return };
+        for root in &device.roots {
+            if let RootState::Provisional { expires, .. } = root.state {
+                let left = core::time::Duration::from_secs(expires.saturating_sub(env.unix_s)).min(limits::PENDING_ROOT_TTL);
+                self.timers.set(TimerKind::Pending(root.session_ref), self.now, left);
+            }
+        }
     }
 
     /// A joiner's root that no initiator confirmed in 24 hours.

@@ -134,7 +134,7 @@ impl Node {
     }
 
     /// A connection that was one stream has nothing left to do; others are closed by their session or their transport.
-    fn hang_up_if_unused(&mut self, conn: ConnId) {
+    pub(super) fn hang_up_if_unused(&mut self, conn: ConnId) {
         let unused = self
             .conns
             .get(&conn)
@@ -259,7 +259,9 @@ impl Node {
             | Role::AwaitReply(_)
             | Role::Dialer(_)
             | Role::Closing => self.drop_stream(env, stream, code::REFUSED),
-            Role::Control(_) | Role::Data(_) => {}
+            // A goodbye that was not answered.
+            Role::Control(_) => self.drop_stream(env, stream, code::DONE),
+            Role::Data(_) => {}
         }
     }
 
@@ -274,10 +276,10 @@ impl Node {
             Purpose::Join { session, address } => self.join_failed(env, session, address, result.err().unwrap_or(Failure::Gone)),
             Purpose::Link { device, address, .. } => self.link_failed(env, device, address, result.err().unwrap_or(Failure::Gone)),
             Purpose::Data { number, .. } => self.data_failed(env, number),
-            Purpose::InitiatorStored { stream } => self.on_pair_stored(env, stream, stored),
+            Purpose::InitiatorStored { stream, peer, session_ref } => self.on_pair_stored(env, stream, (peer, session_ref), stored),
             Purpose::PendingStored { stream } => self.on_pending_stored(env, stream, stored),
             Purpose::ConfirmStored { stream } => self.on_confirm_stored(env, stream, stored),
-            Purpose::LinkStored { stream } => self.on_link_stored(env, stream, stored),
+            Purpose::LinkStored { stream, peer } => self.on_link_stored(env, stream, peer, stored),
             Purpose::Registry { .. } => {}
             Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),
         }

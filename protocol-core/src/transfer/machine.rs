@@ -420,7 +420,7 @@ impl Transfers {
 
     /// Whether something waits for a session with this device.
     pub(crate) fn wants_session(&self, device: DeviceId) -> bool {
-        self.senders.keys().any(|key| key.device == device)
+        self.senders.keys().chain(self.receivers.keys()).any(|key| key.device == device)
     }
 
     // What sessions bring.
