@@ -192,6 +192,8 @@ pub struct Node {
     last_wanted: u64,
     conns: BTreeMap<ConnId, Conn>,
     streams: BTreeMap<StreamId, Stream>,
+    /// What came on early streams behind their opening records.
+    held: BTreeMap<StreamId, data::Held>,
     /// Streams that have proved nothing, with their age and source.
     unproved: BTreeMap<StreamId, (Timestamp, String)>,
     scans: Scans,
@@ -241,6 +243,7 @@ impl Node {
             last_wanted: 0,
             conns: BTreeMap::new(),
             streams: BTreeMap::new(),
+            held: BTreeMap::new(),
             unproved: BTreeMap::new(),
             scans: Scans::new(),
             recent_hellos: VecDeque::new(),

@@ -124,6 +124,7 @@ impl Node {
     /// Forgets a stream without a word to its machine, which knows.
     pub(super) fn forget_stream(&mut self, stream: StreamId) -> Option<Role> {
         self.unproved.remove(&stream);
+        self.held.remove(&stream);
         self.timers.cancel(TimerKind::Stream(stream));
         let slot = self.streams.remove(&stream)?;
         if let Some(conn) = self.conns.get_mut(&slot.conn) {
@@ -149,6 +150,12 @@ impl Node {
     }
 
     pub(super) fn on_stream_down(&mut self, env: &mut Env<'_>, stream: StreamId, how: Cut) {
+        let early = self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Early(_)));
+        if early && how == Cut::Finished {
+            // All of a manifest may be here before its offer.
+            self.held.entry(stream).or_default().ended = true;
+            return;
+        }
         self.stream_gone(env, stream, how);
     }
 
@@ -216,6 +223,11 @@ impl Node {
                 let header = *header;
                 slot.role = Role::Early(Early::Unproved(header, record));
                 self.try_early(env, stream);
+            }
+            (Role::Early(_), Content::Record(record))
+                if self.held.get(&stream).is_none_or(|held| held.records.len() < limits::EARLY_RECORDS) =>
+            {
+                self.held.entry(stream).or_default().records.push(record);
             }
             (Role::AwaitReply(_), Content::Reply(reply)) => self.on_data_reply(env, stream, &reply),
             (Role::Data(_), Content::Record(record)) => self.transfers.on_record(cx!(self, env), stream, record),

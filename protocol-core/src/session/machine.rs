@@ -160,7 +160,8 @@ pub(crate) struct Session {
     window: ReplayWindow,
     last_number: u64,
     heard: Timestamp,
-    pinged: bool,
+    /// Since when an answer to our Ping is awaited.
+    pinged: Option<Timestamp>,
     forgeries: u32,
 }
 
@@ -199,7 +200,7 @@ impl Session {
             window: ReplayWindow::new(),
             last_number: 0,
             heard: cx.now,
-            pinged: false,
+            pinged: None,
             forgeries: 0,
         }
     }
@@ -226,7 +227,7 @@ impl Session {
         let Input::Open(input) = &mut self.input else { return Err(Violation) };
         let (kind, text) = input.open(record).map_err(|_: RecordError| Violation)?;
         self.heard = cx.now;
-        self.pinged = false;
+        self.pinged = None;
         match kind {
             RecordType::Opening => Err(Violation),
             RecordType::Fin => {
@@ -286,21 +287,26 @@ impl Session {
     // LINK-14.
     pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>, busy: bool) -> Option<LinkFailure> {
         let (ping, dead) = if busy { (limits::BUSY_PING, limits::BUSY_DEAD) } else { (limits::IDLE_PING, limits::IDLE_DEAD) };
+        // The wait for the answer counts from the Ping: what was idle until now is not dead the moment that it becomes busy.
+        let grace = dead.saturating_sub(ping);
         let silent = cx.now.since(self.heard);
-        if self.pinged && silent >= dead {
+        if self.pinged.is_some_and(|since| cx.now.since(since) >= grace && silent >= dead) {
             return Some(LinkFailure::Silent);
         }
-        if !self.pinged && silent >= ping {
+        if self.pinged.is_none() && silent >= ping {
             self.ping(cx);
         }
-        let next = if self.pinged { dead } else { ping };
-        cx.set(TimerKind::Idle(self.session_ref), next.saturating_sub(silent).max(Duration::from_millis(1)));
+        let next = match self.pinged {
+            Some(since) => grace.saturating_sub(cx.now.since(since)).max(dead.saturating_sub(silent)),
+            None => ping.saturating_sub(silent),
+        };
+        cx.set(TimerKind::Idle(self.session_ref), next.max(Duration::from_millis(1)));
         None
     }
 
     /// Asks for a sign of life.
     pub(crate) fn ping(&mut self, cx: &mut Cx<'_>) {
-        self.pinged = true;
+        self.pinged.get_or_insert(cx.now);
         let nonce = cx.now.as_micros();
         self.tell(cx, &ControlMessage::Ping { nonce });
         cx.set(TimerKind::Idle(self.session_ref), limits::BUSY_PING);
