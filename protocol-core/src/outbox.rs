@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
     PendingStored { stream: StreamId },
     /// The joiner's confirmation.
     ConfirmStored { stream: StreamId },
+    /// A listener's confirmation of a pending root, before its session may stand.
+    ListenerStored { stream: StreamId, peer: PeerKey },
     /// A dialler's confirmation of a pending root, before its Finish may leave.
     LinkStored { stream: StreamId, peer: PeerKey },
     /// Bookkeeping of a device (addresses, names, last contact), and removals: nothing waits for it.

@@ -198,9 +198,40 @@ impl Node {
         let LinkKeys { traffic, session_ref } = done.keys;
         let Some(proven) = self.proven(stream, (peer, &done.peer.info), session_ref, (traffic, false)) else { return };
         self.unproved.remove(&stream);
-        self.await_opening(stream, Awaited::new(proven), limits::UNPROVED_WAIT);
+        let mut awaited = Awaited::new(proven);
         self.learn(env, &done.peer, None);
-        self.confirm_root(env, &peer, root);
+        // As a joiner: the initiator will believe that we are sure, so the disk has to be first.
+        awaited.storing = self.is_provisional(&peer, root);
+        if !awaited.storing {
+            self.confirm_root(env, &peer, root);
+        } else if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
+            self.timers.cancel(TimerKind::Pending(root));
+            cx!(self, env).persist(Vec::from([change]), Purpose::ListenerStored { stream, peer });
+        }
+        self.await_opening(stream, awaited, limits::UNPROVED_WAIT);
+    }
+
+    /// The confirmation that a listener's session waits for is durable, or could not be written.
+    pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
+        self.registry.confirmation_stored(&peer, stored);
+        self.watch_pending(env, &peer);
+        if stored {
+            cx!(self, env).notify(Event::PairConfirmed { device: crate::identity::device_id(&peer) });
+        }
+        let Some(Role::AwaitOpening(awaited)) = self.streams.get_mut(&stream).map(|slot| &mut slot.role) else { return };
+        if !stored {
+            return self.drop_stream(env, stream, code::DONE);
+        }
+        awaited.storing = false;
+        if let Some(record) = awaited.held.take() {
+            self.on_opening(env, stream, record);
+        }
+    }
+
+    fn is_provisional(&self, peer: &PeerKey, root: SessionRef) -> bool {
+        let provisional =
+            |known: &crate::devices::device::Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
+        self.registry.get(peer).is_some_and(|device| device.roots.iter().any(provisional))
     }
 
     /// A handshake under this root verified as listener, or its first record as dialler: both sides hold it.
@@ -237,9 +268,7 @@ impl Node {
         };
         let peer = done.peer.key;
         self.learn(env, &done.peer, Some(address));
-        let provisional =
-            |known: &crate::devices::device::Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
-        if !self.registry.get(&peer).is_some_and(|device| device.roots.iter().any(provisional)) {
+        if !self.is_provisional(&peer, root) {
             return self.finish_link(env, stream, done, root);
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
@@ -310,12 +339,8 @@ impl Node {
         let roles = Peer { can_open: we_opened || !one_stream, must_ask: one_stream && !we_opened, must_open: one_stream && we_opened };
         self.sessions.insert(session_ref, session);
         let older = self.primary.insert(device, session_ref);
-        if let Some(older) = older.and_then(|older| self.sessions.get_mut(&older)) {
-            // LINK-12.
-            older.end(cx!(self, env));
-            let stream = older.stream;
-            // The peer's fin, or five seconds.
-            self.timers.set(TimerKind::Stream(stream), self.now, core::time::Duration::from_secs(5));
+        if let Some(older) = older.filter(|&older| older != session_ref) {
+            self.succeed(env, older, session_ref);
         }
         self.note_route(env, &peer, route.clone());
         // The joiner's Ack confirms what the initiator wrote.
@@ -326,6 +351,36 @@ impl Node {
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
         self.transfers.on_session(cx!(self, env), device, roles);
         self.try_all_early(env);
+    }
+
+    /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its
+    /// fin, its cut, or five seconds. The side that opened the newer lets go of the older when the newer was answered.
+    fn succeed(&mut self, env: &mut Env<'_>, older: SessionRef, newer: SessionRef) {
+        let (Some(we_opened), Some(session)) =
+            (self.sessions.get(&newer).map(|session| session.we_opened), self.sessions.get_mut(&older))
+        else {
+            return;
+        };
+        let stream = session.stream;
+        if !we_opened {
+            session.end(cx!(self, env));
+        }
+        if self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Control(of) if of == older)) {
+            self.timers.set(TimerKind::Stream(stream), self.now, limits::SUCCESSION_WAIT);
+            if let Some(session) = self.sessions.get_mut(&newer) {
+                session.waits_for = Some(older);
+            }
+        }
+    }
+
+    /// A session was heard out: what waited for that in the session that replaces it is handled.
+    fn release_heir(&mut self, env: &mut Env<'_>, older: SessionRef) {
+        let Some(heir) = self.sessions.values_mut().find(|session| session.waits_for == Some(older)) else { return };
+        heir.waits_for = None;
+        let (session_ref, held) = (heir.session_ref, core::mem::take(&mut heir.held));
+        for record in held {
+            self.on_control_record(env, session_ref, &record);
+        }
     }
 
     fn note_route(&mut self, env: &mut Env<'_>, peer: &PeerKey, route: Route) {
@@ -344,11 +399,23 @@ impl Node {
             return self.session_over(env, session_ref, LinkFailure::Violation);
         }
         cx!(self, env).notify(Event::Answered { device });
+        if self.primary.get(&device) == Some(&session_ref) {
+            for older in self.sessions.values_mut().filter(|older| older.device == device && older.session_ref != session_ref) {
+                older.end(cx!(self, env));
+            }
+        }
     }
 
     pub(super) fn on_control_record(&mut self, env: &mut Env<'_>, session_ref: SessionRef, record: &[u8]) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         let (device, peer) = (session.device, session.peer);
+        if let Some(older) = session.waits_for {
+            session.held.push(record.to_vec());
+            if session.held.len() >= limits::HELD_RECORDS {
+                self.session_over(env, older, LinkFailure::Replaced);
+            }
+            return;
+        }
         let heard = session.on_record(cx!(self, env), record);
         if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
             self.confirm_root(env, &peer, root);
@@ -407,6 +474,13 @@ impl Node {
         }
         self.hang_up_if_unused(conn);
         if self.primary.get(&device) != Some(&session_ref) {
+            return self.release_heir(env, session_ref);
+        }
+        // A renewal that came to nothing: the session that it was to replace goes on.
+        let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
+        if let Some(older) = self.sessions.values().find(other) {
+            self.timers.cancel(TimerKind::Stream(older.stream));
+            self.primary.insert(device, older.session_ref);
             return;
         }
         self.primary.remove(&device);

@@ -127,11 +127,18 @@ impl Node {
     }
 
     /// The opening record of a control stream that the peer opened.
-    pub(super) fn on_opening(&mut self, env: &mut Env<'_>, stream: StreamId, record: &[u8]) {
+    pub(super) fn on_opening(&mut self, env: &mut Env<'_>, stream: StreamId, record: Vec<u8>) {
         let Some(slot) = self.streams.get_mut(&stream) else { return };
+        if let Role::AwaitOpening(awaited) = &mut slot.role
+            && awaited.storing
+            && awaited.held.is_none()
+        {
+            awaited.held = Some(record);
+            return;
+        }
         let Role::AwaitOpening(awaited) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
         self.timers.cancel(TimerKind::Stream(stream));
-        match awaited.on_record(cx!(self, env), record) {
+        match awaited.on_record(cx!(self, env), &record) {
             Some(Opened::Session(session)) => self.session_up(env, *session),
             Some(Opened::Refused(peer, session_ref, why)) => self.pair_refused(env, stream, (peer, session_ref), why),
             None => self.drop_stream(env, stream, code::REFUSED),

@@ -41,6 +41,7 @@ impl Node {
             Purpose::InitiatorStored { .. }
             | Purpose::PendingStored { .. }
             | Purpose::ConfirmStored { .. }
+            | Purpose::ListenerStored { .. }
             | Purpose::LinkStored { .. }
             | Purpose::Registry { .. }
             | Purpose::Transfer { .. } => false,
@@ -85,7 +86,8 @@ impl Node {
                 Purpose::InitiatorStored { .. }
                 | Purpose::PendingStored { .. }
                 | Purpose::ConfirmStored { .. }
-                | Purpose::LinkStored { .. }
+                | Purpose::ListenerStored { .. }
+            | Purpose::LinkStored { .. }
                 | Purpose::Registry { .. }
                 | Purpose::Transfer { .. },
             )
@@ -209,7 +211,7 @@ impl Node {
                     self.drop_stream(env, stream, code::REFUSED);
                 }
             }
-            (Role::AwaitOpening(_), Content::Record(record)) => self.on_opening(env, stream, &record),
+            (Role::AwaitOpening(_), Content::Record(record)) => self.on_opening(env, stream, record),
             (Role::Control(session_ref), Content::Reply(reply)) => {
                 let session_ref = *session_ref;
                 self.on_control_reply(env, session_ref, &reply);
@@ -291,6 +293,7 @@ impl Node {
             Purpose::InitiatorStored { stream, peer, session_ref } => self.on_pair_stored(env, stream, (peer, session_ref), stored),
             Purpose::PendingStored { stream } => self.on_pending_stored(env, stream, stored),
             Purpose::ConfirmStored { stream } => self.on_confirm_stored(env, stream, stored),
+            Purpose::ListenerStored { stream, peer } => self.on_listener_stored(env, stream, peer, stored),
             Purpose::LinkStored { stream, peer } => self.on_link_stored(env, stream, peer, stored),
             Purpose::Registry { .. } => {}
             Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),
@@ -312,7 +315,8 @@ fn purpose_address(purpose: &Purpose) -> Option<Address> {
         Purpose::InitiatorStored { .. }
         | Purpose::PendingStored { .. }
         | Purpose::ConfirmStored { .. }
-        | Purpose::LinkStored { .. }
+        | Purpose::ListenerStored { .. }
+            | Purpose::LinkStored { .. }
         | Purpose::Registry { .. }
         | Purpose::Transfer { .. } => None,
     }

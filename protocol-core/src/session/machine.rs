@@ -46,6 +46,9 @@ pub(crate) struct Proven {
 pub(crate) struct Awaited {
     pub(crate) proven: Proven,
     header: Option<Header>,
+    /// The confirmation of a joiner's root is being written: what arrives meanwhile waits.
+    pub(crate) storing: bool,
+    pub(crate) held: Option<Vec<u8>>,
 }
 
 /// What an opening record said.
@@ -59,7 +62,7 @@ pub(crate) enum Opened {
 
 impl Awaited {
     pub(crate) fn new(proven: Proven) -> Self {
-        Self { proven, header: None }
+        Self { proven, header: None, storing: false, held: None }
     }
 
     /// The header. False: it belongs to another session, or is the second.
@@ -151,6 +154,10 @@ pub(crate) struct Session {
     pub(crate) born: Timestamp,
     /// Its control stream is over: nothing is told any more, data streams go on.
     pub(crate) ending: bool,
+    /// The session that this one replaces, while that is still heard out; what comes here waits until it is over.
+    pub(crate) waits_for: Option<SessionRef>,
+    /// Records that wait.
+    pub(crate) held: Vec<Vec<u8>>,
     /// The root that the peer's first record confirms.
     pub(crate) confirms: Option<SessionRef>,
     traffic: Traffic,
@@ -160,7 +167,7 @@ pub(crate) struct Session {
     window: ReplayWindow,
     last_number: u64,
     heard: Timestamp,
-    /// Since when an answer to our Ping is awaited.
+    /// When a sign of life was asked for, and nothing was heard since.
     pinged: Option<Timestamp>,
     forgeries: u32,
 }
@@ -192,6 +199,8 @@ impl Session {
             we_opened,
             born: cx.now,
             ending: false,
+            waits_for: None,
+            held: Vec::new(),
             confirms: None,
             traffic,
             out,
@@ -287,26 +296,24 @@ impl Session {
     // LINK-14.
     pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>, busy: bool) -> Option<LinkFailure> {
         let (ping, dead) = if busy { (limits::BUSY_PING, limits::BUSY_DEAD) } else { (limits::IDLE_PING, limits::IDLE_DEAD) };
-        // The wait for the answer counts from the Ping: what was idle until now is not dead the moment that it becomes busy.
-        let grace = dead.saturating_sub(ping);
-        let silent = cx.now.since(self.heard);
-        if self.pinged.is_some_and(|since| cx.now.since(since) >= grace && silent >= dead) {
-            return Some(LinkFailure::Silent);
-        }
-        if self.pinged.is_none() && silent >= ping {
+        if self.pinged.is_none() && cx.now.since(self.heard) >= ping {
             self.ping(cx);
         }
-        let next = match self.pinged {
-            Some(since) => grace.saturating_sub(cx.now.since(since)).max(dead.saturating_sub(silent)),
-            None => ping.saturating_sub(silent),
+        // The peer has its time to answer, however long it was quiet before it was asked.
+        let left = match self.pinged {
+            Some(asked) => dead.saturating_sub(ping).saturating_sub(cx.now.since(asked)),
+            None => ping.saturating_sub(cx.now.since(self.heard)),
         };
-        cx.set(TimerKind::Idle(self.session_ref), next.max(Duration::from_millis(1)));
+        if left.is_zero() {
+            return Some(LinkFailure::Silent);
+        }
+        cx.set(TimerKind::Idle(self.session_ref), left);
         None
     }
 
     /// Asks for a sign of life.
     pub(crate) fn ping(&mut self, cx: &mut Cx<'_>) {
-        self.pinged.get_or_insert(cx.now);
+        self.pinged = Some(cx.now);
         let nonce = cx.now.as_micros();
         self.tell(cx, &ControlMessage::Ping { nonce });
         cx.set(TimerKind::Idle(self.session_ref), limits::BUSY_PING);
