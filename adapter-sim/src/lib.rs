@@ -1,1 +1,30 @@
-//! Under construction.
+//! A second host of the kin protocol, for tests: virtual time, one seed, streams that are split and cut, a store that crashes.
+//!
+//! Nothing here is parallel and nothing waits: a [`World`] owns every device, every stream and one queue of what happens next,
+//! ordered by virtual time. All choices (latency, where bytes are split, what a reset leaves of the bytes in flight) come from
+//! one seed, so that the same seed gives the same run, to the last byte.
+//!
+//! ```
+//! use adapter_sim::World;
+//!
+//! let mut world = World::new(7);
+//! let (desktop, laptop) = (world.add_device("desktop"), world.add_device("laptop"));
+//! world.pair(desktop, laptop);
+//! assert_eq!(world.devices(desktop).len(), 1);
+//! ```
+
+mod disk;
+pub mod fuzz;
+mod link;
+mod perform;
+pub mod random;
+mod rules;
+mod trace;
+mod world;
+
+pub use disk::{Disk, Item, OnConflict, Tree, manifest_of};
+pub use link::Wire;
+pub use perform::Raw;
+pub use rules::{At, Damage, Rule, Side, StoreFault};
+pub use trace::{Tapped, Trace};
+pub use world::{Answer, Dev, World};

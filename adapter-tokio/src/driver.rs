@@ -211,6 +211,7 @@ impl Host {
     }
 
     /// Lets goodbyes leave, then ends everything, and waits until it has ended.
+    // HOST-14.
     async fn end(mut self, mut happened: mpsc::Receiver<Happened>) {
         for transport in &self.transports {
             transport.close(&self.links);
@@ -335,6 +336,7 @@ impl Host {
     }
 
     /// Does what the Node says, until it says nothing more.
+    // HOST-6.
     pub(crate) fn perform(&mut self) {
         while let Some(output) = self.node.poll() {
             trace!(kind = kind(&output), "output");
@@ -371,7 +373,7 @@ impl Host {
         }
     }
 
-    fn dial(&mut self, ticket: Ticket, to: protocol_core::info::Address) {
+    fn dial(&self, ticket: Ticket, to: protocol_core::info::Address) {
         match self.transports.iter().find(|transport| transport.kind() == to.kind) {
             Some(transport) => transport.dial(&self.links, ticket, to),
             None => self.answer(ticket, Err(Failure::Unsupported)),
@@ -426,7 +428,7 @@ impl Host {
         }
     }
 
-    fn hang_up(&mut self, id: ConnId, code: u32) {
+    fn hang_up(&self, id: ConnId, code: u32) {
         let Some(conn) = self.conns.get(&id) else { return };
         let mut streams = Vec::new();
         for stream in self.streams.values().filter(|stream| stream.conn == id) {

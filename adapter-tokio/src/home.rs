@@ -172,6 +172,7 @@ impl Home {
     ///
     /// # Errors
     /// A fault of the file system; the old one is then kept.
+    // HOST-5.
     pub fn write_snapshot(&self, bytes: &[u8]) -> Result<(), HomeError> {
         self.write(SNAPSHOT, bytes)
     }
@@ -202,6 +203,7 @@ pub fn read_snapshot(home: &Path) -> Result<Option<Vec<u8>>, HomeError> {
     read_private(&home.join(SNAPSHOT), LONGEST_SNAPSHOT)
 }
 
+// HOST-4.
 fn lock(home: &Path) -> Result<File, HomeError> {
     let path = home.join(LOCK);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -215,6 +217,7 @@ fn lock(home: &Path) -> Result<File, HomeError> {
 }
 
 /// The seed, and whether it was made now.
+// HOST-1.
 fn load_seed(home: &Path) -> Result<(Secret, bool), HomeError> {
     let path = home.join(SEED);
     let failed = |fault| HomeError::File(path.clone(), fault);

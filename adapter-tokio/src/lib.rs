@@ -26,3 +26,8 @@ pub mod tcp;
 #[cfg(test)]
 mod testing;
 pub mod transport;
+
+/// The page for writers of transports is compiled with the tests.
+#[cfg(all(doctest, unix))]
+#[doc = include_str!("../README.md")]
+struct Readme;

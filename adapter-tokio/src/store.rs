@@ -138,6 +138,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Self::commit`], for all batches together.
+    // HOST-3.
     pub fn commit_all(&self, batches: &[Vec<Change>]) -> Result<(), StoreError> {
         self.write(&mut batches.iter().flatten())
     }
@@ -218,6 +219,7 @@ impl Store {
         Ok(sealed)
     }
 
+    // HOST-2.
     fn unseal(&self, table: u8, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
         let (schema, rest) = sealed.split_first().ok_or(StoreError::Damaged)?;
         if *schema != SCHEMA {

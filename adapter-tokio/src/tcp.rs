@@ -41,6 +41,7 @@ impl Tcp {
     ///
     /// # Errors
     /// The system's, if one of them cannot be had.
+    // HOST-13.
     pub fn bind(bind: &[SocketAddr]) -> io::Result<Self> {
         let listeners = bind.iter().map(|at| listen(*at)).collect::<io::Result<_>>()?;
         Ok(Self { listeners, closed: watch::Sender::new(false) })
@@ -128,6 +129,7 @@ async fn accept_any(listeners: &[(SocketAddr, TcpListener)]) -> io::Result<TcpSt
     .await
 }
 
+// HOST-15.
 fn welcome(socket: TcpStream) -> io::Result<TcpConnection> {
     let mut exporter = [0; EXPORTER];
     getrandom::fill(&mut exporter).map_err(|_| io::ErrorKind::Other)?;
@@ -173,6 +175,7 @@ fn reachable(bound: SocketAddr) -> Option<String> {
 }
 
 /// What an attacker cannot change for free: an IPv4 address, or an IPv6 network of 64 bits.
+// HOST-17.
 fn source(ip: IpAddr) -> String {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.to_string(),

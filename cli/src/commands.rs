@@ -43,12 +43,12 @@ pub(crate) async fn run(cli: Cli, out: Output) -> (Output, Outcome) {
     let asker = Asker::new(cli.global.no_input);
     let mut context = Context { global: cli.global, out, asker, stop };
     let done = match cli.command {
-        Command::Demo(args) => demo::run(&mut context, &args).await,
+        Command::Demo(args) => demo::run(&context, &args).await,
         Command::Id => id::run(&context).await,
         Command::Pair(args) => pair::run(&mut context, &args).await,
         Command::Join(args) => join::run(&mut context, &args).await,
-        Command::Devices(args) => devices::run(&mut context, args.verb).await,
-        Command::Send(args) => send::run(&mut context, &args).await,
+        Command::Devices(args) => devices::run(&context, args.verb).await,
+        Command::Send(args) => send::run(&context, &args).await,
         Command::Recv(args) => recv::run(&mut context, &args).await,
         Command::Completions(args) => completions::run(&args.shell),
     };

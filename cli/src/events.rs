@@ -281,8 +281,6 @@ pub(crate) enum WarningCode {
     ItemFailed,
     /// A transfer came to nothing, and the next one is awaited.
     TransferFailed,
-    /// A record of the registry could not be read.
-    BadRecord,
     /// No device is paired.
     NoDevices,
     /// Temporary files of an earlier run remain.
@@ -377,7 +375,6 @@ mod tests {
             WarningCode::SourceSkipped,
             WarningCode::ItemFailed,
             WarningCode::TransferFailed,
-            WarningCode::BadRecord,
             WarningCode::NoDevices,
             WarningCode::NotSwept,
             WarningCode::PortChanged,

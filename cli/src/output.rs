@@ -148,6 +148,7 @@ impl Output {
 }
 
 /// `text` as it may be shown: what moves the cursor, hides, or turns the direction of writing is spelled out.
+// PATH-10.
 pub(crate) fn shown(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {

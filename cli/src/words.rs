@@ -112,7 +112,7 @@ pub(crate) fn prompt() -> Outcome<PairingCode> {
         })?;
         match PairingCode::parse(&typed) {
             Ok(code) => return Ok(code),
-            Err(error) => eprintln!("{}.", explain(&error)),
+            Err(error) => eprintln!("Not yet: {}", explain(&error)),
         }
         for offer in repairs(&typed) {
             let question = format!("Is word {} {} on the other screen? [y/N] ", offer.position, quoted(offer.word));
@@ -203,10 +203,10 @@ mod tests {
 
     #[test]
     fn a_wrong_word_of_the_list_is_offered_and_not_applied() {
-        let typed = RIGHT.replacen("wave", "wage", 1);
+        let typed = RIGHT.replacen("winner", "winter", 1);
         let problem = parse(&typed).unwrap_err();
         assert!(problem.message.contains("do not fit together"), "{}", problem.message);
-        assert!(problem.message.contains("\"wave\" as word 5"), "{}", problem.message);
+        assert!(problem.message.contains("\"winner\" as word 2"), "{}", problem.message);
     }
 
     #[test]

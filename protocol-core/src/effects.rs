@@ -190,8 +190,11 @@ pub enum FileOp {
     Prepare,
     /// Make what was written durable (data and size).
     Sync,
-    /// Give each its final name, mode and time, never replacing what policy does not let it replace; then sync the directories.
+    /// Give each file of the range its final name, mode and time, never replacing what policy does not let it replace; then sync the
+    /// directories. Every file of the range is durable and has its digest.
     Publish,
+    /// Every file is settled: make the links, then give directories their modes and times, deepest first. Always all entries.
+    Finish,
     /// Remove every temporary file of the transfer, and directories that it made and left empty. Always all entries.
     Discard,
 }

@@ -29,6 +29,7 @@ impl core::error::Error for NoEntropy {}
 ///
 /// # Errors
 /// [`NoEntropy`] if the source failed.
+// ID-7.
 pub fn random<const N: usize>(entropy: &mut dyn Entropy) -> Result<[u8; N], NoEntropy> {
     let mut bytes = [0; N];
     entropy.fill(&mut bytes)?;

@@ -21,6 +21,7 @@ use crate::wire::cbor::Malformed;
 use crate::wire::handshake::BadFrame;
 
 /// Boxes that hold an identity are padded to a multiple of this many bytes, so that their length does not show a name's.
+// PAIR-12.
 pub const BOX_BLOCK: usize = 512;
 
 /// Why a handshake ended. For this device's user and log only: to the peer every cause looks the same.
@@ -215,6 +216,7 @@ pub(crate) fn seal_box(key: &Secret, fields: &[&[u8]], transcript: &[u8; 32]) ->
 }
 
 /// Opens what [`seal_box`] made; [`fields`] then takes it apart.
+// PAIR-46.
 pub(crate) fn open_box(key: &Secret, sealed: &[u8], transcript: &[u8; 32]) -> Result<Vec<u8>, Refusal> {
     let mut text = open_once(key, sealed, transcript)?;
     let len = unpad(&text, BOX_BLOCK).ok_or(Refusal::Padding)?.len();
@@ -223,6 +225,7 @@ pub(crate) fn open_box(key: &Secret, sealed: &[u8], transcript: &[u8; 32]) -> Re
 }
 
 /// Exactly `N` length-prefixed fields and nothing after them.
+// PAIR-13.
 pub(crate) fn fields<const N: usize>(mut text: &[u8]) -> Result<[&[u8]; N], Refusal> {
     let mut fields = [&[][..]; N];
     for field in &mut fields {
@@ -245,6 +248,7 @@ pub(crate) fn verify(key: &PeerKey, label: &[u8], hash: &[u8; 32], signature: &[
 }
 
 /// The DeviceInfo, if it lists the id at the remote end of the connection.
+// PAIR-21.
 pub(crate) fn listed_info(bytes: &[u8], binding: &Binding) -> Result<DeviceInfo, Refusal> {
     let info = DeviceInfo::decode(bytes).map_err(Refusal::Info)?;
     if binding.is_listed_by(&info) { Ok(info) } else { Err(Refusal::TransportNotListed) }

@@ -52,6 +52,7 @@ pub struct NetworkIdentity {
 
 impl NetworkIdentity {
     /// The keys that grow from the master seed, which is wiped here.
+    // ID-11.
     pub fn from_seed(seed: Secret) -> Self {
         let prk = extract(strings::ID_SEED, seed.bytes());
         drop(seed);
@@ -115,12 +116,14 @@ pub fn peer_id(public: &[u8; 32]) -> Vec<u8> {
 }
 
 /// The id of the device with this key. Computed, never received, so that nobody can claim another's.
+// ID-12.
 pub fn device_id(key: &PeerKey) -> DeviceId {
     let digest = hash(&[strings::DEVICE_ID, &key.0]);
     DeviceId(uuid_v8(&digest))
 }
 
 /// The fingerprint of the device with this key: six words of the BIP39 list, for people to compare (66 bits).
+// ID-13.
 pub fn fingerprint(key: &PeerKey) -> String {
     let digest = hash(&[strings::FINGERPRINT, &key.0]);
     let mnemonic = Mnemonic::from_entropy_in(Language::English, &digest).expect("invariant: BIP39 takes 32 bytes");

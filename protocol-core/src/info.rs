@@ -43,6 +43,7 @@ pub enum TransportKind {
 
 impl TransportKind {
     /// The kind of this name; [`TransportKind::Other`] for an unknown one.
+    // ID-15.
     pub fn named(name: &str) -> Self {
         match name {
             "tcp" => Self::Tcp,
@@ -122,6 +123,7 @@ impl DeviceInfo {
     ///
     /// # Errors
     /// [`Malformed`]: not canonical, another version, or anything beyond its bounds.
+    // ID-14.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.len() > limits::INFO {
             return Err(Malformed::Bounds);
@@ -158,6 +160,7 @@ impl DeviceInfo {
     }
 
     /// The name for a screen: without control and bidirectional characters, whitespace collapsed. May be empty.
+    // ID-16.
     pub fn shown_name(&self) -> String {
         let mut shown = String::with_capacity(self.name.len());
         for word in self.name.split_whitespace() {

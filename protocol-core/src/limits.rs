@@ -8,6 +8,7 @@ pub const CODE_TTL: Duration = Duration::from_secs(600);
 /// The shortest and the longest life that an owner may give a code.
 pub const CODE_TTL_RANGE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(600));
 /// Challenge sent, Response awaited.
+// PAIR-42.
 pub const RESPONSE_WAIT: Duration = Duration::from_secs(30);
 /// Request sent, Challenge awaited.
 pub const CHALLENGE_WAIT: Duration = Duration::from_secs(30);
@@ -40,6 +41,7 @@ pub const TOMBSTONES: usize = 256;
 
 // Streams (sections 6.0, 9.2, 11).
 /// An unproved stream: preamble and first message, or header and opening record.
+// DATA-6.
 pub const UNPROVED_WAIT: Duration = Duration::from_secs(10);
 /// How long an unproved stream is safe from being the oldest.
 pub const UNPROVED_GRACE: Duration = Duration::from_secs(1);
@@ -120,6 +122,7 @@ pub const ADVERT_BODY: usize = 4095;
 
 // Transfers (sections 9.3 to 9.5, 11).
 /// Entries of a manifest.
+// LIM-5.
 pub const MANIFEST_ENTRIES: u32 = 1_000_000;
 /// Bytes of a manifest's pages together.
 pub const MANIFEST_BYTES: usize = 64 << 20;

@@ -17,8 +17,6 @@ use core::fmt;
 use crate::bulk::cipher::BulkCipher;
 use crate::devices::registry::DeviceRegistry;
 pub use crate::devices::registry::DeviceView;
-pub use crate::pairing::{Confirm, PairError, PairingInvite};
-pub use crate::transfer::machine::{ShareError, UnknownTransfer};
 use crate::effects::{Deadline, DeviceState, Env, Event, Fact, Input, Output, Remote};
 use crate::faults::LinkFailure;
 use crate::identity::NetworkIdentity;
@@ -28,6 +26,7 @@ use crate::limits;
 use crate::outbox::Outbox;
 use crate::pairing::initiator::Initiator;
 use crate::pairing::joiner::Joiner;
+pub use crate::pairing::{Confirm, PairError, PairingInvite};
 use crate::records::{DEVICES, Record};
 use crate::session::handshake::ListenerWaiting;
 use crate::session::link::{Dialer, Scans};
@@ -35,6 +34,7 @@ use crate::session::machine::{Awaited, Session};
 use crate::time::Timestamp;
 use crate::timers::{TimerKind, Timers};
 use crate::transfer::machine::Transfers;
+pub use crate::transfer::machine::{ShareError, UnknownTransfer};
 use crate::wire::header::Header;
 
 mod commands;
@@ -259,6 +259,7 @@ impl Node {
     }
 
     /// Takes in what happened. Total: it cannot fail, never panics, and gives a bounded number of outputs.
+    // LIM-6.
     pub fn handle(&mut self, env: &mut Env<'_>, input: Input) {
         self.advance(env);
         match input {
@@ -285,6 +286,7 @@ impl Node {
     }
 
     /// When to send [`Input::Tick`], if nothing else happens before. At once while outputs wait.
+    // LINK-17.
     pub fn deadline(&self) -> Option<Deadline> {
         if self.out.is_empty() { self.timers.next() } else { Some(Deadline { at: self.now, why: "outputs wait" }) }
     }
@@ -410,6 +412,7 @@ impl Node {
     }
 
     /// How many streams one source, and all, may have before they proved anything.
+    // LIM-1.
     fn make_room(&mut self, env: &mut Env<'_>, source: &str) -> bool {
         let of_source = self.unproved.values().filter(|(_, other)| other == source).count();
         let crowd = if of_source >= limits::UNPROVED_STREAMS_PER_REMOTE {
@@ -425,6 +428,7 @@ impl Node {
             .iter()
             .filter(|(_, (_, other))| !same_source || other == source)
             .min_by_key(|(_, (since, _))| *since)
+            // LIM-2.
             .filter(|(_, (since, _))| self.now.since(*since) >= limits::UNPROVED_GRACE)
             .map(|(&stream, _)| stream);
         self.stats.crowded_out += 1;

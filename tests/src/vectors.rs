@@ -21,6 +21,7 @@ pub struct Report {
 }
 
 /// Checks every leaf of a vectors file.
+// LIM-8.
 pub fn check_all(json: &Value) -> Report {
     let mut ctx = Context::new(json);
     keys::check(&mut ctx);

@@ -209,7 +209,7 @@ async fn hang_up<C: Connection>(conn: &C, code: u32, streams: Vec<mpsc::Unbounde
 
 /// What the loop asks of a stream's sending half.
 #[derive(Debug)]
-pub(super) enum Write {
+pub(crate) enum Write {
     Bytes(Vec<u8>),
     Finish,
     Chunks(SendJob),
@@ -217,7 +217,7 @@ pub(super) enum Write {
 
 /// What the loop asks of a stream's receiving half.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// Chunks follow.
     Chunks(Receive),
     /// Nothing but the end may follow.
@@ -243,14 +243,14 @@ pub(crate) struct Stream {
 
 /// A half of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Half {
+pub(crate) enum Half {
     Sending,
     Receiving,
 }
 
 /// How much waits to be sent.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     pub(super) bytes: AtomicUsize,
     /// Something was sent since the Node was last told that the queue is short.
     pub(super) armed: AtomicBool,
@@ -312,7 +312,7 @@ impl<R: Rx> Reader<R> {
 
     /// Hands over the frames that are whole.
     async fn frames(&mut self) -> Result<(), Cut> {
-        while let Some(frame) = self.deframer.next() {
+        for frame in self.deframer.by_ref() {
             let frame: Frame = frame.map_err(|_| Cut::Malformed)?;
             self.links.tell(Happened::Frame { stream: self.id, frame }).await;
         }

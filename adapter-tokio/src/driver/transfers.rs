@@ -156,7 +156,8 @@ impl Worker {
             FileOp::Inspect => self.inspect(),
             FileOp::Prepare => self.prepare(job.entries.clone(), job.policy),
             FileOp::Sync => self.target().map(|target| failed(target.incoming.sync(job.entries.clone()))),
-            FileOp::Publish => self.publish(job.entries.clone()),
+            FileOp::Publish => self.target().map(|target| published(target.incoming.publish_range(job.entries.clone(), false))),
+            FileOp::Finish => self.target().map(|target| published(target.incoming.finish(false))),
             FileOp::Discard => {
                 self.discarded = true;
                 self.target().map(|target| {
@@ -226,22 +227,6 @@ impl Worker {
         })
     }
 
-    fn publish(&self, entries: Range<u32>) -> Result<Vec<(u32, EntryNote)>, FileFault> {
-        let incoming = &self.target()?.incoming;
-        // Links and directories come when every file is settled: the Node then publishes all entries at once.
-        let whole = entries == (0..self.manifest.len());
-        let mut outcomes = incoming.publish_range(entries, false);
-        if whole {
-            outcomes.extend(incoming.finish(false));
-        }
-        let notes = outcomes.into_iter().filter_map(|(entry, outcome)| match outcome {
-            Ok(Published { renamed_to: None }) => None,
-            Ok(Published { renamed_to: Some(path) }) => Some((entry, EntryNote::Renamed(path.join(&b'/')))),
-            Err(fault) => Some((entry, EntryNote::Failed(fault.into()))),
-        });
-        Ok(notes.collect())
-    }
-
     /// Nothing of the transfer will come any more.
     fn clean_up(self) {
         if let Some(target) = self.target.get().filter(|_| !self.discarded) {
@@ -278,6 +263,15 @@ fn note(verdict: &Verdict) -> Option<EntryNote> {
         Verdict::CannotHold(_) => Some(EntryNote::Failed(FileFault::Unsupported)),
         Verdict::Fault(fault) => Some(EntryNote::Failed((*fault).into())),
     }
+}
+
+fn published(outcomes: Vec<(u32, Result<Published, crate::files::FileFault>)>) -> Vec<(u32, EntryNote)> {
+    let notes = outcomes.into_iter().filter_map(|(entry, outcome)| match outcome {
+        Ok(Published { renamed_to: None }) => None,
+        Ok(Published { renamed_to: Some(path) }) => Some((entry, EntryNote::Renamed(path.join(&b'/')))),
+        Err(fault) => Some((entry, EntryNote::Failed(fault.into()))),
+    });
+    notes.collect()
 }
 
 fn failed(faults: Vec<(u32, crate::files::FileFault)>) -> Vec<(u32, EntryNote)> {

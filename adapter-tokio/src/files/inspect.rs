@@ -160,6 +160,7 @@ impl Incoming {
     }
 
     /// What can be said from the manifest alone.
+    // PATH-4.
     fn judge_name(&self, entry: &Entry, parent: u32, look: Look, taken: &mut BTreeSet<(u32, Vec<u8>)>) -> Option<Verdict> {
         let name = entry.components.last()?;
         if name.len() > look.longest {

@@ -11,6 +11,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::FileFault;
 
 /// The one door from a peer's bytes to a name for the system: one component, and no special one.
+// PATH-5.
 pub(super) fn safe_name(name: &[u8]) -> Result<&OsStr, FileFault> {
     let special = matches!(name, b"" | b"." | b"..") || name.iter().any(|byte| matches!(byte, b'/' | 0));
     if special || name.len() > PATH_COMPONENT {
@@ -39,6 +40,7 @@ fn parse_temp(name: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Whether `name` could be one of our temporary files.
+// PATH-6.
 pub(super) fn is_temp_name(name: &[u8]) -> bool {
     parse_temp(name).is_some()
 }
@@ -92,6 +94,7 @@ fn cut(name: &[u8], longest: usize) -> &[u8] {
 
 /// Whether the link at `link` points into what is offered: its target is relative, climbs only through directories that are
 /// themselves entries (so that no link is stepped out of), and ends at an entry or below the link's own top item.
+// PATH-8.
 pub(super) fn link_stays_inside(entries: &[Entry], link: &Entry) -> bool {
     let Some(target) = &link.target else { return false };
     if target.first() == Some(&b'/') {

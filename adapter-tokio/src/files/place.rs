@@ -167,6 +167,7 @@ impl Incoming {
     }
 
     /// Time and mode are set first, so that the same flush makes them durable and publishing needs no second one.
+    // HOST-9.
     pub(super) fn sync_one(&self, index: u32) -> Result<(), FileFault> {
         let entry = self.entry(index)?;
         let file = {
@@ -252,6 +253,7 @@ pub(super) fn times(entry: &Entry) -> Timestamps {
 }
 
 /// Opens a directory by its one name in another.
+// PATH-7.
 pub(super) fn open_directory(above: &impl std::os::fd::AsFd, name: &std::ffi::OsStr) -> Result<std::os::fd::OwnedFd, FileFault> {
     Ok(openat(above, name, DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }

@@ -141,6 +141,7 @@ impl Incoming {
     }
 
     /// A directory has its name since `prepare`; one that was there before keeps its mode and time.
+    // XFER-23.
     fn publish_directory(&self, index: u32, entry: &Entry) -> Result<(), FileFault> {
         let mut state = self.state();
         let directory = self.directory(&mut state, index)?;
@@ -154,6 +155,7 @@ impl Incoming {
 }
 
 /// Renames `from` to `to` in one directory. With `replace` a file or a link may stand at `to`, never anything else.
+// PATH-9, HOST-7.
 fn give_name(directory: &OwnedFd, from: &str, to: &OsStr, replace: bool) -> Result<(), FileFault> {
     let answer = match renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
         // The file system cannot; a hard link never replaces either.

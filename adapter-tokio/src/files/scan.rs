@@ -261,6 +261,7 @@ impl Walk {
     }
 
     /// Visits what `components` names; its parent is `directory`.
+    // HOST-10.
     fn visit_here(&mut self, root: &Arc<Root>, directory: BorrowedFd<'_>) -> Result<(), Stop> {
         let path_bytes = self.components.iter().map(|component| component.len() + 1).sum::<usize>() - 1;
         if self.components.len() > PATH_DEPTH || path_bytes > PATH_BYTES {

@@ -21,6 +21,7 @@ use super::{Destination, FileFault};
 ///
 /// # Errors
 /// [`FileFault`] if `directory` cannot be opened.
+// HOST-8.
 pub fn sweep(directory: &Path, transfer: TransferId, tops: &[Vec<u8>]) -> Result<usize, FileFault> {
     let destination = Destination::open(directory)?;
     let root = destination.root.as_fd();

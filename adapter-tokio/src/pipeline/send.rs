@@ -170,6 +170,7 @@ impl<T: Tx> Sending<T> {
         }
     }
 
+    // HOST-12.
     fn chunk(&self, claim: Claim, buffer: &mut [u8]) -> io::Result<()> {
         let (index, len) = (claim.index(), usize::try_from(claim.len()).unwrap_or(usize::MAX));
         let frame = buffer.get_mut(..len.saturating_add(CHUNK_OVERHEAD)).ok_or(io::ErrorKind::InvalidData)?;

@@ -196,7 +196,7 @@ async fn a_changed_source_fails_alone() {
     fs::write(tree.join("large"), bytes(10 * CHUNK as usize, 98)).unwrap();
     let ((ours, sent), (theirs, cut)) = transfer(&pair, Aead::ChaCha20Poly1305).await;
     assert_eq!((sent, cut), (true, Cut::Finished));
-    let mut failed = ours.failed.clone();
+    let mut failed = ours.failed;
     failed.sort_by_key(|(entry, _)| *entry);
     assert_eq!(failed, [8, 12, 21].map(|entry| (entry, FileFault::Changed)), "entry 0 is the directory");
     assert_eq!(theirs.failed, []);
@@ -225,7 +225,7 @@ async fn receive_bytes(
     links: Links,
     happened: &mut mpsc::Receiver<Happened>,
 ) -> (BulkReport, Cut) {
-    let ((mut tx, _rx), (_far_tx, rx)) = connect().await;
+    let ((mut tx, back), (_far_tx, rx)) = connect().await;
     let (_stopper, stop) = Stopper::new();
     let job = Receive { target: Arc::clone(&pair.target), opener: Opener::new(key(Aead::Aes256Gcm), CHUNK), chunks: all(&pair.manifest) };
     let (before, rest) = stream.split_at(stream.len() / 3);
@@ -234,7 +234,8 @@ async fn receive_bytes(
     if finish {
         tx.finish().await.unwrap();
     } else {
-        drop(tx);
+        // Both halves: the socket ends with the last.
+        drop((tx, back));
     }
     received(happened).await
 }
@@ -312,41 +313,4 @@ async fn a_stop_ends_workers_that_wait() {
     receive(rx, Vec::new(), job, StreamId(1), stop, links);
     stopper.stop(0);
     assert_eq!(received(&mut happened).await.1, Cut::Broken);
-}
-
-/// `cargo test --release -p adapter-tokio --lib pipeline::tests::speed -- --ignored --nocapture`: a profile, not a check.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn speed() {
-    let big = Path::new("/dev/shm/big");
-    let size = fs::metadata(big).unwrap().len();
-    for aead in [Aead::Aes256Gcm, Aead::ChaCha20Poly1305] {
-        let to = TempDir(Path::new("/dev/shm/kin-speed").to_path_buf());
-        fs::create_dir_all(to.path()).unwrap();
-        let Scan { entries, sources, .. } = scan(&[big.to_path_buf()], SymlinkPolicy::Keep).unwrap();
-        let manifest = Arc::new(Manifest::build(entries.clone(), 256 << 10).unwrap());
-        let destination = Arc::new(Destination::open(to.path()).unwrap());
-        let incoming = Incoming::new(destination, TRANSFER, Arc::new(Entries(entries))).unwrap();
-        let sources = Arc::new(Sources::new(Arc::clone(&manifest), sources));
-        let target = Arc::new(Target::new(incoming));
-        let ((tx, _back), (_far_tx, rx)) = connect().await;
-        let (links, mut happened) = driver::channel();
-        let (far_links, mut far_happened) = driver::channel();
-        let (_stopper, stop) = Stopper::new();
-        let (sending, receiving) = (all(&manifest), all(&manifest));
-        let job = Send { sources, sealer: Sealer::new(key(aead), sending.lane()), chunks: sending };
-        let far_job = Receive { target: Arc::clone(&target), opener: Opener::new(key(aead), 256 << 10), chunks: receiving };
-        let (start, cpu) = (std::time::Instant::now(), cpu());
-        receive(rx, Vec::new(), far_job, StreamId(2), stop.clone(), far_links);
-        send(tx, job, StreamId(1), stop, links);
-        tokio::join!(sent(&mut happened), received(&mut far_happened));
-        assert!(target.incoming.sync(0..1).is_empty());
-        let mib = size as f64 / f64::from(1 << 20);
-        println!("{aead:?}: {:.0} MiB/s, CPU seconds {:.3}", mib / start.elapsed().as_secs_f64(), self::cpu() - cpu);
-    }
-}
-
-fn cpu() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

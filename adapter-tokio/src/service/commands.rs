@@ -268,11 +268,10 @@ impl NetworkingService {
 
     /// Says goodbye to every peer, closes everything, and waits until it is closed: at most about two seconds.
     pub async fn shutdown(&self) {
-        // An error means that it has ended, or is ending.
+        // It may have ended already, or be ending: both come to the same.
         self.call(Host::close).await.unwrap_or(());
-        self.calls.closed().await;
         let mut ended = self.ended.clone();
-        ended.wait_for(|ended| *ended).await.map_or((), drop);
+        drop(ended.wait_for(|ended| *ended).await);
     }
 }
 

@@ -27,7 +27,7 @@ const ENVIRONMENT: [&str; 6] = ["KIN_HOME", "KIN_TRANSPORT", "KIN_BIND", "KIN_JS
 /// What a device says on standard error that is kept for a report, in bytes.
 const STDERR: u64 = 64 * 1024;
 
-pub(crate) async fn run(context: &mut Context, demo: &Demo) -> Outcome {
+pub(crate) async fn run(context: &Context, demo: &Demo) -> Outcome {
     let scratch =
         Scratch::new("kin-demo").map_err(|error| Problem::new(Exit::LocalIo, format!("no temporary directory could be made: {error}")))?;
     let mut stop = context.stop.clone();
@@ -173,11 +173,12 @@ impl Stage {
         let mut sender = self.spawn(way.from, &arguments)?;
         let route = sender.until("route").await?;
         let offer = sender.until("offer").await?;
-        let done = sender.watch(out, &offer).await?;
-        let partial = [sender.end().await?, receiver.end().await?].contains(&Exit::Partial);
-        for event in [&route, &offer, &done] {
+        for event in [&route, &offer] {
             out.forward(event);
         }
+        let done = sender.watch(out, &offer).await?;
+        let partial = [sender.end().await?, receiver.end().await?].contains(&Exit::Partial);
+        out.forward(&done);
         let kind = text(&route, "kind").unwrap_or_default();
         let transport = text(&route, "transport").unwrap_or_default();
         Ok(Sent {

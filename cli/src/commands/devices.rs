@@ -13,7 +13,7 @@ use crate::net::{Net, Start};
 use crate::output::{Output, quoted, shown};
 use crate::registry;
 
-pub(super) async fn run(context: &mut Context, verb: Option<DevicesVerb>) -> Outcome {
+pub(super) async fn run(context: &Context, verb: Option<DevicesVerb>) -> Outcome {
     match verb.unwrap_or(DevicesVerb::List) {
         DevicesVerb::List => {
             let devices = known(context)?;
@@ -40,14 +40,14 @@ enum Change {
     Forget,
 }
 
-async fn change(context: &mut Context, wanted: &str, change: Change) -> Outcome {
-    let mut net = Net::start(context, Start { name: None, offline: true }).await?;
-    let done = change_with(context, &mut net, wanted, change).await;
+async fn change(context: &Context, wanted: &str, change: Change) -> Outcome {
+    let net = Net::start(context, Start { name: None, offline: true }).await?;
+    let done = change_with(context, &net, wanted, change).await;
     net.close().await;
     done
 }
 
-async fn change_with(context: &Context, net: &mut Net, wanted: &str, change: Change) -> Outcome {
+async fn change_with(context: &Context, net: &Net, wanted: &str, change: Change) -> Outcome {
     let out = &context.out;
     let views = net.devices().await?;
     let found = find_view(&views, wanted)?;

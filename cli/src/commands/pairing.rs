@@ -14,7 +14,7 @@ use crate::ask::{Answer, Asker};
 use crate::events::{self, Event, PairedDevice, WarningCode};
 use crate::exit::{Exit, Outcome, Problem, Severity as _};
 use crate::net::Net;
-use crate::output::{Output, clock, quoted, shell_word};
+use crate::output::{Output, clock, quoted, shell_word, shown};
 
 /// The two sides of a pairing, as far as their words differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,12 +102,12 @@ async fn ask(
     session: SessionId,
     (role, peer, check): (Role, &Stranger, u32),
 ) -> Outcome<Answer> {
-    let question = format!(
-        "{} ({}) wants to pair   check: {}   the same on both screens?",
-        quoted(&peer.name),
-        crate::output::shown(&peer.os),
-        out.bold(&spaced(check))
-    );
+    let peer = format!("{} ({})", quoted(&peer.name), shown(&peer.os));
+    let begin = match role {
+        Role::Initiator => format!("{peer} wants to pair"),
+        Role::Joiner => format!("You are about to pair with {peer}; it will be able to offer you files"),
+    };
+    let question = format!("{begin}   check: {}   the same on both screens?", out.bold(&spaced(check)));
     let mut answer = pin!(asker.yes(out, &question, USER_WAIT));
     loop {
         tokio::select! {

@@ -29,7 +29,7 @@ struct Target {
     name: String,
 }
 
-pub(super) async fn run(context: &mut Context, args: &Send) -> Outcome {
+pub(super) async fn run(context: &Context, args: &Send) -> Outcome {
     if args.paths.iter().any(|path| path == "-") {
         return Err(Problem::usage("sending standard input is not built in yet: write it to a file, and send that"));
     }

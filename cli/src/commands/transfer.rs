@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use data_encoding::HEXLOWER;
 use protocol_core::effects::{Event as CoreEvent, Route, Summary, TransferKey};
 use protocol_core::faults::FileFault;
-use protocol_core::info::TransportKind;
 use protocol_core::transfer::manifest::{EntryKind, Manifest};
 use protocol_core::transfer::receipt::Outcome as EntryOutcome;
 
 use crate::events::{Event, File, FileStatus, RouteKind, WarningCode, path_text};
-use crate::exit::{Exit, Outcome, Problem};
+use crate::exit::{Outcome, Problem};
 use crate::output::{Output, count, files, rate, shown_path, size};
 use crate::progress::Progress;
 
@@ -21,7 +21,24 @@ pub(super) struct Running<'a> {
     manifest: Arc<Manifest>,
     start: Instant,
     progress: Progress<'a>,
-    worst: Option<FileFault>,
+}
+
+/// How an entry ended.
+struct Finished {
+    status: FileStatus,
+    blake3: Option<String>,
+    renamed_to: Option<Vec<u8>>,
+    fault: Option<FileFault>,
+}
+
+const fn status(outcome: EntryOutcome, renamed: bool) -> FileStatus {
+    match outcome {
+        EntryOutcome::Stored if renamed => FileStatus::Renamed,
+        EntryOutcome::Stored => FileStatus::Stored,
+        EntryOutcome::Renamed => FileStatus::Renamed,
+        EntryOutcome::Skipped => FileStatus::Skipped,
+        EntryOutcome::Failed | EntryOutcome::SourceChanged | EntryOutcome::Other(_) => FileStatus::Failed,
+    }
 }
 
 /// Files and their bytes in a manifest.
@@ -35,7 +52,7 @@ impl<'a> Running<'a> {
         let (files, bytes) = amount(&manifest);
         out.event(&Event::Accepted { id: key.id.to_string() });
         let progress = Progress::new(out, key.id.to_string(), bytes, files);
-        Self { out, key, manifest, start: Instant::now(), progress, worst: None }
+        Self { out, key, manifest, start: Instant::now(), progress }
     }
 
     /// Takes an event of the core. `Some` when the transfer is over.
@@ -43,7 +60,8 @@ impl<'a> Running<'a> {
         match event {
             CoreEvent::Progress { transfer, moved, durable, .. } if transfer == self.key => self.progress.update(moved, durable),
             CoreEvent::Entry { transfer, entry, outcome, digest, renamed_to, fault } if transfer == self.key => {
-                self.entry(entry, (outcome, digest, renamed_to, fault));
+                let blake3 = digest.map(|digest| HEXLOWER.encode(&digest));
+                self.entry(entry, Finished { status: status(outcome, renamed_to.is_some()), blake3, renamed_to, fault });
             }
             CoreEvent::Done { transfer, summary } if transfer == self.key => return Some(Ok(summary)),
             CoreEvent::Failed { transfer, reason } if transfer == self.key => return Some(Err(reason)),
@@ -52,23 +70,13 @@ impl<'a> Running<'a> {
         None
     }
 
-    fn entry(
-        &mut self,
-        number: u32,
-        (outcome, digest, renamed, fault): (EntryOutcome, Option<[u8; 32]>, Option<Vec<u8>>, Option<FileFault>),
-    ) {
+    fn entry(&mut self, number: u32, finished: Finished) {
         let Some(entry) = self.manifest.entry(number) else { return };
+        let Finished { status, blake3, renamed_to, fault } = finished;
         let path = entry.components.join(&b'/');
-        let status = match (&outcome, &renamed) {
-            (EntryOutcome::Stored, None) => FileStatus::Stored,
-            (EntryOutcome::Renamed, _) | (EntryOutcome::Stored, Some(_)) => FileStatus::Renamed,
-            (EntryOutcome::Skipped, _) => FileStatus::Skipped,
-            _ => FileStatus::Failed,
-        };
         if status == FileStatus::Failed {
             let why = fault.map_or_else(|| "it failed at the other device".to_owned(), |fault| fault.to_string());
             self.out.warning(WarningCode::ItemFailed, &format!("{}: {why}", shown_path(&path)));
-            self.worst = self.worst.or(fault);
         }
         if entry.kind == EntryKind::File {
             self.progress.file_done();
@@ -77,11 +85,10 @@ impl<'a> Running<'a> {
             return;
         }
         let (path, path_base64) = path_text(&path);
-        let (renamed_to, renamed_to_base64) = renamed.map_or((None, None), |path| {
+        let (renamed_to, renamed_to_base64) = renamed_to.map_or((None, None), |path| {
             let (text, raw) = path_text(&path);
             (Some(text), raw)
         });
-        let blake3 = digest.map(|digest| data_encoding::HEXLOWER.encode(&digest));
         self.out.event(&Event::File(File {
             id: self.key.id.to_string(),
             path,
@@ -115,7 +122,7 @@ impl<'a> Running<'a> {
             return Ok(());
         }
         let message = format!("finished, but {} skipped and {} failed; they are listed above", items(left_out), items(summary.failed));
-        Err(Problem::new(Exit::Partial, message))
+        Err(Problem::partial(message))
     }
 }
 
@@ -131,11 +138,7 @@ pub(super) fn tell_route(out: &Output, route: &Route) -> String {
         RouteKind::Lan => "LAN",
         RouteKind::Direct => "direct",
     };
-    format!("{kind}, {}", transport_name(&route.transport))
-}
-
-fn transport_name(kind: &TransportKind) -> &str {
-    kind.name()
+    format!("{kind}, {}", route.transport)
 }
 
 /// Private, local and loopback addresses are near; everything else is somewhere in the internet.

@@ -163,6 +163,7 @@ impl Chunks {
     }
 
     /// The claims of a bulk stream that is opened now. The Node only.
+    // XFER-10.
     pub fn lane(self: &Arc<Self>) -> Lane {
         Lane { chunks: Arc::clone(self), epoch: self.epoch.load(Ordering::SeqCst) }
     }
@@ -171,6 +172,7 @@ impl Chunks {
 
     /// Claims the chunk `index` of a receiving transfer, whose plaintext is to have `len` bytes. `None`, counted in
     /// [`Self::refused`]: it is not wanted, is claimed already, or the layout gives another length.
+    // DATA-23.
     pub fn take(self: &Arc<Self>, index: u64, len: u32) -> Option<Claim> {
         if self.idle() {
             return None;
@@ -276,6 +278,7 @@ impl Chunks {
         }
     }
 
+    // DATA-22.
     fn give_back(&self, index: u64) {
         let at = usize::try_from(index / WORD).ok();
         if let Some(word) = at.and_then(|at| self.words.get(at)) {

@@ -20,6 +20,7 @@ pub enum Aead {
 /// Seals and opens chunks in place.
 ///
 /// The core brings [`RustCrypto`]; a host may bring a faster one, which must give the same bytes.
+// DATA-25.
 pub trait BulkCipher: Send + Sync + fmt::Debug {
     /// Encrypts `buffer` and returns the tag. `nonce` is used once under `key`.
     fn seal(&self, aead: Aead, key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], buffer: &mut [u8]) -> [u8; TAG];

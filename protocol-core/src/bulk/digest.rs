@@ -70,6 +70,7 @@ impl FileDigest {
     }
 
     /// The value of the piece that begins at `offset`. A value that is there already, or of no piece, changes nothing.
+    // DATA-26.
     pub fn add(&mut self, offset: u64, value: Value) {
         if self.digest.is_some() || offset >= self.size || !offset.is_multiple_of(self.chunk_size) || self.has(offset) {
             return;

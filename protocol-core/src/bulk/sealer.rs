@@ -63,6 +63,7 @@ impl ChunkKey {
         nonce
     }
 
+    // DATA-21.
     fn aad(&self, index: u64) -> [u8; AAD] {
         let mut aad = [0; AAD];
         let (length, rest) = aad.split_at_mut(4);
@@ -81,6 +82,7 @@ impl ChunkKey {
     ///
     /// # Errors
     /// [`SealError::Length`] if `frame` has no room for head and tag, or is longer than any frame.
+    // DATA-19.
     pub fn seal(&self, index: u64, frame: &mut [u8]) -> Result<(), SealError> {
         let len = frame.len().checked_sub(LENGTH).and_then(|len| u32::try_from(len).ok()).ok_or(SealError::Length)?;
         let (head, body) = frame.split_first_chunk_mut::<CHUNK_HEAD>().ok_or(SealError::Length)?;

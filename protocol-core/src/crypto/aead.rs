@@ -100,6 +100,7 @@ pub fn pad(mut text: Vec<u8>, block: usize) -> Vec<u8> {
 }
 
 /// Takes [`pad`] away; `None` for any padding that [`pad`] would not have made.
+// ID-6.
 pub fn unpad(padded: &[u8], block: usize) -> Option<&[u8]> {
     if padded.is_empty() || !padded.len().is_multiple_of(block) {
         return None;

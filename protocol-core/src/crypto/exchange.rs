@@ -21,6 +21,7 @@ impl ExchangeSecret {
     }
 
     /// The shared secret with the owner of `theirs`; `None` if it is all zeros, as every point of low order makes it.
+    // ID-2.
     pub fn agree(&self, theirs: &[u8; 32]) -> Option<Secret> {
         let shared = self.0.diffie_hellman(&PublicKey::from(*theirs));
         shared.was_contributory().then(|| Secret::new(shared.to_bytes()))

@@ -77,6 +77,7 @@ pub fn mac(key: &Secret, message: &[u8]) -> [u8; 32] {
 }
 
 /// Whether `tag` is the HMAC-SHA-256 of `message`, in constant time.
+// ID-5.
 pub fn mac_is(key: &Secret, message: &[u8], tag: &[u8; 32]) -> bool {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.bytes()).expect("invariant: HMAC takes keys of any length");
     mac.update(message);

@@ -61,6 +61,7 @@ impl fmt::Debug for KemSecret {
 ///
 /// # Errors
 /// [`BadKey`] if `public` is not reduced.
+// ID-4.
 pub fn encapsulate(public: &[u8; PUBLIC_KEY], random: &Secret) -> Result<([u8; CIPHERTEXT], Secret), BadKey> {
     let key = ml_kem_768::EncapsulationKey::new(&(*public).into()).map_err(|_| BadKey)?;
     let mut message = ml_kem::B32::from(*random.bytes());

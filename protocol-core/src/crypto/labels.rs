@@ -17,6 +17,7 @@ macro_rules! labels {
     };
 }
 
+// ID-1.
 labels! {
     ID_DEVICE = "kin-id/1 " "device";
     ID_LIBP2P = "kin-id/1 " "libp2p";

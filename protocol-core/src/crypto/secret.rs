@@ -28,6 +28,7 @@ impl<const N: usize> Secret<N> {
     }
 }
 
+// ID-8.
 impl<const N: usize> fmt::Debug for Secret<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")

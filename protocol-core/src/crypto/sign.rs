@@ -51,6 +51,7 @@ impl VerifyKey {
     }
 
     /// Whether `signature` is this key's over `label ‖ 0x00 ‖ hash`. Neither a non-canonical S nor a small-order R passes.
+    // ID-3.
     pub fn verify(&self, label: &[u8], hash: &[u8; 32], signature: &[u8; SIGNATURE]) -> bool {
         self.0.verify_strict(&message(label, hash), &Signature::from_bytes(signature)).is_ok()
     }

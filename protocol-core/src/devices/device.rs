@@ -40,6 +40,7 @@ pub(crate) enum RootState {
 
 impl RootState {
     /// Whether a handshake may use it.
+    // PAIR-24.
     pub(crate) const fn usable(self, unix_s: u64) -> bool {
         match self {
             Self::Confirmed | Self::Unconfirmed => true,
@@ -126,6 +127,7 @@ impl Device {
     }
 
     /// Both sides hold this root: it replaces every other one. False if it is not there.
+    // PAIR-31.
     pub(crate) fn confirm(&mut self, session_ref: SessionRef) -> bool {
         if !self.roots.iter().any(|root| root.session_ref == session_ref) {
             return false;

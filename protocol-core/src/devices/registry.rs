@@ -66,6 +66,7 @@ impl DeviceRegistry {
     ///
     /// # Errors
     /// What is wrong with the row.
+    // PAIR-47.
     pub(crate) fn load(&mut self, record: &Record, unix_s: u64) -> Result<(), Malformed> {
         let mut device = Device::decode(&self.me, &record.key, record.value.bytes())?;
         device.roots.retain(|root| root.state.usable(unix_s));
@@ -97,6 +98,7 @@ impl DeviceRegistry {
     }
 
     /// Whether a device that is not known yet could be paired.
+    // LIM-3.
     pub(crate) fn has_room_for(&self, key: &PeerKey) -> bool {
         self.devices.contains_key(key) || self.devices.len() < limits::DEVICES
     }

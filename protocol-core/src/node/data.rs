@@ -62,6 +62,7 @@ impl Node {
         }
     }
 
+    // HOST-16.
     fn want_stream(&mut self, env: &mut Env<'_>, key: TransferKey, kind: StreamKind, digest: [u8; 32]) {
         let Some(session) = self.primary.get(&key.device).and_then(|primary| self.sessions.get(primary)) else {
             return self.transfers.on_stream_failed(cx!(self, env), key, kind);
@@ -153,11 +154,13 @@ impl Node {
     }
 
     /// A data stream that the peer opened: serve it if session and transfer are known, else it waits for them.
+    // DATA-13.
     pub(super) fn try_early(&mut self, env: &mut Env<'_>, stream: StreamId) {
         let Some(slot) = self.streams.get_mut(&stream) else { return };
         let Role::Early(early) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
         match early {
             Early::Unproved(header, record) => match self.sessions.get_mut(&header.session()) {
+                // DATA-10.
                 None => self.set_role(stream, Role::Early(Early::Unproved(header, record))),
                 Some(session) => match session.accept_data(self.now, &header, &record) {
                     Ok(accepted) => self.accept_stream(env, stream, header, Box::new(accepted)),
@@ -169,11 +172,13 @@ impl Node {
     }
 
     /// A proved data stream: its transfer says which way the bytes go.
+    // DATA-7.
     fn accept_stream(&mut self, env: &mut Env<'_>, stream: StreamId, header: Header, accepted: Box<AcceptedData>) {
         let Some(session) = self.sessions.get(&header.session()) else { return self.drop_stream(env, stream, code::REFUSED) };
         let device = session.device;
         let Some((id, digest)) = transfer_of(&accepted.opening) else { return self.drop_stream(env, stream, code::REFUSED) };
         let Some(direction) = self.transfers.direction_of(device, id) else {
+            // DATA-14.
             if self.early_streams(device) >= limits::EARLY_STREAMS {
                 return self.drop_stream(env, stream, code::REFUSED);
             }

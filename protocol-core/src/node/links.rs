@@ -90,6 +90,7 @@ impl Node {
     }
 
     /// An attempt came to nothing.
+    // LINK-8.
     pub(super) fn connect_failed(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
         let Some(dialer) = self.dialers.remove(&device) else { return };
         let stream = dialer.stream();
@@ -132,9 +133,11 @@ impl Node {
     }
 
     /// Tries the tag against every usable root, answers the one that it fits. `None`: refused.
+    // LINK-1.
     fn try_scan(&mut self, env: &mut Env<'_>, stream: StreamId, body: &[u8]) -> Option<()> {
         let conn = self.streams.get(&stream)?.conn;
         let hello = ReceivedHello::decode(body, self.binding(conn)?).ok()?;
+        // LINK-3.
         if self.recent_hellos.contains(hello.th1()) {
             return None;
         }
@@ -150,6 +153,7 @@ impl Node {
         self.recent_hellos.push_back(*hello.th1());
         // Glare: of two handshakes that overlap, the one dialled by the smaller identity key goes on.
         let overlaps = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
+        // LINK-11.
         if overlaps && self.identity.public() < peer {
             return None;
         }
@@ -178,6 +182,7 @@ impl Node {
         }
     }
 
+    // LINK-5.
     pub(super) fn on_finish(&mut self, env: &mut Env<'_>, stream: StreamId, body: &[u8]) {
         let Some(slot) = self.streams.get_mut(&stream) else { return };
         let Role::Listener(listening) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
@@ -195,6 +200,7 @@ impl Node {
     }
 
     /// A handshake under this root verified as listener, or its first record as dialler: both sides hold it.
+    // PAIR-36.
     fn confirm_root(&mut self, env: &mut Env<'_>, peer: &PeerKey, root: SessionRef) {
         let Some(device) = self.registry.get(peer) else { return };
         let unconfirmed = |known: &crate::devices::device::Root| known.session_ref == root && known.state != RootState::Confirmed;
@@ -210,6 +216,7 @@ impl Node {
     }
 
     /// What a proven contact told of the peer.
+    // LINK-7.
     fn learn(&mut self, env: &mut Env<'_>, peer: &ProvenPeer, reached: Option<Address>) {
         let Some(device) = self.registry.get_mut(&peer.key) else { return };
         device.learn(peer.info.clone(), reached);
@@ -234,6 +241,7 @@ impl Node {
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
         if let Some(change) = self.registry.confirm(&peer, root) {
             self.timers.cancel(TimerKind::Pending(root));
+            // LINK-9.
             cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream });
             if let Some(dialer) = self.dialers.get_mut(&id) {
                 dialer.confirming(stream, done, root);
@@ -253,6 +261,7 @@ impl Node {
     }
 
     /// Finish, header and Ack leave in one write: the session is up on our side.
+    // LINK-10.
     fn finish_link(&mut self, env: &mut Env<'_>, stream: StreamId, done: DialerDone, root: SessionRef) {
         let LinkKeys { traffic, session_ref } = done.keys;
         let Some(proven) = self.proven(stream, (done.peer.key, &done.peer.info), session_ref, (traffic, true)) else { return };
@@ -290,6 +299,7 @@ impl Node {
         self.sessions.insert(session_ref, session);
         let older = self.primary.insert(device, session_ref);
         if let Some(older) = older.and_then(|older| self.sessions.get_mut(&older)) {
+            // LINK-12.
             older.end(cx!(self, env));
         }
         self.note_route(env, &peer, route.clone());
@@ -336,6 +346,7 @@ impl Node {
             Ok(Heard::Fin) => self.session_over(env, session_ref, LinkFailure::Ended),
             Ok(Heard::Messages(messages)) => {
                 for message in messages {
+                    // DATA-17.
                     if self.on_message(env, device, message).is_err() {
                         return self.session_over(env, session_ref, LinkFailure::Violation);
                     }
@@ -354,6 +365,7 @@ impl Node {
     }
 
     /// The control stream was cut, or ended without fin.
+    // DATA-12.
     pub(super) fn control_cut(&mut self, env: &mut Env<'_>, session_ref: SessionRef, how: Cut) {
         let reason = match how {
             Cut::Finished | Cut::Broken => LinkFailure::Cut,
@@ -411,6 +423,7 @@ impl Node {
     }
 
     /// The secrets of a session that is over are erased.
+    // LINK-15.
     pub(super) fn erase_session(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
         let Some(session) = self.sessions.remove(&session_ref) else { return };
         if self.streams.contains_key(&session.stream) {

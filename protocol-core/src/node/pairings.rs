@@ -24,6 +24,7 @@ use crate::timers::TimerKind;
 
 impl Node {
     /// The AEAD of chunks that both sides' infos allow (section 9.4).
+    // DATA-20.
     pub(super) fn bulk_aead(&self, peer: &DeviceInfo) -> Aead {
         if self.info.caps & peer.caps & CAP_AES_256_GCM == 0 { Aead::ChaCha20Poly1305 } else { Aead::Aes256Gcm }
     }
@@ -113,6 +114,7 @@ impl Node {
         let PairingKeys { traffic, session_ref, check, .. } = keys;
         let Some(proven) = self.proven(stream, (peer.key, &peer.info), session_ref, (traffic, false)) else { return };
         // The joiner's user may take two minutes before the first byte.
+        // PAIR-5.
         self.await_opening(stream, Awaited::new(proven), limits::COMPLETE_WAIT);
         let repaired = self.registry.get(&peer.key).is_some_and(|device| device.roots.len() > 1);
         self.out.push(crate::effects::Output::Notify(Event::Paired {
@@ -137,6 +139,7 @@ impl Node {
     }
 
     /// The joiner said no after we had said yes: what this pairing wrote is deleted.
+    // PAIR-37.
     fn pair_refused(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, session_ref): (PeerKey, SessionRef), why: Refusal) {
         let reason = match why {
             Refusal::User => PairFailure::RefusedThere,
@@ -230,6 +233,7 @@ impl Node {
         self.joiner_step(env, stream, step);
     }
 
+    // PAIR-38.
     fn store_confirmed(&mut self, env: &mut Env<'_>, stream: StreamId) {
         let Some(bound) = self.joiner.as_ref().and_then(|joiner| joiner.bound()) else { return };
         let (peer, session_ref) = (bound.peer, bound.session_ref);
@@ -259,6 +263,7 @@ impl Node {
             return self.reconnect_after_pairing(env, &bound);
         };
         let Some(proven) = self.proven(stream, (bound.peer, &bound.info), session_ref, (traffic, true)) else { return };
+        // PAIR-32.
         match Session::open(cx!(self, env), proven, Vec::new()) {
             Ok(opened) => self.session_up(env, opened),
             Err(_) => self.drop_stream(env, stream, code::DONE),
@@ -292,6 +297,7 @@ impl Node {
     }
 
     /// A joiner's root that no initiator confirmed in 24 hours.
+    // PAIR-44.
     pub(super) fn on_pending_expired(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
         let holder = |device: &&crate::devices::device::Device| {
             let provisional = |root: &Root| root.session_ref == session_ref && matches!(root.state, RootState::Provisional { .. });

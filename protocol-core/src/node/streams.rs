@@ -92,6 +92,7 @@ impl Node {
             | None => {
                 self.stats.unknown_tickets += 1;
                 self.out.push(Output::Reset { stream, code: code::DONE });
+                self.hang_up_if_unused(conn);
             }
         }
     }
@@ -127,12 +128,20 @@ impl Node {
         let slot = self.streams.remove(&stream)?;
         if let Some(conn) = self.conns.get_mut(&slot.conn) {
             conn.streams.remove(&stream);
-            // A connection that was one stream has nothing left to do; others are closed by their session or their transport.
-            if conn.streams.is_empty() && (conn.remote.one_stream || !self.is_conn_of_session(slot.conn)) {
-                self.out.push(Output::Hangup { conn: slot.conn, code: code::DONE });
-            }
+            self.hang_up_if_unused(slot.conn);
         }
         Some(slot.role)
+    }
+
+    /// A connection that was one stream has nothing left to do; others are closed by their session or their transport.
+    fn hang_up_if_unused(&mut self, conn: ConnId) {
+        let unused = self
+            .conns
+            .get(&conn)
+            .is_some_and(|connection| connection.streams.is_empty() && (connection.remote.one_stream || !self.is_conn_of_session(conn)));
+        if unused {
+            self.out.push(Output::Hangup { conn, code: code::DONE });
+        }
     }
 
     fn is_conn_of_session(&self, conn: ConnId) -> bool {
@@ -227,6 +236,7 @@ impl Node {
                 | Role::AwaitReply(_)
                 | Role::Data(_),
                 _,
+                // DATA-9.
             ) => self.drop_stream(env, stream, code::REFUSED),
         }
     }

@@ -20,6 +20,7 @@ pub fn seal(advert: &Advert, keys: &CodeKeys, entropy: &mut dyn Entropy) -> Resu
 ///
 /// # Errors
 /// [`BadAdvert`].
+// ID-20.
 pub fn open(sealed: &[u8], keys: &CodeKeys) -> Result<Advert, BadAdvert> {
     Advert::open(sealed, &keys.advert_key, &associated_data(keys))
 }

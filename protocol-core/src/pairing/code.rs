@@ -54,6 +54,7 @@ impl PairingCode {
     ///
     /// # Errors
     /// [`CodeError`], which names the word. Nothing of it needs the network.
+    // ID-17.
     pub fn parse(text: &str) -> Result<Self, CodeError> {
         let typed = Typed::new(text);
         let mut indices = Zeroizing::new(Vec::with_capacity(LONG));
@@ -136,6 +137,7 @@ fn find(word: &str) -> Option<usize> {
 
 /// What is wrong with a typed code. The typist's fault; nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// ID-18.
 pub enum CodeError {
     /// Neither 12 nor 24 words, but so many.
     WordCount(usize),
@@ -189,6 +191,7 @@ pub struct CodeKeys {
 
 impl CodeKeys {
     /// Derives all of them.
+    // ID-19.
     pub fn derive(code: &PairingCode) -> Self {
         let prk = extract(strings::CODE, code.bytes());
         let psk = expand::<32>(&prk, labels::PAIR_PSK, &[]);

@@ -91,6 +91,7 @@ impl Initiator {
         if self.code.is_some() || !self.handshakes.is_empty() {
             return Err(PairError::Busy);
         }
+        // PAIR-41.
         let (shortest, longest) = limits::CODE_TTL_RANGE;
         if ttl < shortest || ttl > longest {
             return Err(PairError::Lifetime);
@@ -114,6 +115,7 @@ impl Initiator {
     }
 
     /// A PairingRequest on a fresh stream. True if a Challenge was sent; else the stream was reset.
+    // PAIR-11.
     pub(crate) fn on_request(
         &mut self,
         cx: &mut Cx<'_>,
@@ -123,6 +125,7 @@ impl Initiator {
         own: (&DeviceKey, &[u8]),
     ) -> bool {
         let on_tcp = binding.kind == BindingKind::Tcp;
+        // PAIR-14.
         let Some(request) = self.admit(body, binding) else {
             cx.reset(stream, code::REFUSED);
             return false;
@@ -146,10 +149,13 @@ impl Initiator {
     }
 
     /// Steps 1 to 6 of section 6.5: everything that costs no key.
+    // PAIR-16, LIM-7.
     fn admit(&mut self, body: &[u8], binding: Binding) -> Option<VerifiedRequest> {
         let running = self.handshakes.len();
         let code = self.code.as_mut().filter(|code| !code.expired)?;
+        // PAIR-15.
         let request = ReceivedRequest::decode(body, &code.keys).and_then(|request| request.verify(&code.keys, binding)).ok()?;
+        // PAIR-17.
         if code.seen.contains(request.th1()) || running >= limits::CODE_HANDSHAKES_AT_ONCE {
             return None;
         }
@@ -165,7 +171,9 @@ impl Initiator {
         let Some(code) = &mut self.code else { return };
         code.ended += 1;
         // On bare TCP anyone on the path can corrupt a frame: that must not cost the code (section 11).
+        // PAIR-39.
         code.failures += u32::from(past_tag && !on_tcp);
+        // PAIR-18.
         if code.failures >= limits::CODE_FAILURES || code.ended >= limits::CODE_HANDSHAKES {
             self.end_code(cx, Some(PairFailure::Burned));
             return;
@@ -230,6 +238,7 @@ impl Initiator {
                     self.close(cx, stream);
                     return Step::Rest;
                 }
+                // PAIR-27.
                 self.end_code(cx, None);
                 Step::Judge { peer }
             }
@@ -281,6 +290,7 @@ impl Initiator {
         (status, reason): (Status, PairFailure),
     ) {
         cx.send(stream, verified.completion.seal(status));
+        // PAIR-4.
         cx.finish(stream);
         self.drop_handshake(cx, stream);
         cx.notify(Event::PairFailed { session, reason });
@@ -301,6 +311,7 @@ impl Initiator {
             self.put_back(stream, Handshake { session, confirm, state: State::Storing(verified) });
             return Step::Store;
         }
+        // PAIR-28.
         self.say_no(cx, stream, session, verified, (Status::Refused, PairFailure::RefusedHere));
         Step::Rest
     }
@@ -321,11 +332,13 @@ impl Initiator {
             return None;
         };
         if !stored {
+            // PAIR-30.
             self.say_no(cx, stream, session, verified, (Status::Storage, PairFailure::StorageHere));
             return None;
         }
         self.drop_handshake(cx, stream);
         let InitiatorVerified { peer, keys, completion } = verified;
+        // PAIR-29.
         cx.send(stream, completion.seal(Status::Accepted));
         Some((session, peer, keys))
     }
@@ -343,6 +356,7 @@ impl Initiator {
     }
 
     /// The code's time is over.
+    // PAIR-40.
     pub(crate) fn on_code_timer(&mut self, cx: &mut Cx<'_>) {
         if let Some(code) = &mut self.code {
             code.expired = true;

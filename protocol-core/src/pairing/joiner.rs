@@ -162,6 +162,7 @@ impl Joiner {
     }
 
     fn dial_more(&mut self, cx: &mut Cx<'_>) {
+        // PAIR-43.
         while self.bound.is_none() && self.dialing + self.tries.len() < limits::JOINER_CONNECTIONS {
             let Some(address) = self.waiting.pop_front() else { return };
             self.dialing += 1;
@@ -208,7 +209,9 @@ impl Joiner {
         Step::Over
     }
 
+    /// The attempt is over: its timers stop, and dials that are still under way are nobody's.
     fn clear_timers(&mut self, cx: &mut Cx<'_>) {
+        cx.out.forget(|purpose| matches!(purpose, Purpose::Join { session, .. } if *session == self.session));
         for timer in [TimerKind::Attempt(self.session), TimerKind::JoinerUser(self.session), TimerKind::JoinerRedial(self.session)] {
             cx.timers.cancel(timer);
         }
@@ -264,6 +267,7 @@ impl Joiner {
             State::ResponseSent { keys, complete } => match complete.on_complete(body) {
                 Ok(Status::Accepted) => self.completed(cx, stream, address, keys),
                 Ok(status) => {
+                    // PAIR-34.
                     let reason = match status {
                         Status::Refused | Status::Accepted => PairFailure::RefusedThere,
                         Status::Policy => PairFailure::Policy,
@@ -303,6 +307,7 @@ impl Joiner {
                 self.tries.insert(stream, Try { address, state: State::AwaitUser(keys) });
                 Step::Rest
             }
+            // PAIR-33.
             Some(false) => self.undo(cx, PairFailure::RefusedHere, Some((stream, keys))),
         }
     }
@@ -312,6 +317,7 @@ impl Joiner {
     pub(crate) fn claim(&mut self, cx: &mut Cx<'_>, stream: StreamId, against: Option<PairFailure>, own: (&DeviceKey, &[u8])) -> Step {
         let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
         let State::Proved(verified) = state else { return Step::Rest };
+        // PAIR-22.
         let taken = self.bound.as_ref().is_some_and(|bound| bound.peer != verified.peer().key);
         if taken || against.is_some() {
             cx.reset(stream, code::REFUSED);
@@ -363,6 +369,7 @@ impl Joiner {
             cx.reset(stream, code::DONE);
             return self.undo(cx, PairFailure::RefusedHere, None);
         }
+        // PAIR-23.
         cx.send(stream, response);
         if self.confirm == Confirm::Ask {
             let peer = Stranger { device: identity::device_id(&bound.peer), name: bound.info.shown_name(), os: bound.info.os.clone() };
@@ -435,6 +442,7 @@ impl Joiner {
     }
 
     /// The stream is gone and the root may or may not be the initiator's as well.
+    // PAIR-35.
     fn provisional(&mut self, cx: &mut Cx<'_>) -> Step {
         let Some(bound) = self.bound.clone() else { return self.go_on(cx) };
         match self.answer {
@@ -477,6 +485,7 @@ impl Joiner {
                 cx.reset(stream, code::REFUSED);
                 self.on_stream_down(cx, stream)
             }
+            // PAIR-25.
             TimerKind::JoinerUser(_) => self.on_answer(cx, false),
             TimerKind::JoinerRedial(_) => {
                 self.on_redial(cx);

@@ -127,6 +127,7 @@ impl Dialer {
     }
 
     /// Which of the pair's roots is to be tried now: how many were refused at this address.
+    // LINK-2.
     pub(crate) fn root_number(&self) -> usize {
         self.trying.as_ref().map_or(0, |(_, refusals, _)| *refusals)
     }
@@ -198,6 +199,7 @@ impl Dialer {
         } else {
             self.dialing -= 1;
         }
+        // LINK-13.
         if failure == Failure::Refused && cx.now < self.refused_until {
             self.refused.push_back(address);
             cx.set(TimerKind::LinkRedial(self.device), REFUSED_EVERY);
@@ -229,8 +231,9 @@ impl Dialer {
         if hopeless { DialStep::Over(self.failure) } else { DialStep::Rest }
     }
 
-    /// The attempt is over, one way or the other.
+    /// The attempt is over, one way or the other. Dials that are still under way are nobody's: another attempt counts its own.
     pub(crate) fn end(self, cx: &mut Cx<'_>) {
+        cx.out.forget(|purpose| matches!(purpose, Purpose::Link { device, .. } if *device == self.device));
         cx.timers.cancel(TimerKind::Connect(self.device));
         cx.timers.cancel(TimerKind::LinkRedial(self.device));
         if let Some(stream) = self.stream() {
@@ -254,6 +257,7 @@ impl Scans {
     }
 
     /// Takes one scan, if there is one left in this second.
+    // LINK-4.
     pub(crate) fn take(&mut self, now: Timestamp) -> bool {
         if now.since(self.filled) >= Duration::from_secs(1) {
             self.filled = now;

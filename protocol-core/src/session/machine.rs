@@ -283,6 +283,7 @@ impl Session {
     }
 
     /// The silence timer: pings, or says that the session is dead.
+    // LINK-14.
     pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>, busy: bool) -> Option<LinkFailure> {
         let (ping, dead) = if busy { (limits::BUSY_PING, limits::BUSY_DEAD) } else { (limits::IDLE_PING, limits::IDLE_DEAD) };
         let silent = cx.now.since(self.heard);
@@ -307,6 +308,7 @@ impl Session {
 
     /// Opens a data stream: the bytes to send first, and both directions' beginnings.
     pub(crate) fn open_data(&mut self, cx: &mut Cx<'_>, opening: &Opening) -> Option<OpenedData> {
+        // LINK-16.
         if cx.now.since(self.born) >= limits::SESSION_LIFE || self.last_number + 1 >= limits::STREAM_COUNTER {
             return None;
         }
@@ -348,6 +350,7 @@ impl Session {
     }
 
     /// Counts a forgery on a proved stream; true if the session has had enough.
+    // DATA-11.
     pub(crate) const fn count_forgery(&mut self) -> bool {
         self.forgeries += 1;
         self.forgeries >= limits::SESSION_FORGERIES

@@ -97,6 +97,7 @@ impl Direction {
     }
 
     /// Whether a record of this type and plaintext may stand here.
+    // DATA-4, DATA-5.
     fn allows(&self, kind: RecordType, text: usize) -> Result<(), RecordError> {
         let first = self.side == Side::Opener && self.counter == 0;
         if (kind == RecordType::Opening) != first {
@@ -194,6 +195,7 @@ impl RecordOpener {
         opened
     }
 
+    // DATA-3.
     fn open_next(&mut self, record: &[u8]) -> Result<(RecordType, Vec<u8>), RecordError> {
         self.0.goes_on(record.len())?;
         let (head, sealed) = record.split_first_chunk::<RECORD_HEAD>().ok_or(RecordError::Length)?;

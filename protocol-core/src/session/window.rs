@@ -36,6 +36,7 @@ impl ReplayWindow {
     /// Enters a proved stream's number. `false`: it was there already, is older than the window, or is 0, which is no data
     /// stream's.
     #[must_use]
+    // DATA-8.
     pub fn enter(&mut self, number: u64) -> bool {
         if number == 0 || number.saturating_add(REPLAY_WINDOW) <= self.newest {
             return false;

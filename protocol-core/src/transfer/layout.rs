@@ -78,6 +78,7 @@ impl Layout {
     }
 
     /// Places the next entry.
+    // XFER-5.
     pub(crate) fn push(&mut self, size: u64) -> Result<(), TooLarge> {
         let bytes = self.bytes.checked_add(size).filter(|&bytes| bytes < limits::TRANSFER_BYTES).ok_or(TooLarge)?;
         let entry = self.entries;
@@ -128,6 +129,7 @@ impl Layout {
     }
 
     /// What this chunk holds, in order; nothing if there is no such chunk.
+    // XFER-8.
     pub fn pieces(&self, chunk: u64) -> impl Iterator<Item = Piece> + '_ {
         let within = self.last_span(chunk).map_or(0, |(_, within)| within);
         let to = self.spans.partition_point(|span| u64::from(span.chunk) <= chunk);

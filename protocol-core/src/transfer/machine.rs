@@ -366,6 +366,7 @@ impl Transfers {
         if label.as_ref().is_some_and(|label| label.len() > limits::LABEL) {
             return Err(ShareError::Label);
         }
+        // XFER-18.
         if self.senders.keys().filter(|key| key.device == device).count() >= limits::OPEN_OFFERS {
             return Err(ShareError::TooMany);
         }
@@ -431,14 +432,12 @@ impl Transfers {
         }
     }
 
+    /// The session is gone, or none could be had.
+    // XFER-21.
     pub(crate) fn on_session_lost(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
         self.shared.peers.remove(&device);
         for key in of_device(&self.senders, device) {
-            self.with_sender(cx, key, |sender, io| {
-                if sender.was_offered() {
-                    sender.end(io, TransferFailure::Lost);
-                }
-            });
+            self.with_sender(cx, key, |sender, io| sender.end(io, TransferFailure::Lost));
         }
         for key in of_device(&self.receivers, device) {
             self.with_receiver(cx, key, |receiver, io| receiver.end(io, TransferFailure::Lost));
@@ -551,6 +550,7 @@ impl Transfers {
             Direction::Outgoing => self.senders.contains_key(&key),
             Direction::Incoming => self.receivers.contains_key(&key),
         };
+        // LIM-4.
         let full = kind == StreamKind::Bulk && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams() >= limits::BULK_STREAMS;
         if !known || full {
             cx.reset(stream, code::REFUSED);

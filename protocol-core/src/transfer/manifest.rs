@@ -86,6 +86,7 @@ pub enum ManifestError {
 
 impl ManifestError {
     /// What the sender of such a manifest is told.
+    // XFER-6.
     pub const fn reason(self) -> DeclineReason {
         match self {
             Self::Mismatch => DeclineReason::Mismatch,
@@ -153,6 +154,7 @@ impl Entry {
     ///
     /// # Errors
     /// What is wrong first.
+    // XFER-4.
     pub fn check(&self) -> Result<(), ManifestError> {
         path::check(&self.components)?;
         if self.size != 0 && self.kind != EntryKind::File {
@@ -267,6 +269,7 @@ impl Manifest {
     ///
     /// # Errors
     /// What no receiver would take.
+    // XFER-1.
     pub fn build(entries: impl IntoIterator<Item = Entry>, chunk_size: u32) -> Result<Self, ManifestError> {
         let mut list = List::new(chunk_size)?;
         let (mut body, mut starts) = (Vec::new(), Vec::new());
@@ -383,6 +386,7 @@ impl List {
 
     /// In this order, all that stands between a directory and what is in it is in that directory too. So the parent is the
     /// previous entry, or an ancestor of it, which was found to be a directory before.
+    // XFER-2, PATH-3.
     fn has_parent(&self, entry: &Entry) -> bool {
         let Some((_, parent)) = entry.components.split_last() else { return false };
         if parent.is_empty() {
@@ -512,6 +516,7 @@ impl ManifestParser {
     }
 
     /// Whether an entry of this length would have found room in the last page.
+    // XFER-3.
     fn would_have_held(&self, len: usize) -> bool {
         self.last_page.is_some_and(|(count, body)| page_len(count + 1, body + len) <= limits::RECORD_TEXT)
     }

@@ -54,6 +54,7 @@ impl core::error::Error for PathError {}
 ///
 /// # Errors
 /// What is wrong first.
+// PATH-1.
 pub fn check_component(component: &[u8]) -> Result<(), PathError> {
     match component {
         b"" => Err(PathError::EmptyComponent),
@@ -68,6 +69,7 @@ pub fn check_component(component: &[u8]) -> Result<(), PathError> {
 ///
 /// # Errors
 /// What is wrong first: rules of components, then depth, then length.
+// PATH-2.
 pub fn check(components: &[Vec<u8>]) -> Result<(), PathError> {
     if components.is_empty() {
         return Err(PathError::Empty);

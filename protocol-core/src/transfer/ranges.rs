@@ -127,6 +127,7 @@ impl Ranges {
         Ok(())
     }
 
+    // DATA-18.
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let numbers = reader.array_up_to(2 * limits::RANGE_PAIRS)?;
         if numbers % 2 != 0 {

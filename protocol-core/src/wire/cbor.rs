@@ -56,6 +56,7 @@ impl core::error::Error for Malformed {}
 ///
 /// # Errors
 /// What is wrong first.
+// ID-9.
 pub fn check(bytes: &[u8]) -> Result<(), Malformed> {
     let end = skip(bytes)?;
     if end == bytes.len() { Ok(()) } else { Err(Malformed::Trailing) }
@@ -65,6 +66,7 @@ pub fn check(bytes: &[u8]) -> Result<(), Malformed> {
 ///
 /// # Errors
 /// What is wrong first; [`Malformed::Truncated`] where more bytes could make it right.
+// ID-10.
 pub fn skip(bytes: &[u8]) -> Result<usize, Malformed> {
     let mut open = [0_u64; DEPTH];
     let mut depth = 0;

@@ -23,6 +23,7 @@ const HEAD: usize = 4;
 /// Bytes of a message's content type.
 pub const CONTENT_TYPE: usize = 64;
 /// What the body of a long message begins with: an array of five, type 32.
+// DATA-15.
 const LONG_BEGINS: [u8; 3] = [0x85, 0x18, 0x20];
 
 macro_rules! numbered {
@@ -370,6 +371,7 @@ impl Offer {
 
     fn decode_fields(transfer: TransferId, from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let (entries, bytes, chunk_size) = (from.u32()?, from.u64()?, from.u32()?);
+        // XFER-9.
         let (least, most) = limits::CHUNK_SIZE_RANGE;
         if entries == 0 || !chunk_size.is_power_of_two() || !(least..=most).contains(&chunk_size) {
             return Err(Malformed::Bounds);
@@ -411,6 +413,7 @@ pub enum Item {
     /// A message.
     Message(ControlMessage),
     /// A message of a type that is not ours: counted, without effect.
+    // DATA-16.
     Unknown,
 }
 

@@ -321,6 +321,7 @@ impl Deframer {
     }
 }
 
+// PAIR-2.
 impl Iterator for Deframer {
     type Item = Result<Frame, FrameError>;
 
@@ -340,7 +341,9 @@ fn preamble(bytes: &[u8]) -> Result<Option<Preamble>, FrameError> {
     let len = usize::from(len);
     match len {
         0 => Err(FrameError::Empty),
+        // PAIR-3.
         _ if len > limits::PREAMBLE_NAME => Err(FrameError::TooLong),
+        // PAIR-1.
         _ => rest.get(..len).map(|name| Preamble::of(name).ok_or(FrameError::Name)).transpose(),
     }
 }

@@ -73,6 +73,7 @@ fn open(body: &[u8], limit: usize, kind: u64, fields: u64) -> Result<Reader<'_>,
 }
 
 /// Reads version and suite.
+// PAIR-7.
 fn version_and_suite(from: &mut Reader<'_>) -> Result<(), BadFrame> {
     if from.u64()? != VERSION {
         return Err(BadFrame::Version);

@@ -75,6 +75,7 @@ impl Header {
     ///
     /// # Errors
     /// [`HeaderError::Counter`]: the control stream is number 0, data streams have 1 up to [`limits::STREAM_COUNTER`], exclusive.
+    // DATA-1.
     pub const fn new(kind: StreamKind, session: SessionRef, counter: u64, random: [u8; 8]) -> Result<Self, HeaderError> {
         if matches!(kind, StreamKind::Control) == (counter == 0) && counter < limits::STREAM_COUNTER {
             Ok(Self { kind, session, counter, random })

@@ -107,10 +107,12 @@ impl InitiatorWaiting {
         let [key, signature, info_bytes, nonce] = fields(&text)?;
         let (key, signature) = (PeerKey(*exactly(key)?), exactly(signature)?);
         let nonce = Secret::new(*exactly(nonce)?);
+        // PAIR-26.
         if schedule::commitment(&nonce) != self.commit {
             return Err(Refusal::Commit);
         }
         if key == own.public() {
+            // PAIR-45.
             return Err(Refusal::SelfPairing);
         }
         let statement = schedule::joiner_statement(&self.th3, &key, info_bytes, nonce.bytes());

@@ -37,6 +37,7 @@ impl JoinerWaiting {
     ///
     /// # Errors
     /// [`NoEntropy`].
+    // PAIR-6.
     pub fn start(keys: &CodeKeys, binding: Binding, entropy: &mut dyn Entropy) -> Result<(Self, Vec<u8>), NoEntropy> {
         let exchange = random_secret(entropy)?;
         let nonce = random_secret(entropy)?;
@@ -67,8 +68,10 @@ impl JoinerWaiting {
         let [key, signature, info_bytes] = fields(&text)?;
         let (key, signature) = (PeerKey(*exactly(key)?), exactly(signature)?);
         if key == own.public() {
+            // PAIR-19.
             return Err(Refusal::SelfPairing);
         }
+        // PAIR-20.
         verify(&key, strings::SIGN_INITIATOR, &schedule::initiator_statement(&th2, &key, info_bytes), signature)?;
         let info = listed_info(info_bytes, &self.binding)?;
         let th3 = schedule::after_challenge_box(&th2, &challenge.sealed);

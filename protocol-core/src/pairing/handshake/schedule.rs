@@ -19,6 +19,7 @@ pub enum Role {
 }
 
 /// `th_pro`: what both sides must see alike before anything is sent.
+// PAIR-8.
 pub fn prologue(session_id: &SessionId, binding: &Binding, role: Role) -> [u8; 32] {
     let (initiator, joiner) = match role {
         Role::Initiator => (&binding.own, &binding.remote),
@@ -91,7 +92,9 @@ impl HandshakeKeys {
 ///
 /// The check number leaves the joiner's box out on purpose: who stands in the middle chooses that box after having seen the
 /// initiator's message, and could try until both numbers agree. The nonce is fixed before, by the commitment.
+// PAIR-9.
 pub fn finish(main: Secret, th3: &[u8; 32], th4: &[u8; 32], nonce: &[u8; 32]) -> (PairingKeys, Secret) {
+    // PAIR-10.
     let check = u64::from_be_bytes(*expand::<8>(&main, labels::PAIR_SAS, &[th3, nonce]).bytes());
     let keys = PairingKeys {
         root: expand(&main, labels::PAIR_ROOT, &[th4]),

@@ -95,6 +95,7 @@ pub(super) fn vouch(key: &Secret, own: &DeviceKey, label: &[u8], own_info: &[u8]
 }
 
 /// Verifies what [`vouch`] sealed.
+// LINK-6.
 pub(super) fn proven(text: &[u8], key: &PeerKey, label: &[u8], transcript: &[u8; 32], binding: &Binding) -> Result<ProvenPeer, Refusal> {
     let [signature, params] = fields(text)?;
     verify(key, label, &schedule::statement(transcript, params), exactly(signature)?)?;

@@ -49,7 +49,7 @@ pub(super) struct Receiver {
 }
 
 enum State {
-    Reading(Reading),
+    Reading(Box<Reading>),
     Inspecting(Inspecting),
     Asking(Asking),
     Preparing(Preparing),
@@ -106,6 +106,7 @@ impl Receiver {
         let parser = match ManifestParser::new(&offer) {
             Ok(parser) => parser,
             Err(error) => {
+                // XFER-7.
                 io.decline(DeclineReason::from_number(error.reason().number()));
                 return None;
             }
@@ -113,7 +114,7 @@ impl Receiver {
         let mut reading = Reading { parser, stream: None, tries: 0 };
         reading.want_stream(io, offer.manifest_digest);
         io.set(TransferTimer::Manifest, limits::PAGE_WAIT);
-        Some(Self { offer, early: Vec::new(), state: State::Reading(reading) })
+        Some(Self { offer, early: Vec::new(), state: State::Reading(Box::new(reading)) })
     }
 
     pub(super) const fn digest(&self) -> [u8; 32] {
@@ -175,6 +176,7 @@ impl Receiver {
             | State::Asking(_)
             | State::Preparing(_)
             | State::Receiving(_)
+            // XFER-19.
             | State::Clearing(_) => io.decline(DeclineReason::Mismatch),
         }
     }
@@ -414,6 +416,7 @@ impl Receiver {
         let entries = 0..self.offer.entries;
         match mem::replace(&mut self.state, State::Over) {
             State::Reading(_) | State::Over => {}
+            // XFER-17.
             State::Inspecting(_) => io.files(entries, FileOp::Discard, Job::Discard),
             State::Asking(_) | State::Preparing(_) => self.discard(io, reason),
             State::Receiving(mut receiving) => {

@@ -142,6 +142,7 @@ impl Receiving {
         self.outcomes.left() == 0 && self.publishes == 0 && self.checkpoint.is_none()
     }
 
+    // XFER-14.
     pub(super) fn into_outcomes(self) -> (Arc<Manifest>, Outcomes) {
         (self.manifest, self.outcomes)
     }
@@ -190,6 +191,7 @@ impl Receiving {
         self.advance(io)
     }
 
+    // XFER-22.
     pub(super) fn on_open_bulk(&mut self, io: &mut Io<'_, '_>, count: u8, digest: [u8; 32]) -> Result<(), Stop> {
         if io.peer().is_some_and(|peer| peer.can_open) {
             let room = limits::BULK_STREAMS.saturating_sub(io.bulk_streams());
@@ -248,6 +250,7 @@ impl Receiving {
     }
 
     /// Names what is missing, unless that was for nothing several times.
+    // XFER-20.
     pub(super) fn on_missing(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
         if self.checkpoint.is_some() || self.publishes > 0 {
             // We are the slow ones.
@@ -351,14 +354,15 @@ impl Receiving {
     }
 
     /// Compares digests once a file is durable and both are known.
+    // XFER-11.
     fn judge(&mut self, io: &mut Io<'_, '_>, entry: u32) -> Result<(), Stop> {
-        if self.undurable.get(&entry) != Some(&0) {
+        if self.undurable.get(&entry) != Some(&0) || self.publishing.contains(u64::from(entry)) {
             return Ok(());
         }
         // What a file without content holds needs nobody's word.
         let empty = self.manifest.layout().chunks_of(entry).is_empty();
         let ours = self.digests.get(entry);
-        match (ours, self.named.get(&entry).or(ours.filter(|_| empty))) {
+        match (ours, if empty { ours } else { self.named.get(&entry) }) {
             (Some(ours), Some(theirs)) if ours == theirs => {
                 self.ready.insert(u64::from(entry)..u64::from(entry) + 1);
                 Ok(())
@@ -386,7 +390,8 @@ impl Receiving {
         }
         if self.outcomes.files_left() == 0 && self.outcomes.left() > 0 && !self.last {
             self.last = true;
-            self.publish(io, 0..u64::from(self.manifest.len()));
+            self.publishes += 1;
+            io.files(0..self.manifest.len(), FileOp::Finish, Job::Publish(0..self.manifest.len()));
         }
         self.wait(io);
         Ok(())
@@ -404,6 +409,7 @@ impl Receiving {
     }
 
     /// Begins a checkpoint of what was written since the last one, if that one is through.
+    // XFER-15.
     fn checkpoint(&mut self, io: &mut Io<'_, '_>) {
         if self.checkpoint.is_some() || (self.unsynced.chunks.is_empty() && self.unsynced.empty.is_empty()) {
             return;
@@ -439,6 +445,7 @@ impl Receiving {
         self.advance(io)
     }
 
+    // XFER-12.
     fn on_durable(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges, empty: Vec<u32>) -> Result<(), Stop> {
         for part in chunks.clone().split(limits::RANGE_PAIRS).filter(|part| !part.is_empty()) {
             io.tell(ControlMessage::Stored { transfer: io.key.id, chunks: part });

@@ -46,6 +46,8 @@ pub(super) struct Sending {
     durable: Ranges,
     /// Chunks that hold nothing but failed sources.
     given_up: Ranges,
+    /// Of these, the ones that had not left when they were given up: if they leave all the same, they are no progress.
+    uncounted: Ranges,
     digests: Digests,
     /// Entries whose digests are wanted; those that are known and not told; those that were told.
     asked: Ranges,
@@ -88,6 +90,7 @@ impl Sending {
             sent: Ranges::new(),
             durable: Ranges::new(),
             given_up: Ranges::new(),
+            uncounted: Ranges::new(),
             digests,
             asked: Ranges::new(),
             untold: Ranges::new(),
@@ -142,8 +145,9 @@ impl Sending {
         new.subtract(&self.durable);
         if !new.is_empty() {
             self.repeats = 0;
-            self.progress.durable += bytes_of(&self.manifest, &new);
             self.durable.union(&new);
+            new.subtract(&self.uncounted);
+            self.progress.durable += bytes_of(&self.manifest, &new);
             self.progress.tell(io);
         }
         Ok(())
@@ -173,6 +177,7 @@ impl Sending {
     }
 
     /// Compares the receipt with what we know ourselves, and tells how each entry ended.
+    // XFER-13.
     fn verify(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
         let Some(receipt) = self.receipt.take() else { return Err(Stop::Violation) };
         let outcome = |entry| receipt.others.get(&entry).copied().unwrap_or(Outcome::Stored);
@@ -260,6 +265,7 @@ impl Sending {
         }
     }
 
+    // DATA-24.
     pub(super) fn on_stall(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
         if self.paused || self.chunks.exhausted() {
             // Nothing is left to send on it: what it still carries is the transport's and the receiver's business.
@@ -287,7 +293,9 @@ impl Sending {
             let Some(len) = self.manifest.layout().chunk_len(done.index) else { continue };
             if !self.sent.contains(done.index) {
                 self.sent.insert(done.index..done.index + 1);
-                self.progress.moved += u64::from(len);
+                if !self.uncounted.contains(done.index) {
+                    self.progress.moved += u64::from(len);
+                }
             }
             self.digests.add(&self.manifest, done, |entry| !self.failed.contains(&entry), &mut finished);
         }
@@ -306,6 +314,7 @@ impl Sending {
         self.progress.tell(io);
     }
 
+    // XFER-16.
     fn source_failed(&mut self, io: &mut Io<'_, '_>, entry: u32, fault: FileFault) {
         if entry >= self.manifest.len() || !self.failed.insert(entry) {
             return;
@@ -323,6 +332,7 @@ impl Sending {
         unsent.subtract(&self.sent);
         unsent.subtract(&self.given_up);
         self.progress.total -= bytes_of(&self.manifest, &unsent);
+        self.uncounted.union(&unsent);
         self.given_up.union(&gone);
     }
 

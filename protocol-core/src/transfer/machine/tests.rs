@@ -61,11 +61,13 @@ fn a_tree_arrives_whole() {
 fn links_and_directories_come_after_all_files() {
     let mut world = accepted(tree());
     world.run();
-    let published: Vec<_> =
-        world.sides[&R].ops.iter().filter(|(op, _)| *op == FileOp::Publish).map(|(_, entries)| entries.clone()).collect();
-    let (last, files) = published.split_last().unwrap();
-    assert_eq!(*last, 0..world.manifest.len());
-    assert!(files.iter().cloned().flatten().all(|number| world.entries[number as usize].kind == EntryKind::File));
+    let all = 0..world.manifest.len();
+    let ops = &world.sides[&R].ops;
+    let of = |wanted: FileOp| ops.iter().enumerate().filter(move |(_, (op, _))| *op == wanted);
+    let finish: Vec<_> = of(FileOp::Finish).collect();
+    assert!(matches!(finish[..], [(at, (_, entries))] if *entries == all && of(FileOp::Publish).all(|(file, _)| file < at)));
+    let files = of(FileOp::Publish).flat_map(|(_, (_, entries))| entries.clone());
+    assert!(files.into_iter().all(|number| world.entries[number as usize].kind == EntryKind::File));
     assert_eq!(world.sides[&R].ops.last(), Some(&(FileOp::Discard, 0..world.manifest.len())), "leftovers go at the end");
 }
 
@@ -97,6 +99,17 @@ fn an_offer_waits_for_a_session() {
 }
 
 #[test]
+fn an_offer_to_a_device_that_cannot_be_reached_ends() {
+    let mut world = World::new(tree());
+    world.offer();
+    world.call(S, |transfers, cx| transfers.on_session_lost(cx, R.device()));
+    world.run();
+    world.check_ended();
+    assert_eq!(world.failure(S), Some(TransferFailure::Lost));
+    assert!(!world.sides[&S].transfers.wants_session(R.device()));
+}
+
+#[test]
 fn trees_without_content_arrive() {
     for entries in [
         vec![file("empty", 0)],
@@ -122,10 +135,17 @@ fn large_manifests_go_page_by_page() {
 
 #[test]
 fn large_transfers_have_two_streams() {
-    let mut world = accepted(vec![file("large", limits::ONE_STREAM)]);
-    world.run();
-    arrived_whole(&world);
-    assert_eq!(world.sides[&S].opened, 3);
+    for (size, streams) in [(limits::ONE_STREAM - 1, 1), (limits::ONE_STREAM, 2)] {
+        let mut world = accepted(vec![file("large", size)]);
+        while world.sealed.len() < 8 {
+            assert!(world.step());
+        }
+        assert_eq!(world.sides[&S].opened, 1 + streams, "one for the manifest");
+        let mut used: Vec<_> = world.sealed.iter().map(|(stream, _)| *stream).collect();
+        used.sort_unstable();
+        used.dedup();
+        assert_eq!(used.len(), streams, "each carries something");
+    }
 }
 
 #[test]
@@ -216,14 +236,15 @@ fn what_cannot_be_written_fails_alone() {
             assert_eq!(world.outcomes(who)[&number], (Outcome::Failed, None));
         }
     }
-    assert_eq!(world.published.len() + 3, world.entries.len());
+    let published: Vec<u32> = world.published.keys().copied().collect();
+    assert_eq!(world.published.len() + 3, world.entries.len(), "{published:?}");
 }
 
 #[test]
 fn a_full_disk_ends_the_transfer() {
     let full = FileFault::DiskFull;
     let faults: [fn(&mut harness::Faults); 5] = [
-        |faults| drop(faults.writes.insert(7, FileFault::DiskFull)),
+        |faults| faults.writes.extend([(7, FileFault::DiskFull)]),
         |faults| faults.notes.push((FileOp::Prepare, 7, EntryNote::Failed(FileFault::DiskFull))),
         |faults| faults.notes.push((FileOp::Sync, 7, EntryNote::Failed(FileFault::DiskFull))),
         |faults| faults.notes.push((FileOp::Publish, 7, EntryNote::Failed(FileFault::DiskFull))),
@@ -282,7 +303,7 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
     for who in [S, R] {
         for after in 0..steps() {
             let mut world = accepted(tree());
-            (0..after).for_each(|_| drop(world.step()));
+            world.steps(after);
             let Some(key) = world.key(who) else { continue };
             let before = world.published.len();
             let cancelled = world.call(who, |transfers, cx| transfers.cancel(cx, key, CancelReason::User));
@@ -295,8 +316,12 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
             assert_eq!(world.failure(who), Some(TransferFailure::CancelledHere(CancelReason::User)));
             assert_eq!(world.sides[&who].events.iter().filter(|event| matches!(event, Event::Done { .. })).count(), 0);
             if who == R {
-                let under_way =
-                    world.sides[&R].ops.iter().filter(|(op, _)| *op == FileOp::Publish).map(|(_, run)| run.len()).sum::<usize>();
+                let under_way = world.sides[&R]
+                    .ops
+                    .iter()
+                    .filter(|(op, _)| matches!(op, FileOp::Publish | FileOp::Finish))
+                    .map(|(_, run)| run.len())
+                    .sum::<usize>();
                 assert!(world.published.len() <= before.max(under_way));
                 assert_eq!(world.failure(S), Some(TransferFailure::CancelledThere(CancelReason::User)));
             }
@@ -309,7 +334,7 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
 fn a_lost_session_at_any_moment_ends_both_sides() {
     for after in 0..steps() {
         let mut world = accepted(tree());
-        (0..after).for_each(|_| drop(world.step()));
+        world.steps(after);
         let clearing = world.state(R) == "Clearing" || world.is_done(R);
         world.lose_session();
         world.run();
@@ -328,7 +353,7 @@ fn a_lost_session_at_any_moment_ends_both_sides() {
 fn a_forgotten_device_ends_everything_at_once() {
     for after in 0..steps() {
         let mut world = accepted(tree());
-        (0..after).for_each(|_| drop(world.step()));
+        world.steps(after);
         for who in [S, R] {
             let over = world.state(who) == "over";
             world.call(who, |transfers, cx| transfers.on_forget(cx, who.other().device()));

@@ -1,0 +1,253 @@
+//! One whole Node, its host and its peers driven by a tape.
+//!
+//! The host keeps its contract: numbers are used once, each ticket is answered once, frames come out of real deframers. The peers
+//! do what they like: they send any bytes, and, as one of them is paired and another knows the code, also any message rightly
+//! sealed. What must hold whatever they do is checked after every step ([`world`](self::world)) and once silence has fallen.
+
+use protocol_core::effects::{Cut, Direction, TransferKey};
+use protocol_core::faults::{CancelReason, DeclineReason, Failure, FileFault};
+use protocol_core::ids::DeviceId;
+use protocol_core::info::{Address, TransportInfo, TransportKind};
+use protocol_core::pairing::Confirm;
+use protocol_core::session::record::RecordType;
+
+use super::tape::Tape;
+
+mod files;
+mod messages;
+mod peer;
+mod world;
+
+use self::world::World;
+
+/// Steps of one tape. More would only repeat what shorter tapes do.
+const STEPS: usize = 300;
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a byte of a tape stands for; its arguments follow it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Op {
+            $($(#[$doc])* $name,)*
+        }
+
+        const OPS: &[Op] = &[$(Op::$name),*];
+    };
+}
+
+ops! {
+    /// Time passes: how long.
+    Tick,
+    /// A remote connects: over what, from where.
+    Connection,
+    /// A remote opens a stream: on which connection.
+    Stream,
+    /// Any bytes: on which stream, how many (two bytes), they.
+    Raw,
+    /// A stream ends: which, how.
+    Down,
+    /// A connection ends: which.
+    ConnectionDown,
+    /// The host answers a ticket: which, how.
+    Answer,
+    /// The host answers every ticket, as it should.
+    AnswerAll,
+    /// A code is drawn: whether the user is asked.
+    Invite,
+    /// A code is typed: whether the user is asked.
+    Join,
+    /// The user answers a pairing: which, yes or no.
+    Confirm,
+    /// A pairing is cancelled: which.
+    CancelPairing,
+    /// The owner connects to the paired device: over what.
+    Connect,
+    /// The owner disconnects.
+    Disconnect,
+    /// The owner offers files: which.
+    Share,
+    /// The owner answers an offer: which, yes or no.
+    Decide,
+    /// The owner cancels a transfer: which.
+    Cancel,
+    /// The owner renames or forgets the device.
+    Manage,
+    /// The device's own network changes: to what.
+    Network,
+    /// The paired peer reconnects: on which connection.
+    Link,
+    /// A peer that knows the code pairs: on which connection.
+    Pair,
+    /// A peer does what an honest one does next: on which stream.
+    Honest,
+    /// A peer tells something on a control stream: on which, what, about what.
+    Tell,
+    /// A peer opens a data stream: of which session, for pages or chunks, for which transfer.
+    Data,
+    /// A peer sends the pages of a manifest, and the end: on which stream, which.
+    Pages,
+    /// A peer seals any record: on which stream, of which type, how many bytes, they.
+    Sealed,
+    /// The workers of a bulk stream report: which, what went wrong.
+    Work,
+    /// What was sent has left: on which stream.
+    Drained,
+    /// The host is wrong: answers what nobody asked, ends what is not there.
+    Confused,
+    /// The owner shuts the device down.
+    Shutdown,
+}
+
+/// The body of the target: the tape, then silence until nothing is waited for.
+pub fn node(data: &[u8]) {
+    let mut tape = Tape::new(data);
+    let mut world = World::paired();
+    for _ in 0..STEPS {
+        if tape.ended() {
+            break;
+        }
+        let op = OPS[tape.below(OPS.len())];
+        step(&mut world, op, &mut tape);
+    }
+    world.fall_silent();
+}
+
+fn step(world: &mut World, op: Op, tape: &mut Tape<'_>) {
+    match op {
+        Op::Tick => world.tick(tape.byte()),
+        Op::Connection => {
+            let (kind, source) = (tape.byte(), tape.byte());
+            world.connect_from(kind, source);
+        }
+        Op::Stream => {
+            let _stream = world.open_from(tape.byte());
+        }
+        Op::Raw => {
+            let (stream, bytes) = (tape.byte(), tape.counted());
+            if let Some(stream) = world.stream(stream) {
+                world.feed(stream, bytes);
+            }
+        }
+        Op::Down => {
+            let (stream, how) = (tape.byte(), [Cut::Finished, Cut::Broken][tape.below(2)]);
+            if let Some(stream) = world.stream(stream) {
+                world.stream_down(stream, how);
+            }
+        }
+        Op::ConnectionDown => world.connection_down(tape.byte()),
+        Op::Answer => {
+            let (ticket, how) = (tape.byte(), tape.byte());
+            if let Some(ticket) = world.ticket(ticket) {
+                world.answer(ticket, failure(how), tape);
+            }
+        }
+        Op::AnswerAll => world.answer_all(None, tape),
+        Op::Link => world.link(tape.byte()),
+        Op::Pair => world.pair(tape.byte()),
+        Op::Honest => {
+            if let Some(stream) = world.stream(tape.byte()) {
+                world.honest(stream);
+            }
+        }
+        Op::Tell => {
+            let session = tape.byte();
+            let bytes = messages::any(world, tape);
+            world.seal(session, RecordType::Data, &bytes);
+        }
+        Op::Data => {
+            let (session, pages, transfer) = (tape.byte(), tape.byte().is_multiple_of(2), tape.byte());
+            world.open_data(session, pages, transfer);
+        }
+        Op::Pages => {
+            let (stream, manifest) = (tape.byte(), tape.byte());
+            world.send_pages(stream, manifest);
+        }
+        Op::Sealed => {
+            let (stream, kind) = (tape.byte(), [RecordType::Data, RecordType::Fin, RecordType::Opening][tape.below(3)]);
+            world.seal(stream, kind, tape.counted());
+        }
+        Op::Work => {
+            let (stream, wrong) = (tape.byte(), tape.byte());
+            world.work(stream, wrong);
+        }
+        Op::Drained => world.drained(tape.byte()),
+        Op::Confused => world.confused(tape.byte()),
+        _ => command(world, op, tape),
+    }
+}
+
+/// What the owner does.
+fn command(world: &mut World, op: Op, tape: &mut Tape<'_>) {
+    let device = world.device();
+    let choice = tape.byte();
+    match op {
+        Op::Invite => world.invite(asked(choice)),
+        Op::Join => world.join(asked(choice)),
+        Op::Confirm => {
+            let yes = tape.byte().is_multiple_of(2);
+            if let Some(session) = world.pairing(choice) {
+                world.command(|node, env| node.answer_pairing(env, session, yes));
+            }
+        }
+        Op::CancelPairing => {
+            if let Some(session) = world.pairing(choice) {
+                world.command(|node, env| node.cancel_pairing(env, session));
+            }
+        }
+        Op::Connect => {
+            let kind = if choice.is_multiple_of(2) { TransportKind::Sim } else { TransportKind::Tcp };
+            let extra: Vec<_> = (0..choice / 64).map(|at| Address { kind: kind.clone(), text: format!("there:{at}") }).collect();
+            world.command(|node, env| node.connect(env, device, &extra));
+        }
+        Op::Disconnect => world.command(|node, env| node.disconnect(env, device)),
+        Op::Share => {
+            let manifest = files::manifest(choice);
+            let shared = world.ask(|node, env| node.share_with_device(env, device, manifest, Some("files".into())));
+            world.transfers.extend(shared.ok());
+        }
+        Op::Decide => {
+            let yes = tape.byte().is_multiple_of(2);
+            if let Some(key) = world.transfer(choice) {
+                world.command(|node, env| if yes { node.accept(env, key) } else { node.decline(env, key, DeclineReason::User) });
+            }
+        }
+        Op::Cancel => {
+            if let Some(key) = world.transfer(choice) {
+                world.command(|node, env| node.cancel(env, key, CancelReason::User));
+            }
+        }
+        Op::Manage if choice < 250 => world.command(|node, env| node.rename_device(env, device, "a name")),
+        Op::Manage => world.command(|node, env| node.forget_device(env, device)),
+        Op::Network => world.network(choice),
+        Op::Shutdown if choice >= 250 => world.command(|node, env| node.shutdown(env)),
+        _ => {}
+    }
+}
+
+const fn asked(choice: u8) -> Confirm {
+    if choice.is_multiple_of(2) { Confirm::Automatic } else { Confirm::Ask }
+}
+
+/// How a ticket fails; most do not.
+const fn failure(how: u8) -> Option<Failure> {
+    match how {
+        1 => Some(Failure::Unreachable),
+        2 => Some(Failure::Refused),
+        3 => Some(Failure::TimedOut),
+        4 => Some(Failure::Gone),
+        5 => Some(Failure::Disk(FileFault::DiskFull)),
+        _ => None,
+    }
+}
+
+/// How this device is reachable.
+fn transports(choice: u8) -> Vec<TransportInfo> {
+    let transport = |kind, id: &[u8]| TransportInfo { kind, id: id.to_vec(), addresses: vec!["here:1".into()], relay: None };
+    let all = [transport(TransportKind::Sim, peer::NODE), transport(TransportKind::Tcp, b"")];
+    all.into_iter().enumerate().filter(|(at, _)| choice >> at & 1 == 0).map(|(_, transport)| transport).collect()
+}
+
+/// A transfer that the paired peer names.
+const fn incoming(device: DeviceId, number: u8) -> TransferKey {
+    TransferKey { device, direction: Direction::Incoming, id: protocol_core::ids::TransferId([number % 4; 16]) }
+}

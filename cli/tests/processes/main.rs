@@ -1,0 +1,11 @@
+//! The program as scripts see it: real processes of `kin`, real sockets on the loopback interface, homes of their own.
+//!
+//! Every wait is for an event or the end of a process. Nothing sleeps; a watchdog ends what hangs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod stage;
+
+mod pairing;
+mod registry;
+mod transfers;

@@ -1,0 +1,242 @@
+//! Processes of the program, and what they say.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use jsonschema::Validator;
+use serde_json::Value;
+
+/// What takes longer hangs.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// A temporary directory with the homes of devices.
+pub(crate) struct Stage(PathBuf);
+
+/// A home, and the program that uses it.
+#[derive(Clone)]
+pub(crate) struct Device {
+    home: PathBuf,
+}
+
+/// A running process.
+pub(crate) struct Running {
+    line: String,
+    child: Child,
+    events: Receiver<Value>,
+    seen: Vec<Value>,
+    words: Option<JoinHandle<String>>,
+    until: Instant,
+}
+
+/// A process that ended.
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) events: Vec<Value>,
+    pub(crate) words: String,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).unwrap();
+        let path = std::env::temp_dir().join(format!("kin-processes-{:016x}", u64::from_ne_bytes(random)));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn device(&self, name: &str) -> Device {
+        Device { home: self.path(&format!("home-{name}")) }
+    }
+
+    /// Two devices that are paired.
+    pub(crate) fn pair(&self) -> (Device, Device) {
+        let (a, b) = (self.device("a"), self.device("b"));
+        let (showing, code, addresses) = self.show_code(&a, &["--yes"]);
+        let joined = join(&b, &code, &addresses, &["--yes", "--name", "device b"]).end();
+        assert_eq!(joined.code, 0, "{}", joined.words);
+        let shown = showing.end();
+        assert_eq!(shown.code, 0, "{}", shown.words);
+        (a, b)
+    }
+
+    /// Starts `kin pair`, and gives it back with the file of the code and the addresses.
+    pub(crate) fn show_code(&self, device: &Device, more: &[&str]) -> (Running, String, Vec<String>) {
+        let home = device.home.file_name().unwrap().to_str().unwrap();
+        let (code, name) = (self.text(&format!("code-{home}")), home.replace("home-", "device "));
+        let mut line = vec!["pair", "--name", &name, "--code-file", &code];
+        line.extend(more);
+        let mut showing = device.start(&line);
+        let addresses = strings(&showing.until("listening")["addresses"]);
+        showing.until("code");
+        (showing, code, addresses)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap_or(());
+    }
+}
+
+/// Starts `kin join` with the code of a file.
+pub(crate) fn join(device: &Device, code_file: &str, addresses: &[String], more: &[&str]) -> Running {
+    let mut line = vec!["join", "--code-file", code_file];
+    for address in addresses {
+        line.extend(["--address", address]);
+    }
+    line.extend(more);
+    device.start(&line)
+}
+
+impl Device {
+    /// The command, with a clean environment, events on standard output, and nobody to ask.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kin"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KIN_")) {
+            command.env_remove(name);
+        }
+        command.env("KIN_HOME", &self.home).env("KIN_BIND", "127.0.0.1:0").stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn start(&self, line: &[&str]) -> Running {
+        let mut command = self.command();
+        command.arg("--json").args(line);
+        Running::new(command, line.join(" "))
+    }
+
+    pub(crate) fn run(&self, line: &[&str]) -> Ended {
+        self.start(line).end()
+    }
+
+    /// Standard output of a run for people.
+    pub(crate) fn say(&self, line: &[&str]) -> String {
+        let output = self.command().args(line).output().unwrap();
+        assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.run(&["id"]).event("identity")["device_id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn fingerprint(&self) -> String {
+        self.run(&["id"]).event("identity")["fingerprint"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Running {
+    fn new(mut command: Command, line: String) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (sender, events) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let line = line.unwrap();
+                let event = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+                if sender.send(event).is_err() {
+                    break;
+                }
+            }
+        });
+        let words = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap_or(0);
+            text
+        });
+        Self { line, child, events, seen: Vec::new(), words: Some(words), until: Instant::now() + WATCHDOG }
+    }
+
+    fn next(&mut self) -> Option<Value> {
+        match self.events.recv_timeout(self.until.saturating_duration_since(Instant::now())) {
+            Ok(event) => {
+                let errors: Vec<String> = schema().iter_errors(&event).map(|error| error.to_string()).collect();
+                assert!(errors.is_empty(), "{event}: {errors:?}");
+                self.seen.push(event.clone());
+                Some(event)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("`kin {}` hangs after {:?}", self.line, self.seen),
+        }
+    }
+
+    /// The next event of this name.
+    pub(crate) fn until(&mut self, name: &str) -> Value {
+        loop {
+            match self.next() {
+                Some(event) if event["event"] == name => return event,
+                Some(_) => {}
+                None => panic!("`kin {}` ended without `{name}`: {:?}", self.line, self.seen),
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).unwrap();
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(mut self) -> Ended {
+        while self.next().is_some() {}
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        let words = self.words.take().unwrap().join().unwrap();
+        let events = std::mem::take(&mut self.seen);
+        assert_eq!(events.first().map(|event| &event["event"]), Some(&Value::from("hello")), "{words}");
+        assert_eq!(code != 0, events.last().is_some_and(|event| event["event"] == "error"), "exit {code}: {events:?}");
+        if let Some(error) = events.iter().find(|event| event["event"] == "error") {
+            assert_eq!(error["code"], code, "the event and the exit code say the same");
+        }
+        Ended { code, events, words }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A test that failed leaves nobody behind.
+        self.child.kill().unwrap_or(());
+        drop(self.child.wait());
+    }
+}
+
+impl Ended {
+    pub(crate) fn all(&self, name: &str) -> Vec<&Value> {
+        self.events.iter().filter(|event| event["event"] == name).collect()
+    }
+
+    pub(crate) fn event(&self, name: &str) -> &Value {
+        self.all(name).first().unwrap_or_else(|| panic!("no `{name}` in {:?}\n{}", self.events, self.words))
+    }
+
+    /// The message of its error.
+    pub(crate) fn message(&self) -> &str {
+        self.event("error")["message"].as_str().unwrap()
+    }
+}
+
+pub(crate) fn strings(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+}
+
+/// The committed schema: scripts are written against that one.
+fn schema() -> &'static Validator {
+    static SCHEMA: OnceLock<Validator> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/events.schema.json");
+        jsonschema::validator_for(&serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()).unwrap()
+    })
+}
