@@ -212,13 +212,8 @@ impl World {
             .iter()
             .map(|((table, key), value)| Record { table: *table, key: key.clone(), value: SecretBytes::new(value.clone()) })
             .collect();
-        let config = Config {
-            name: device.name.clone(),
-            os: "sim".into(),
-            app: "kin-sim".into(),
-            bulk_aes: true,
-            cipher: Arc::new(RustCrypto),
-        };
+        let config =
+            Config { name: device.name.clone(), os: "sim".into(), app: "kin-sim".into(), bulk_aes: true, cipher: Arc::new(RustCrypto) };
         let identity = NetworkIdentity::from_seed(Secret::new(device.seed));
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         device.node = Some(Node::restore(config, identity, &mut env, records).expect("the store is readable"));

@@ -478,7 +478,7 @@ impl World {
             3 => report.failed.push((0, FileFault::DiskFull)),
             4 => report.failed.push((1, FileFault::Changed)),
             5 => report.chunks.iter_mut().for_each(|done| done.values.clear()),
-            6 => report.chunks.push(ChunkDone { index: u64::MAX, values: Vec::new() }),
+            6 => report.chunks.push(ChunkDone { index: u64::MAX, values: Default::default() }),
             7 => report.failed.push((u32::MAX, FileFault::Digest)),
             _ => {}
         }
