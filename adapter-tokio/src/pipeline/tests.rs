@@ -129,7 +129,7 @@ fn digests(manifest: &Manifest, report: &BulkReport) -> BTreeMap<u32, [u8; 32]> 
     for chunk in &report.chunks {
         let pieces: Vec<_> = manifest.layout().pieces(chunk.index).collect();
         assert_eq!(pieces.len(), chunk.values.len());
-        for (piece, value) in pieces.iter().zip(chunk.values.iter()) {
+        for (piece, value) in pieces.iter().zip(&*chunk.values) {
             let size = manifest.entry(piece.entry).unwrap().size;
             files.entry(piece.entry).or_insert_with(|| FileDigest::new(size, CHUNK)).add(piece.offset, *value);
         }
@@ -250,7 +250,6 @@ fn frame(pair: &Pair, index: u64) -> Vec<u8> {
 
 /// Section 9.4: bad tags, lengths, indices and ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// DATA-23.
 async fn a_lying_sender_gets_nothing_written() {
     let pair = prepare(|tree| fs::write(tree.join("f"), bytes(3 * CHUNK as usize, 1)).unwrap());
     let good = frame(&pair, 1);

@@ -87,7 +87,7 @@ impl Node {
                 | Purpose::PendingStored { .. }
                 | Purpose::ConfirmStored { .. }
                 | Purpose::ListenerStored { .. }
-            | Purpose::LinkStored { .. }
+                | Purpose::LinkStored { .. }
                 | Purpose::Registry { .. }
                 | Purpose::Transfer { .. },
             )
@@ -316,7 +316,7 @@ fn purpose_address(purpose: &Purpose) -> Option<Address> {
         | Purpose::PendingStored { .. }
         | Purpose::ConfirmStored { .. }
         | Purpose::ListenerStored { .. }
-            | Purpose::LinkStored { .. }
+        | Purpose::LinkStored { .. }
         | Purpose::Registry { .. }
         | Purpose::Transfer { .. } => None,
     }

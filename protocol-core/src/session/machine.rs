@@ -7,7 +7,6 @@
 //! ```
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::keys::{StreamKey, Traffic};
 use super::record::{RecordError, RecordOpener, RecordSealer, RecordType};
