@@ -1,6 +1,6 @@
 //! What Nodes say is done here, and what comes of it is told to them.
 
-use protocol_core::bulk::digest::value;
+use protocol_core::bulk::digest::{Values, value};
 use protocol_core::bulk::sealer::{CHUNK_HEAD, CHUNK_OVERHEAD};
 use protocol_core::crypto::aead::TAG;
 use protocol_core::effects::{BulkHalf, BulkReport, ChunkDone, Cut, Event, Input, Output, Remote, Reply};
@@ -196,7 +196,7 @@ impl World {
             id: self.transport_id(other),
             exporter: exporter.clone(),
             address: self.address(other).text,
-            source: format!("{other:?}"),
+            source: format!("{:?}", self.devices[other.0].stranger.unwrap_or(other)),
             one_stream: *wire == Wire::Tcp,
         }
     }
@@ -586,7 +586,7 @@ impl World {
         for claim in run {
             let index = claim.index();
             let mut frame = vec![0; CHUNK_HEAD];
-            let mut values = Vec::new();
+            let mut values = Values::new();
             for piece in claim.pieces() {
                 let text = self.devices[dev.0].disk.read(key, &piece).unwrap_or_else(|fault| {
                     report.failed.push((piece.entry, fault));
@@ -639,7 +639,7 @@ impl World {
                 broken = true;
                 break;
             }
-            let (mut values, mut at) = (Vec::new(), 0);
+            let (mut values, mut at) = (Values::new(), 0);
             for piece in claim.pieces() {
                 let text = &body[at..at + piece.len as usize];
                 at += text.len();

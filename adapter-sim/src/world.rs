@@ -76,8 +76,8 @@ pub(crate) struct Device {
     pub(crate) disk_busy: u64,
     /// Nothing reaches it and nothing leaves it, and nobody is told.
     pub(crate) silent: bool,
-    /// It has no Node: a test speaks for it, under this transport id.
-    pub(crate) stranger: Option<Vec<u8>>,
+    /// It has no Node: a test speaks for it, and looks like this device to others.
+    pub(crate) stranger: Option<Dev>,
 }
 
 impl fmt::Debug for Device {
@@ -189,11 +189,11 @@ impl World {
     }
 
     /// A device without a Node, for which a test speaks; see [`World::raw_open`]. With `like` it has the transport id of that
-    /// device, as an attacker may who has stolen a transport key.
+    /// device and comes from the same place, as an attacker may who has stolen a transport key.
     pub fn add_stranger(&mut self, wire: Wire, like: Option<Dev>) -> Dev {
         let dev = self.add_device_on("stranger", wire);
         self.devices[dev.0].node = None;
-        self.devices[dev.0].stranger = Some(like.map_or_else(|| self.transport_id(dev), |like| self.transport_id(like)));
+        self.devices[dev.0].stranger = Some(like.unwrap_or(dev));
         dev
     }
 
@@ -212,13 +212,8 @@ impl World {
             .iter()
             .map(|((table, key), value)| Record { table: *table, key: key.clone(), value: SecretBytes::new(value.clone()) })
             .collect();
-        let config = Config {
-            name: device.name.clone(),
-            os: "sim".into(),
-            app: "kin-sim".into(),
-            bulk_aes: true,
-            cipher: Arc::new(RustCrypto),
-        };
+        let config =
+            Config { name: device.name.clone(), os: "sim".into(), app: "kin-sim".into(), bulk_aes: true, cipher: Arc::new(RustCrypto) };
         let identity = NetworkIdentity::from_seed(Secret::new(device.seed));
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         device.node = Some(Node::restore(config, identity, &mut env, records).expect("the store is readable"));
@@ -233,9 +228,7 @@ impl World {
     }
 
     pub(crate) fn transport_id(&self, dev: Dev) -> Vec<u8> {
-        if let Some(id) = &self.devices[dev.0].stranger {
-            return id.clone();
-        }
+        let dev = self.devices[dev.0].stranger.unwrap_or(dev);
         match self.devices[dev.0].wire {
             Wire::Sim => format!("id-{:08}", dev.0).into_bytes(),
             Wire::Tcp => Vec::new(),

@@ -10,7 +10,7 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::bulk::chunks::Chunks;
-use crate::bulk::digest::Value;
+use crate::bulk::digest::Values;
 use crate::bulk::opener::Opener;
 use crate::bulk::sealer::Sealer;
 use crate::entropy::Entropy;
@@ -218,7 +218,7 @@ pub struct ChunkDone {
     /// Its index.
     pub index: u64,
     /// The BLAKE3 value of each of its pieces, in the layout's order.
-    pub values: Vec<Value>,
+    pub values: Values,
 }
 
 /// The half of the data plane that a bulk stream gets.

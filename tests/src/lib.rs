@@ -1,4 +1,5 @@
 //! What the tests of the whole share: the checker of test vectors, and the repository as text.
 
 pub mod repository;
+pub mod story;
 pub mod vectors;

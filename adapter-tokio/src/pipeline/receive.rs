@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::{io, thread};
 
 use protocol_core::bulk::chunks::{Chunks, Claim};
+use protocol_core::bulk::digest::Values;
 use protocol_core::bulk::opener::Opener;
 use protocol_core::bulk::sealer::{CHUNK_HEAD, CHUNK_OVERHEAD};
 use protocol_core::effects::{ChunkDone, Cut, EntryNote};
@@ -181,7 +182,7 @@ impl<R: Rx> Receiving<R> {
             self.reporter.add(0, |report| report.forged += 1);
             io::Error::other(forged)
         })?;
-        let mut values = Vec::with_capacity(1);
+        let mut values = Values::new();
         let mut rest = body.get(..len).unwrap_or_default();
         for piece in claim.pieces() {
             let Some((text, behind)) = usize::try_from(piece.len).ok().and_then(|len| rest.split_at_checked(len)) else { break };

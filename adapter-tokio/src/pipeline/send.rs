@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use protocol_core::bulk::chunks::{Chunks, Claim};
-use protocol_core::bulk::digest::{self, Value};
+use protocol_core::bulk::digest::{self, Value, Values};
 use protocol_core::bulk::sealer::{CHUNK_HEAD, CHUNK_OVERHEAD, Sealer};
 use protocol_core::effects::ChunkDone;
 use protocol_core::faults::{FileFault, code};
@@ -174,7 +174,7 @@ impl<T: Tx> Sending<T> {
     fn chunk(&self, claim: Claim, buffer: &mut [u8]) -> io::Result<()> {
         let (index, len) = (claim.index(), usize::try_from(claim.len()).unwrap_or(usize::MAX));
         let frame = buffer.get_mut(..len.saturating_add(CHUNK_OVERHEAD)).ok_or(io::ErrorKind::InvalidData)?;
-        let mut values = Vec::with_capacity(1);
+        let mut values = Values::new();
         let mut rest = frame.get_mut(CHUNK_HEAD..CHUNK_HEAD + len).unwrap_or_default();
         for piece in claim.pieces() {
             let Some((text, behind)) = usize::try_from(piece.len).ok().and_then(|len| rest.split_at_mut_checked(len)) else { break };

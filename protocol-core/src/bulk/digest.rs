@@ -1,6 +1,7 @@
 //! A file's BLAKE3 digest out of the values of its pieces, in any order of arrival (PROTOCOL.md, section 9.5).
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::fmt;
 
 use blake3::hazmat::{HasherExt as _, Mode, left_subtree_len, max_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
@@ -142,6 +143,51 @@ impl Split {
     /// Where the child that begins at `start` ends.
     const fn end_of(&self, start: u64) -> u64 {
         if start == self.middle { self.end } else { self.middle }
+    }
+}
+
+/// The values of a chunk's pieces, in the layout's order. A chunk of one piece, as all of a big file are, costs no allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Values {
+    first: Option<Value>,
+    more: Vec<Value>,
+}
+
+impl Values {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self { first: None, more: Vec::new() }
+    }
+
+    /// Adds the next piece's.
+    pub fn push(&mut self, value: Value) {
+        match self.first {
+            None => self.first = Some(value),
+            Some(_) => self.more.push(value),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// In the pieces' order.
+    pub fn iter(&self) -> impl Iterator<Item = &Value> {
+        self.first.iter().chain(&self.more)
+    }
+}
+
+impl FromIterator<Value> for Values {
+    fn from_iter<I: IntoIterator<Item = Value>>(values: I) -> Self {
+        let mut all = Self::new();
+        values.into_iter().for_each(|value| all.push(value));
+        all
     }
 }
 

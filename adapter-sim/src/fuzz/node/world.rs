@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use protocol_core::bulk::cipher::RustCrypto;
+use protocol_core::bulk::digest::Values;
 use protocol_core::crypto::secret::{Secret, SecretBytes};
 use protocol_core::effects::{
     BulkHalf, BulkReport, ChunkDone, Cut, Direction, EntryNote, Env, Event, Fact, Input, Output, Reply, TransferKey,
@@ -490,8 +491,8 @@ impl World {
             2 => report.unwanted = 3,
             3 => report.failed.push((0, FileFault::DiskFull)),
             4 => report.failed.push((1, FileFault::Changed)),
-            5 => report.chunks.iter_mut().for_each(|done| done.values.clear()),
-            6 => report.chunks.push(ChunkDone { index: u64::MAX, values: Vec::new() }),
+            5 => report.chunks.iter_mut().for_each(|done| done.values = Values::new()),
+            6 => report.chunks.push(ChunkDone { index: u64::MAX, values: Values::new() }),
             7 => report.failed.push((u32::MAX, FileFault::Digest)),
             _ => {}
         }

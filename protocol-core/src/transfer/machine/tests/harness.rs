@@ -474,7 +474,7 @@ impl World {
         assert_eq!(seals.key.direction, Direction::Outgoing);
         let mut report = BulkReport::default();
         let mut frame = vec![0; CHUNK_HEAD];
-        let mut done = ChunkDone { index: claim.index(), values: vec![] };
+        let mut done = ChunkDone { index: claim.index(), values: digest::Values::new() };
         for piece in claim.pieces() {
             let from = piece.offset as usize;
             let mut bytes = self.sources[piece.entry as usize][from..from + piece.len as usize].to_vec();
@@ -519,7 +519,7 @@ impl World {
                 Err(_) => report.forged += 1,
                 Ok(len) => {
                     body.truncate(len);
-                    let mut done = ChunkDone { index, values: vec![] };
+                    let mut done = ChunkDone { index, values: digest::Values::new() };
                     let mut at = 0;
                     for piece in claim.pieces() {
                         let bytes = &body[at..at + piece.len as usize];
