@@ -194,6 +194,8 @@ pub struct Node {
     streams: BTreeMap<StreamId, Stream>,
     /// Streams that have proved nothing, with their age and source.
     unproved: BTreeMap<StreamId, (Timestamp, String)>,
+    /// Streams of pages that the receiver has half-closed while we still send.
+    half_closed: BTreeSet<StreamId>,
     scans: Scans,
     recent_hellos: VecDeque<[u8; 32]>,
     out: Outbox,
@@ -242,6 +244,7 @@ impl Node {
             conns: BTreeMap::new(),
             streams: BTreeMap::new(),
             unproved: BTreeMap::new(),
+            half_closed: BTreeSet::new(),
             scans: Scans::new(),
             recent_hellos: VecDeque::new(),
             out: Outbox::default(),
@@ -273,7 +276,7 @@ impl Node {
             Input::StreamUp { stream, conn, opened } => self.on_stream_up(env, stream, conn, opened),
             Input::StreamDown { stream, how } => self.on_stream_down(env, stream, how),
             Input::Frame { stream, frame } => self.on_frame(env, stream, frame.into_content()),
-            Input::Drained { stream } => self.transfers.on_drained(cx!(self, env), stream),
+            Input::Drained { stream } => self.on_drained(env, stream),
             Input::Bulk { stream, report } => self.transfers.on_bulk(cx!(self, env), stream, &report),
             Input::Done { ticket, result } => self.on_done(env, ticket, result),
         }
@@ -350,7 +353,7 @@ impl Node {
         for _ in 0..64 {
             let wants = self.transfers.take_wants();
             if wants.is_empty() {
-                return;
+                return self.forget_released();
             }
             for want in wants {
                 self.on_want(env, want);
