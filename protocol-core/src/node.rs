@@ -196,6 +196,8 @@ pub struct Node {
     held: BTreeMap<StreamId, data::Held>,
     /// Streams that have proved nothing, with their age and source.
     unproved: BTreeMap<StreamId, (Timestamp, String)>,
+    /// Streams of pages that the receiver has half-closed while we still send.
+    half_closed: BTreeSet<StreamId>,
     scans: Scans,
     recent_hellos: VecDeque<[u8; 32]>,
     out: Outbox,
@@ -245,6 +247,7 @@ impl Node {
             streams: BTreeMap::new(),
             held: BTreeMap::new(),
             unproved: BTreeMap::new(),
+            half_closed: BTreeSet::new(),
             scans: Scans::new(),
             recent_hellos: VecDeque::new(),
             out: Outbox::default(),
@@ -283,7 +286,7 @@ impl Node {
             Input::StreamUp { stream, conn, opened } => self.on_stream_up(env, stream, conn, opened),
             Input::StreamDown { stream, how } => self.on_stream_down(env, stream, how),
             Input::Frame { stream, frame } => self.on_frame(env, stream, frame.into_content()),
-            Input::Drained { stream } => self.transfers.on_drained(cx!(self, env), stream),
+            Input::Drained { stream } => self.on_drained(env, stream),
             Input::Bulk { stream, report } => self.transfers.on_bulk(cx!(self, env), stream, &report),
             Input::Done { ticket, result } => self.on_done(env, ticket, result),
         }

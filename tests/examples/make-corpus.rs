@@ -476,6 +476,14 @@ fn nodes(corpus: &Corpus, vectors: &Vectors) {
         put(&format!("send-{files}-source-gone"), &[&sim, &shared, &vec![(Op::AnswerAll, vec![]), (Op::Work, vec![0, 4])], &sent]);
         put(&format!("send-{files}-forgotten"), &[&sim, &shared, &vec![(Op::Manage, vec![255])], &sent]);
     }
+    let half_closed = vec![(Op::Share, vec![3]), (Op::Data, vec![0, 0, 140]), (Op::Down, vec![0, 0]), (Op::Drained, vec![0])];
+    put("pages-half-closed", &[&tcp, &half_closed]);
+    // Answers to an attempt that is over come to one that began after it.
+    let late = vec![(Op::Connect, vec![64]), (Op::Tick, vec![9]), (Op::Connect, vec![64]), (Op::AnswerAll, vec![])];
+    put("connect-late-answers", &[&late, &late]);
+    let late: Story =
+        [(Op::Join, vec![1]), (Op::CancelPairing, vec![0]), (Op::Join, vec![1])].into_iter().chain(again(Op::AnswerAll, 2)).collect();
+    put("join-late-answers", &[&late]);
     put("shutdown", &[&sim, &vec![(Op::Invite, vec![0]), (Op::Join, vec![0]), (Op::Shutdown, vec![255])]]);
     let raw = |path: &str| [vec![0], counted(&vectors.hex(path))].concat();
     let fresh = vec![(Op::Connection, vec![4, 1]), (Op::Stream, vec![0])];

@@ -284,4 +284,34 @@ mod tests {
             world.fall_silent();
         }
     }
+
+    fn story(ops: &[(Op, &[u8])]) -> World {
+        played(&ops.iter().flat_map(|(op, arguments)| [&[*op as u8], *arguments].concat()).collect::<Vec<u8>>())
+    }
+
+    const LINK_TCP: [(Op, &[u8]); 3] = [(Op::Connection, &[4, 0]), (Op::Link, &[0]), (Op::Honest, &[0])];
+    const LINK_SIM: [(Op, &[u8]); 3] = [(Op::Connection, &[0, 0]), (Op::Link, &[0]), (Op::Honest, &[0])];
+
+    /// On tcp a receiver that dialled opens the stream for the pages, and half-closes it at once. All pages leave nevertheless.
+    #[test]
+    fn pages_go_on_when_their_receiver_has_nothing_more_to_say() {
+        let pages: usize = files::manifest(3).pages().map(<[u8]>::len).sum();
+        assert!(files::manifest(3).pages().len() > protocol_core::limits::PAGES_AT_ONCE, "they do not leave at once");
+        let offered: [(Op, &[u8]); 5] =
+            [(Op::Share, &[3]), (Op::Data, &[0, 0, 140]), (Op::Down, &[0, 0]), (Op::Drained, &[0]), (Op::Drained, &[0])];
+        let world = story(&[&LINK_TCP[..], &offered].concat());
+        assert!(world.sent > pages, "{} bytes were sent, the pages have {pages}", world.sent);
+        world.fall_silent();
+    }
+
+    /// A transfer that ends resets its streams: they count no more against what a session may have.
+    #[test]
+    fn streams_that_were_reset_make_room() {
+        let offer: [(Op, &[u8]); 2] = [(Op::Tell, &[0, 0, 0, 0]), (Op::Data, &[0, 0, 0])];
+        let cancelled = [&offer[..], &[(Op::Tell, &[0, 10, 0, 1])]].concat();
+        let taken: [(Op, &[u8]); 2] = [(Op::Pages, &[0, 0]), (Op::AnswerAll, &[])];
+        let world = story(&[&LINK_SIM[..], &cancelled.repeat(30), &offer, &taken].concat());
+        assert_eq!(world.transfers.len(), 1, "the last one is offered to the owner");
+        world.fall_silent();
+    }
 }

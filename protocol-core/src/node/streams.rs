@@ -1,6 +1,7 @@
 //! Connections and streams: what is new, what came, what is gone, and whose it is.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use super::data::Early;
 use super::{Conn, Node, Role, Stream, cx};
@@ -127,6 +128,7 @@ impl Node {
     pub(super) fn forget_stream(&mut self, stream: StreamId) -> Option<Role> {
         self.unproved.remove(&stream);
         self.held.remove(&stream);
+        self.half_closed.remove(&stream);
         self.timers.cancel(TimerKind::Stream(stream));
         let slot = self.streams.remove(&stream)?;
         if let Some(conn) = self.conns.get_mut(&slot.conn) {
@@ -158,7 +160,20 @@ impl Node {
             self.held.entry(stream).or_default().ended = true;
             return;
         }
+        if how == Cut::Finished && self.transfers.sends_pages_on(stream) {
+            // A receiver that opened the stream has nothing more to say on it: our pages go on, and then it is over.
+            self.half_closed.insert(stream);
+            return;
+        }
         self.stream_gone(env, stream, how);
+    }
+
+    /// What was sent on a stream has left.
+    pub(super) fn on_drained(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        self.transfers.on_drained(cx!(self, env), stream);
+        if !self.transfers.sends_pages_on(stream) && self.half_closed.remove(&stream) {
+            self.stream_gone(env, stream, Cut::Finished);
+        }
     }
 
     /// A stream is gone: its machine draws the conclusions.

@@ -78,6 +78,8 @@ pub(super) struct World {
     /// Pairings and transfers that came to a good end.
     pub(super) paired: usize,
     pub(super) done: usize,
+    /// Bytes that the Node sent.
+    pub(super) sent: usize,
 }
 
 /// Row and root of a pair that was made once.
@@ -128,6 +130,7 @@ impl World {
             row: None,
             paired: 0,
             done: 0,
+            sent: 0,
         };
         world.network(0);
         world
@@ -535,6 +538,7 @@ impl World {
             Output::Send { stream, bytes } => {
                 assert!(!bytes.is_empty());
                 let wire = self.streams.get_mut(&stream).unwrap_or_else(|| panic!("sent on {stream:?}, which is gone"));
+                self.sent += bytes.len();
                 wire.heard.extend(bytes);
             }
             Output::Finish { stream } => assert!(self.streams.contains_key(&stream), "finished {stream:?}, which is gone"),
