@@ -84,7 +84,7 @@ fn a_first_flight_is_good_once() {
     let invite = duo.world.invite(duo.i, Confirm::Ask).expect("free");
     duo.world.rule(Rule { name: StreamName::Pair, side: Side::Answerer, at: At::Frame(1), damage: Damage::Cut });
     let at = duo.world.address(duo.i);
-    duo.world.join(duo.j, &invite.code, &[at.clone()], Confirm::Ask).expect("free");
+    duo.world.join(duo.j, &invite.code, std::slice::from_ref(&at), Confirm::Ask).expect("free");
     duo.world.run_for(SECOND);
     let j = duo.j;
     let flight: Vec<u8> = duo.world.tap().iter().filter(|tapped| tapped.from == j).flat_map(|tapped| tapped.bytes.clone()).collect();

@@ -1,7 +1,6 @@
 //! Connections and streams: what is new, what came, what is gone, and whose it is.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 use super::data::Early;
 use super::{Conn, Node, Role, Stream, cx};

@@ -573,11 +573,6 @@ impl Transfers {
 
     // What data streams bring.
 
-    /// Whether a stream carries something of a transfer.
-    pub(crate) fn owns(&self, stream: StreamId) -> bool {
-        self.shared.streams.contains_key(&stream)
-    }
-
     /// Whether we send pages on this stream, and have more of them.
     pub(crate) fn sends_pages_on(&self, stream: StreamId) -> bool {
         let key = self.shared.streams.get(&stream).map(|(key, _)| key);
