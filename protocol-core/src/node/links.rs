@@ -13,7 +13,7 @@ use crate::info::Address;
 use crate::limits;
 use crate::outbox::Purpose;
 use crate::session::handshake::{DialerDone, DialerWaiting, LinkKeys, ReceivedHello};
-use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer};
+use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer, GLARE};
 use crate::session::machine::{Awaited, Heard, Session};
 use crate::timers::TimerKind;
 use crate::transfer::machine::Peer;
@@ -46,6 +46,12 @@ impl Node {
     /// The stream of a reconnect is open: send Hello under the root whose turn it is.
     pub(super) fn link_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, id: DeviceId) {
         self.adopt(stream, conn, Role::Dialer(id));
+        if self.registry.by_id(id).is_some_and(|device| self.is_coming(&device.key)) {
+            // The peer was faster: its handshake goes on, and ours only if nothing comes of that.
+            self.set_role(stream, Role::Closing);
+            self.drop_stream(env, stream, code::DONE);
+            return self.pause_dialer(env, id);
+        }
         let binding = self.binding(conn);
         let wanted = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening());
         let (Some(dialer), Some(binding), Some(device)) = (wanted, binding, self.registry.by_id(id)) else {
@@ -156,14 +162,19 @@ impl Node {
         }
         self.recent_hellos.push_back(*hello.th1());
         // Glare: of two handshakes that overlap, the one dialled by the smaller identity key goes on.
-        let overlaps = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
+        let dialling = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
+        // Ours may have its Accept already, and stand, when theirs arrives.
+        let dialled = self.primary.get(&id).and_then(|primary| self.sessions.get(primary)).is_some_and(|session| {
+            session.we_opened && !session.ending && self.now.since(session.born) <= GLARE
+        });
+        let overlaps = dialling || dialled;
         // LINK-11.
         if overlaps && self.identity.public() < peer {
             return None;
         }
         let own = self.identity.device_key();
         let (waiting, frame) = hello.accept(&root.secret, own, &self.info_bytes, peer, env.entropy).ok()?;
-        if overlaps {
+        if dialling {
             self.give_way(env, id);
         }
         cx!(self, env).send(stream, frame);
@@ -179,11 +190,24 @@ impl Node {
             slot.role = Role::Closing;
         }
         self.drop_stream(env, stream, code::DONE);
+        self.pause_dialer(env, device);
+    }
+
+    /// An attempt stays until the peer's session is up; its timer ends it if that never comes.
+    fn pause_dialer(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let roots = self.registry.by_id(device).map_or(0, |device| device.roots.len());
         if let Some(dialer) = self.dialers.get_mut(&device) {
-            // The attempt stays until the session is up; its timer ends it if that never comes.
             dialer.pause(cx!(self, env), roots);
         }
+    }
+
+    /// Whether a reconnect of this peer has been answered and is not through yet.
+    fn is_coming(&self, peer: &PeerKey) -> bool {
+        self.streams.values().any(|slot| match &slot.role {
+            Role::Listener(listening) => listening.peer == *peer,
+            Role::AwaitOpening(awaited) => awaited.from_link && awaited.proven.peer == *peer,
+            _ => false,
+        })
     }
 
     // LINK-5.
@@ -199,6 +223,7 @@ impl Node {
         let Some(proven) = self.proven(stream, (peer, &done.peer.info), session_ref, (traffic, false)) else { return };
         self.unproved.remove(&stream);
         let mut awaited = Awaited::new(proven);
+        awaited.from_link = true;
         self.learn(env, &done.peer, None);
         // As a joiner: the initiator will believe that we are sure, so the disk has to be first.
         awaited.storing = self.is_provisional(&peer, root);

@@ -25,7 +25,7 @@ const AT_ONCE: usize = 4;
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 const REFUSED_EVERY: Duration = Duration::from_millis(500);
 /// How long a Hello of ours counts as overlapping with one of theirs.
-const GLARE: Duration = Duration::from_secs(2);
+pub(crate) const GLARE: Duration = Duration::from_secs(2);
 /// After a refusal that may be glare: how long the peer's own handshake is awaited.
 const GLARE_WAIT: Duration = Duration::from_secs(1);
 /// A whole connection attempt.

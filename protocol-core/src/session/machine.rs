@@ -48,6 +48,8 @@ pub(crate) struct Awaited {
     /// The confirmation of a joiner's root is being written: what arrives meanwhile waits.
     pub(crate) storing: bool,
     pub(crate) held: Option<Vec<u8>>,
+    /// It comes from a reconnect, and will be there soon if at all.
+    pub(crate) from_link: bool,
 }
 
 /// What an opening record said.
@@ -61,7 +63,7 @@ pub(crate) enum Opened {
 
 impl Awaited {
     pub(crate) fn new(proven: Proven) -> Self {
-        Self { proven, header: None, storing: false, held: None }
+        Self { proven, header: None, storing: false, held: None, from_link: false }
     }
 
     /// The header. False: it belongs to another session, or is the second.
@@ -235,7 +237,10 @@ impl Session {
         let Input::Open(input) = &mut self.input else { return Err(Violation) };
         let (kind, text) = input.open(record).map_err(|_: RecordError| Violation)?;
         self.heard = cx.now;
-        self.pinged = None;
+        if self.pinged.take().is_some() {
+            // The timer counted from the question.
+            cx.timers.set_at_latest(TimerKind::Idle(self.session_ref), cx.now, limits::BUSY_PING);
+        }
         match kind {
             RecordType::Opening => Err(Violation),
             RecordType::Fin => {
