@@ -166,6 +166,8 @@ pub const UNANSWERED_MANIFESTS: usize = 64 << 20;
 pub const BULK_STREAMS: usize = 8;
 /// Data streams that wait for their Offer.
 pub const EARLY_STREAMS: usize = 8;
+/// Records that wait on such a stream behind its opening record.
+pub const EARLY_RECORDS: usize = 8;
 /// A bulk stream without progress.
 pub const BULK_STALL: Duration = Duration::from_secs(15);
 /// Bytes in flight of one transfer on one side.

@@ -192,8 +192,12 @@ pub struct Node {
     last_wanted: u64,
     conns: BTreeMap<ConnId, Conn>,
     streams: BTreeMap<StreamId, Stream>,
+    /// What came on early streams behind their opening records.
+    held: BTreeMap<StreamId, data::Held>,
     /// Streams that have proved nothing, with their age and source.
     unproved: BTreeMap<StreamId, (Timestamp, String)>,
+    /// Streams of pages that the receiver has half-closed while we still send.
+    half_closed: BTreeSet<StreamId>,
     scans: Scans,
     recent_hellos: VecDeque<[u8; 32]>,
     out: Outbox,
@@ -241,7 +245,9 @@ impl Node {
             last_wanted: 0,
             conns: BTreeMap::new(),
             streams: BTreeMap::new(),
+            held: BTreeMap::new(),
             unproved: BTreeMap::new(),
+            half_closed: BTreeSet::new(),
             scans: Scans::new(),
             recent_hellos: VecDeque::new(),
             out: Outbox::default(),
@@ -280,7 +286,7 @@ impl Node {
             Input::StreamUp { stream, conn, opened } => self.on_stream_up(env, stream, conn, opened),
             Input::StreamDown { stream, how } => self.on_stream_down(env, stream, how),
             Input::Frame { stream, frame } => self.on_frame(env, stream, frame.into_content()),
-            Input::Drained { stream } => self.transfers.on_drained(cx!(self, env), stream),
+            Input::Drained { stream } => self.on_drained(env, stream),
             Input::Bulk { stream, report } => self.transfers.on_bulk(cx!(self, env), stream, &report),
             Input::Done { ticket, result } => self.on_done(env, ticket, result),
         }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use adapter_sim::fuzz::Op;
 use data_encoding::HEXLOWER;
 use minicbor::Encoder;
 use protocol_core::ids::TransferId;
@@ -29,6 +30,7 @@ fn main() {
     data_plane(&corpus);
     texts(&corpus, &vectors);
     rows(&corpus, &vectors);
+    nodes(&corpus, &vectors);
 }
 
 struct Corpus(PathBuf);
@@ -427,4 +429,71 @@ fn rows(corpus: &Corpus, vectors: &Vectors) {
     ] {
         corpus.put("restore", name, [&[choice], &key[..], &value].concat());
     }
+}
+
+/// Tapes of one Node: honest stories, and the same with one thing wrong.
+fn nodes(corpus: &Corpus, vectors: &Vectors) {
+    type Story = Vec<(Op, Vec<u8>)>;
+    let put = |name: &str, parts: &[&Story]| {
+        let ops = parts.iter().flat_map(|part| part.iter());
+        corpus.put("node", name, ops.flat_map(|(op, arguments)| [&[*op as u8], &arguments[..]].concat()).collect::<Vec<u8>>());
+    };
+    let again = |op: Op, count: usize| {
+        vec![(op, vec![0]); count].into_iter().map(|(op, arguments)| (op, if op == Op::AnswerAll { vec![] } else { arguments }))
+    };
+    let linked = |kind: u8| vec![(Op::Connection, vec![kind, 0]), (Op::Link, vec![0]), (Op::Honest, vec![0])];
+    let (sim, tcp) = (linked(0), linked(4));
+    put("link-sim", &[&sim, &vec![(Op::Tell, vec![0, 17, 0, 0, 1, 7]), (Op::Tick, vec![8]), (Op::Sealed, vec![0, 1, 0, 0])]]);
+    put("link-tcp", &[&tcp, &vec![(Op::Tick, vec![6]), (Op::Tick, vec![15]), (Op::Tick, vec![14])]]);
+    let connect: Story = [(Op::Connect, vec![64])].into_iter().chain(again(Op::AnswerAll, 2)).chain(again(Op::Honest, 2)).collect();
+    put("connect", &[&connect]);
+    let invite = vec![(Op::Invite, vec![1]), (Op::Connection, vec![0, 0]), (Op::Pair, vec![0]), (Op::Honest, vec![0])];
+    let yes: Story = [(Op::Confirm, vec![0, 0]), (Op::AnswerAll, vec![]), (Op::Honest, vec![0])].into();
+    put("invite", &[&invite, &yes]);
+    put("invite-declined", &[&invite, &vec![(Op::Confirm, vec![0, 1]), (Op::Honest, vec![0])]]);
+    put("invite-cut", &[&invite, &vec![(Op::Confirm, vec![0, 0]), (Op::ConnectionDown, vec![0]), (Op::AnswerAll, vec![])]]);
+    let join: Story =
+        [(Op::Join, vec![1])].into_iter().chain(again(Op::AnswerAll, 2)).chain([(Op::Honest, vec![0]), (Op::AnswerAll, vec![])]).collect();
+    let joined: Story = [(Op::Honest, vec![0]), (Op::Confirm, vec![0, 0]), (Op::AnswerAll, vec![]), (Op::Honest, vec![0])].into();
+    put("join", &[&join, &joined]);
+    put("join-disk-full", &[&join, &vec![(Op::Honest, vec![0]), (Op::Confirm, vec![0, 0]), (Op::Answer, vec![0, 5])]]);
+    for files in 0..3_u8 {
+        let offered =
+            vec![(Op::Tell, vec![0, 0, 0, files]), (Op::Data, vec![0, 0, 4 * files]), (Op::Pages, vec![0, files]), (Op::AnswerAll, vec![])];
+        let taken = vec![(Op::Decide, vec![0, 0]), (Op::AnswerAll, vec![]), (Op::Tell, vec![0, 2, 0, files])];
+        let chunks: Story = [(Op::Data, vec![0, 1, 4 * files]), (Op::Work, vec![0, 0]), (Op::Down, vec![0, 0])]
+            .into_iter()
+            .chain(again(Op::AnswerAll, 4))
+            .collect();
+        put(&format!("receive-{files}"), &[&sim, &offered, &taken, &chunks]);
+        put(&format!("receive-tcp-{files}"), &[&tcp, &offered, &taken, &chunks]);
+        put(&format!("receive-{files}-declined"), &[&sim, &offered, &vec![(Op::Decide, vec![0, 1])]]);
+        put(&format!("receive-{files}-cut"), &[&sim, &offered, &taken, &vec![(Op::ConnectionDown, vec![0]), (Op::AnswerAll, vec![])]]);
+        let shared = vec![(Op::Share, vec![files]), (Op::AnswerAll, vec![]), (Op::Drained, vec![0]), (Op::Tell, vec![0, 1, 128, files])];
+        let sent =
+            vec![(Op::AnswerAll, vec![]), (Op::Work, vec![0, 0]), (Op::Tell, vec![0, 3, 128, files]), (Op::Tell, vec![0, 4, 128, files])];
+        put(&format!("send-{files}"), &[&sim, &shared, &sent]);
+        put(&format!("send-{files}-source-gone"), &[&sim, &shared, &vec![(Op::AnswerAll, vec![]), (Op::Work, vec![0, 4])], &sent]);
+        put(&format!("send-{files}-forgotten"), &[&sim, &shared, &vec![(Op::Manage, vec![255])], &sent]);
+    }
+    let half_closed = vec![(Op::Share, vec![3]), (Op::Data, vec![0, 0, 140]), (Op::Down, vec![0, 0]), (Op::Drained, vec![0])];
+    put("pages-half-closed", &[&tcp, &half_closed]);
+    // Answers to an attempt that is over come to one that began after it.
+    let late = vec![(Op::Connect, vec![64]), (Op::Tick, vec![9]), (Op::Connect, vec![64]), (Op::AnswerAll, vec![])];
+    put("connect-late-answers", &[&late, &late]);
+    let late: Story =
+        [(Op::Join, vec![1]), (Op::CancelPairing, vec![0]), (Op::Join, vec![1])].into_iter().chain(again(Op::AnswerAll, 2)).collect();
+    put("join-late-answers", &[&late]);
+    put("shutdown", &[&sim, &vec![(Op::Invite, vec![0]), (Op::Join, vec![0]), (Op::Shutdown, vec![255])]]);
+    let raw = |path: &str| [vec![0], counted(&vectors.hex(path))].concat();
+    let fresh = vec![(Op::Connection, vec![4, 1]), (Op::Stream, vec![0])];
+    let pair = StreamName::Pair.preamble();
+    put("raw-request", &[&fresh, &vec![(Op::Raw, [vec![0], counted(&pair)].concat()), (Op::Raw, raw("pairing.frame1"))]]);
+    let link = StreamName::Link.preamble();
+    put("raw-hello", &[&fresh, &vec![(Op::Raw, [vec![0], counted(&link)].concat()), (Op::Raw, raw("link.frame1"))]]);
+    put(
+        "flood",
+        &[&vec![(Op::Connection, vec![0, 0])], &vec![(Op::Stream, vec![0]); 80], &vec![(Op::Tick, vec![4]), (Op::Stream, vec![0])]],
+    );
+    put("confused", &[&sim, &(0..8).map(|how| (Op::Confused, vec![how])).collect()]);
 }

@@ -100,6 +100,11 @@ ops! {
 
 /// The body of the target: the tape, then silence until nothing is waited for.
 pub fn node(data: &[u8]) {
+    let world = played(data);
+    world.fall_silent();
+}
+
+fn played(data: &[u8]) -> World {
     let mut tape = Tape::new(data);
     let mut world = World::paired();
     for _ in 0..STEPS {
@@ -109,7 +114,7 @@ pub fn node(data: &[u8]) {
         let op = OPS[tape.below(OPS.len())];
         step(&mut world, op, &mut tape);
     }
-    world.fall_silent();
+    world
 }
 
 fn step(world: &mut World, op: Op, tape: &mut Tape<'_>) {
@@ -141,7 +146,7 @@ fn step(world: &mut World, op: Op, tape: &mut Tape<'_>) {
                 world.answer(ticket, failure(how), tape);
             }
         }
-        Op::AnswerAll => world.answer_all(None, tape),
+        Op::AnswerAll => world.answer_all(None, &mut Tape::new(&[])),
         Op::Link => world.link(tape.byte()),
         Op::Pair => world.pair(tape.byte()),
         Op::Honest => {
@@ -152,7 +157,7 @@ fn step(world: &mut World, op: Op, tape: &mut Tape<'_>) {
         Op::Tell => {
             let session = tape.byte();
             let bytes = messages::any(world, tape);
-            world.seal(session, RecordType::Data, &bytes);
+            world.tell(session, &bytes);
         }
         Op::Data => {
             let (session, pages, transfer) = (tape.byte(), tape.byte().is_multiple_of(2), tape.byte());
@@ -250,4 +255,63 @@ fn transports(choice: u8) -> Vec<TransportInfo> {
 /// A transfer that the paired peer names.
 const fn incoming(device: DeviceId, number: u8) -> TransferKey {
     TransferKey { device, direction: Direction::Incoming, id: protocol_core::ids::TransferId([number % 4; 16]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fuzzer starts from these stories: were one cut short, everything behind that point would hardly be reached.
+    #[test]
+    fn honest_stories_come_to_their_end() {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/node");
+        for (name, paired, done) in [
+            ("link-sim", 0, 0),
+            ("invite", 1, 0),
+            ("join", 1, 0),
+            ("receive-0", 0, 1),
+            ("receive-1", 0, 1),
+            ("receive-2", 0, 1),
+            ("receive-tcp-1", 0, 1),
+            ("send-0", 0, 1),
+            ("send-1", 0, 1),
+            ("send-2", 0, 1),
+            ("receive-2-cut", 0, 0),
+            ("send-2-forgotten", 0, 0),
+        ] {
+            let world = played(&std::fs::read(corpus.join(name)).expect("the seed is committed"));
+            assert_eq!((world.paired, world.done), (paired, done), "{name}");
+            world.fall_silent();
+        }
+    }
+
+    fn story(ops: &[(Op, &[u8])]) -> World {
+        played(&ops.iter().flat_map(|(op, arguments)| [&[*op as u8], *arguments].concat()).collect::<Vec<u8>>())
+    }
+
+    const LINK_TCP: [(Op, &[u8]); 3] = [(Op::Connection, &[4, 0]), (Op::Link, &[0]), (Op::Honest, &[0])];
+    const LINK_SIM: [(Op, &[u8]); 3] = [(Op::Connection, &[0, 0]), (Op::Link, &[0]), (Op::Honest, &[0])];
+
+    /// On tcp a receiver that dialled opens the stream for the pages, and half-closes it at once. All pages leave nevertheless.
+    #[test]
+    fn pages_go_on_when_their_receiver_has_nothing_more_to_say() {
+        let pages: usize = files::manifest(3).pages().map(<[u8]>::len).sum();
+        assert!(files::manifest(3).pages().len() > protocol_core::limits::PAGES_AT_ONCE, "they do not leave at once");
+        let offered: [(Op, &[u8]); 5] =
+            [(Op::Share, &[3]), (Op::Data, &[0, 0, 140]), (Op::Down, &[0, 0]), (Op::Drained, &[0]), (Op::Drained, &[0])];
+        let world = story(&[&LINK_TCP[..], &offered].concat());
+        assert!(world.sent > pages, "{} bytes were sent, the pages have {pages}", world.sent);
+        world.fall_silent();
+    }
+
+    /// A transfer that ends resets its streams: they count no more against what a session may have.
+    #[test]
+    fn streams_that_were_reset_make_room() {
+        let offer: [(Op, &[u8]); 2] = [(Op::Tell, &[0, 0, 0, 0]), (Op::Data, &[0, 0, 0])];
+        let cancelled = [&offer[..], &[(Op::Tell, &[0, 10, 0, 1])]].concat();
+        let taken: [(Op, &[u8]); 2] = [(Op::Pages, &[0, 0]), (Op::AnswerAll, &[])];
+        let world = story(&[&LINK_SIM[..], &cancelled.repeat(30), &offer, &taken].concat());
+        assert_eq!(world.transfers.len(), 1, "the last one is offered to the owner");
+        world.fall_silent();
+    }
 }

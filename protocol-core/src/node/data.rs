@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
-use crate::effects::{Direction, Env, TransferKey};
+use crate::effects::{Cut, Direction, Env, TransferKey};
 use crate::faults::{LinkFailure, code};
 use crate::ids::{ConnId, DeviceId, SessionRef, StreamId, TransferId};
 use crate::info::Address;
@@ -42,6 +42,14 @@ pub(super) enum Early {
     Unproved(Header, Vec<u8>),
     /// It is proved; the offer of its transfer has not come.
     Proved(Header, Box<AcceptedData>),
+}
+
+/// What came on an early stream behind its opening record.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) records: Vec<Vec<u8>>,
+    /// The peer has half-closed it.
+    pub(super) ended: bool,
 }
 
 impl Early {
@@ -165,6 +173,13 @@ impl Node {
         self.set_role(stream, Role::Data(session_ref));
         self.timers.cancel(TimerKind::Stream(stream));
         self.transfers.on_data_stream(cx!(self, env), key, kind, DataStream { stream, half, aead });
+        let Some(Held { records, ended }) = self.held.remove(&stream) else { return };
+        for record in records {
+            self.transfers.on_record(cx!(self, env), stream, record);
+        }
+        if ended {
+            self.on_stream_down(env, stream, Cut::Finished);
+        }
     }
 
     /// A data stream that the peer opened: serve it if session and transfer are known, else it waits for them.

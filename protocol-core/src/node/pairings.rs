@@ -11,7 +11,7 @@ use crate::faults::{Failure, PairFailure, code};
 use crate::handshake::Traffic as Secrets;
 use crate::identity;
 use crate::ids::{ConnId, PeerKey, SessionId, SessionRef, StreamId};
-use crate::info::{Address, CAP_AES_256_GCM, DeviceInfo};
+use crate::info::{Address, DeviceInfo};
 use crate::limits;
 use crate::outbox::Purpose;
 use crate::pairing::handshake::PairingKeys;
@@ -26,7 +26,7 @@ impl Node {
     /// The AEAD of chunks that both sides' infos allow (section 9.4).
     // DATA-20.
     pub(super) fn bulk_aead(&self, peer: &DeviceInfo) -> Aead {
-        if self.info.caps & peer.caps & CAP_AES_256_GCM == 0 { Aead::ChaCha20Poly1305 } else { Aead::Aes256Gcm }
+        Aead::of_caps(self.info.caps, peer.caps)
     }
 
     /// Everything that a session needs, on the stream of its handshake.

@@ -87,7 +87,7 @@ impl Node {
                 | Purpose::PendingStored { .. }
                 | Purpose::ConfirmStored { .. }
                 | Purpose::ListenerStored { .. }
-            | Purpose::LinkStored { .. }
+                | Purpose::LinkStored { .. }
                 | Purpose::Registry { .. }
                 | Purpose::Transfer { .. },
             )
@@ -126,6 +126,8 @@ impl Node {
     /// Forgets a stream without a word to its machine, which knows.
     pub(super) fn forget_stream(&mut self, stream: StreamId) -> Option<Role> {
         self.unproved.remove(&stream);
+        self.held.remove(&stream);
+        self.half_closed.remove(&stream);
         self.timers.cancel(TimerKind::Stream(stream));
         let slot = self.streams.remove(&stream)?;
         if let Some(conn) = self.conns.get_mut(&slot.conn) {
@@ -151,7 +153,26 @@ impl Node {
     }
 
     pub(super) fn on_stream_down(&mut self, env: &mut Env<'_>, stream: StreamId, how: Cut) {
+        let early = self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Early(_)));
+        if early && how == Cut::Finished {
+            // All of a manifest may be here before its offer.
+            self.held.entry(stream).or_default().ended = true;
+            return;
+        }
+        if how == Cut::Finished && self.transfers.sends_pages_on(stream) {
+            // A receiver that opened the stream has nothing more to say on it: our pages go on, and then it is over.
+            self.half_closed.insert(stream);
+            return;
+        }
         self.stream_gone(env, stream, how);
+    }
+
+    /// What was sent on a stream has left.
+    pub(super) fn on_drained(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        self.transfers.on_drained(cx!(self, env), stream);
+        if !self.transfers.sends_pages_on(stream) && self.half_closed.remove(&stream) {
+            self.stream_gone(env, stream, Cut::Finished);
+        }
     }
 
     /// A stream is gone: its machine draws the conclusions.
@@ -218,6 +239,11 @@ impl Node {
                 let header = *header;
                 slot.role = Role::Early(Early::Unproved(header, record));
                 self.try_early(env, stream);
+            }
+            (Role::Early(_), Content::Record(record))
+                if self.held.get(&stream).is_none_or(|held| held.records.len() < limits::EARLY_RECORDS) =>
+            {
+                self.held.entry(stream).or_default().records.push(record);
             }
             (Role::AwaitReply(_), Content::Reply(reply)) => self.on_data_reply(env, stream, &reply),
             (Role::Data(_), Content::Record(record)) => self.transfers.on_record(cx!(self, env), stream, record),
@@ -304,7 +330,7 @@ fn purpose_address(purpose: &Purpose) -> Option<Address> {
         | Purpose::PendingStored { .. }
         | Purpose::ConfirmStored { .. }
         | Purpose::ListenerStored { .. }
-            | Purpose::LinkStored { .. }
+        | Purpose::LinkStored { .. }
         | Purpose::Registry { .. }
         | Purpose::Transfer { .. } => None,
     }

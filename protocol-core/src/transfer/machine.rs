@@ -573,6 +573,12 @@ impl Transfers {
 
     // What data streams bring.
 
+    /// Whether we send pages on this stream, and have more of them.
+    pub(crate) fn sends_pages_on(&self, stream: StreamId) -> bool {
+        let key = self.shared.streams.get(&stream).map(|(key, _)| key);
+        key.and_then(|key| self.senders.get(key)).is_some_and(|sender| sender.sends_pages_on(stream))
+    }
+
     /// A whole record, head included, of a stream with pages.
     pub(crate) fn on_record(&mut self, cx: &mut Cx<'_>, stream: StreamId, record: Vec<u8>) {
         let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };

@@ -11,13 +11,14 @@ use protocol_core::wire::control::Offer;
 
 static MANIFESTS: OnceLock<Vec<Arc<Manifest>>> = OnceLock::new();
 
-/// A small file; a directory with some of everything; two files of several chunks.
+/// A small file; a directory with some of everything; two files of several chunks; more names than a stream is given at once.
 pub(super) fn manifest(choice: u8) -> Arc<Manifest> {
     let all = MANIFESTS.get_or_init(|| {
         let file = |name: &str, size| entry(name, EntryKind::File, size);
         let link = Entry { target: Some(b"a".to_vec()), ..entry("d/l", EntryKind::Symlink, 0) };
         let some = vec![entry("d", EntryKind::Directory, 0), file("d/a", 100), file("d/empty", 0), link, file("e", 1)];
-        let lists = [vec![file("one", 10)], some, vec![file("long", 200_000), file("longer", 70_000)]];
+        let many = (0..1300).map(|number| file(&format!("{number:0>250}"), 0)).collect();
+        let lists = [vec![file("one", 10)], some, vec![file("long", 200_000), file("longer", 70_000)], many];
         lists.into_iter().map(|list| Arc::new(Manifest::build(list, 64 << 10).expect("it obeys every rule"))).collect()
     });
     Arc::clone(&all[usize::from(choice) % all.len()])

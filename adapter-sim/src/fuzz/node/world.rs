@@ -75,6 +75,11 @@ pub(super) struct World {
     peer: Peer,
     /// The row of the paired peer, as it was written last.
     row: Option<(Vec<u8>, Vec<u8>)>,
+    /// Pairings and transfers that came to a good end.
+    pub(super) paired: usize,
+    pub(super) done: usize,
+    /// Bytes that the Node sent.
+    pub(super) sent: usize,
 }
 
 /// Row and root of a pair that was made once.
@@ -123,6 +128,9 @@ impl World {
             transfers: Vec::new(),
             peer: Peer::new(root),
             row: None,
+            paired: 0,
+            done: 0,
+            sent: 0,
         };
         world.network(0);
         world
@@ -406,6 +414,14 @@ impl World {
         self.seal_on(stream, kind, text);
     }
 
+    /// Seals on a control stream.
+    pub(super) fn tell(&mut self, number: u8, text: &[u8]) {
+        let control = self.streams.iter().filter(|(_, wire)| matches!(wire.hand, Hand::Control(..)));
+        if let Some(stream) = newest(control.map(|(stream, _)| stream), number) {
+            self.seal_on(stream, RecordType::Data, text);
+        }
+    }
+
     fn seal_on(&mut self, stream: StreamId, kind: RecordType, text: &[u8]) {
         let sealed = match self.streams.get_mut(&stream).map(|wire| &mut wire.hand) {
             Some(Hand::Control(_, sealer) | Hand::Data(sealer)) => sealer.seal(kind, text),
@@ -522,6 +538,7 @@ impl World {
             Output::Send { stream, bytes } => {
                 assert!(!bytes.is_empty());
                 let wire = self.streams.get_mut(&stream).unwrap_or_else(|| panic!("sent on {stream:?}, which is gone"));
+                self.sent += bytes.len();
                 wire.heard.extend(bytes);
             }
             Output::Finish { stream } => assert!(self.streams.contains_key(&stream), "finished {stream:?}, which is gone"),
@@ -543,7 +560,11 @@ impl World {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Offered { transfer, .. } => self.transfers.push(transfer),
-            Event::Done { transfer, .. } | Event::Failed { transfer, .. } => self.transfers.retain(|key| *key != transfer),
+            Event::Done { transfer, .. } | Event::Failed { transfer, .. } => {
+                self.done += usize::from(matches!(event, Event::Done { .. }));
+                self.transfers.retain(|key| *key != transfer);
+            }
+            Event::Paired { .. } => self.paired += 1,
             Event::PairFailed { session, .. } => self.pairings.retain(|pairing| *pairing != session),
             _ => {}
         }

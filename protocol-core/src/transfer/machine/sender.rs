@@ -94,6 +94,11 @@ impl Sender {
         matches!(self.state, State::Over)
     }
 
+    /// Whether more pages are to leave on this stream.
+    pub(super) fn sends_pages_on(&self, stream: StreamId) -> bool {
+        matches!(&self.state, State::Offered(Offered { pages: Pages::Flowing { stream: own, .. }, .. }) if *own == stream)
+    }
+
     /// Whether the peer was told of it.
     pub(super) const fn was_offered(&self) -> bool {
         matches!(self.state, State::Offered(_) | State::Sending(_))
