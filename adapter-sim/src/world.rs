@@ -108,6 +108,8 @@ pub struct World {
     pub(crate) raw: BTreeMap<(usize, usize), Vec<u8>>,
     /// One way, in microseconds: the least, and what chance adds.
     pub(crate) latency: (u64, u64),
+    /// Devices say that they have instructions for AES.
+    aes: bool,
     ticks: u32,
 }
 
@@ -142,6 +144,7 @@ impl World {
             events: Vec::new(),
             raw: BTreeMap::new(),
             latency: (5_000, 3_000),
+            aes: false,
             ticks: 0,
         }
     }
@@ -149,6 +152,11 @@ impl World {
     /// An empty world that records nothing: for runs by the thousand.
     pub fn quiet(seed: u64) -> Self {
         Self { trace: Trace::new(false), recording: false, ..Self::new(seed) }
+    }
+
+    /// Devices that start from now on seal chunks with AES. Slow without optimisation.
+    pub const fn set_aes(&mut self, aes: bool) {
+        self.aes = aes;
     }
 
     /// One way takes `least` and up to `more` by chance.

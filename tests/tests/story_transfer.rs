@@ -67,6 +67,19 @@ fn a_tree_arrives_identical_in_both_directions() {
     for wire in WIRES {
         for seed in 0..6 {
             let mut duo = Duo::paired(seed, wire);
+            if seed % 3 == 0 {
+                // DATA-20: with AES where both have it.
+                duo.world.set_aes(true);
+                duo.world.crash(duo.i);
+                duo.world.restart(duo.i);
+                if seed == 0 {
+                    duo.world.crash(duo.j);
+                    duo.world.restart(duo.j);
+                }
+                duo.world.run_for(MINUTE);
+                duo.world.clear_events();
+                assert!(duo.reconnect(duo.j));
+            }
             let tree = sample_tree();
             for (from, to) in [(duo.i, duo.j), (duo.j, duo.i)] {
                 let connections = duo.world.connections();
