@@ -35,7 +35,8 @@ impl Duo {
         Self::of(World::quiet(seed), wire)
     }
 
-    fn of(mut world: World, wire: Wire) -> Self {
+    /// Two devices in a world of the test's own.
+    pub fn of(mut world: World, wire: Wire) -> Self {
         let (i, j) = (world.add_device_on("Alices Schreibtisch", wire), world.add_device_on("Bobs Laptop", wire));
         Self { world, i, j }
     }
