@@ -344,6 +344,8 @@ impl Node {
         match heard {
             Err(_) => self.session_over(env, session_ref, LinkFailure::Violation),
             Ok(Heard::Fin) => self.session_over(env, session_ref, LinkFailure::Ended),
+            // After a session was ended here, and while no other stands, nothing begins any more that its end would have to end.
+            Ok(Heard::Messages(_)) if !self.primary.contains_key(&device) => {}
             Ok(Heard::Messages(messages)) => {
                 for message in messages {
                     // DATA-17.
