@@ -93,9 +93,8 @@ impl Disk {
     /// The transfer is over.
     pub(crate) fn forget(&mut self, key: TransferKey) {
         self.outgoing.remove(&key);
-        if let Some(gone) = self.incoming.remove(&key) {
-            assert!(gone.temporaries.is_empty(), "a transfer that is over left temporary files behind");
-        }
+        // What a Discard that is still under way would remove goes with it.
+        self.incoming.remove(&key);
     }
 
     /// A restart sweeps what a crash left.

@@ -12,6 +12,7 @@
 //! world.pair(desktop, laptop);
 //! assert_eq!(world.devices(desktop).len(), 1);
 //! ```
+#![forbid(unsafe_code)]
 
 mod disk;
 pub mod fuzz;

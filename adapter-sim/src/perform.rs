@@ -106,7 +106,11 @@ impl World {
             Act::Opened { stream } => self.opened(stream, 1, None),
             Act::Bytes { stream, from, bytes } => self.arrive(stream, from, &bytes),
             Act::End { stream, from } => self.arrived_end(stream, from),
-            Act::Broken { stream, end } => self.down(stream, end, Cut::Broken),
+            Act::Broken { stream, end } => {
+                if !self.silent_between(self.streams[stream].conn) {
+                    self.down(stream, end, Cut::Broken);
+                }
+            }
             Act::Cut { stream } => self.cut(stream),
             Act::Gone { conn, end } => self.gone(conn, end),
             Act::Durable { dev, life, ticket, batch } => self.durable(dev, life, ticket, batch),

@@ -1,162 +1,103 @@
-//! The reference pipe: the plainest fast program that does the work of one big transfer without a protocol.
+//! The reference pipe: the plainest program that does the work of a transfer without a protocol, to measure `kin` against.
 //!
-//! `reference-pipe [--aead aes|chacha] SOURCE DESTINATION` starts itself once more as the receiver. Two processes, one TCP
-//! connection on the loopback, one thread a side plus one buffer of read-ahead: read 256 KiB, BLAKE3, seal under a counter,
-//! write a 12-byte head and the ciphertext; the other side reads, opens, BLAKE3, writes; one fsync, one acknowledgement.
-//! It prints MiB/s and the CPU seconds of both sides. The key is a constant: this measures, it protects nothing.
+//! ```text
+//! reference-pipe receive FILE             prints its port, takes one file, fsyncs it, acknowledges
+//! reference-pipe send FILE 127.0.0.1:PORT
+//! ```
+//!
+//! Two processes, one TCP stream. Each side has one thread that computes and one that reads ahead by one buffer: 256 KiB are
+//! read, hashed with BLAKE3, sealed under a counter nonce, and written behind a head of 12 bytes; the other side reads, opens,
+//! hashes and writes. One fsync, one acknowledgement. The key is a constant: this protects nothing.
 
+use std::env::args;
 use std::error::Error;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::spawn;
 use std::time::Instant;
-use std::{env, io, thread};
 
-use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use adapter_tokio::cipher::has_aes_instructions;
+use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+use ring::error::Unspecified;
 use rustix::time::{ClockId, clock_gettime};
 
 const CHUNK: usize = 256 << 10;
-const TAG: usize = 16;
 const HEAD: usize = 12;
-const KEY: [u8; 32] = [0x5a; 32];
+const TAG: usize = 16;
+const MIB: f64 = 1_048_576.0;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-fn main() -> Outcome<()> {
-    let mut args: Vec<String> = env::args().skip(1).collect();
-    let mut aead = "aes".to_owned();
-    if let Some(at) = args.iter().position(|arg| arg == "--aead") {
-        args.remove(at);
-        if at >= args.len() {
-            return Err("--aead needs aes or chacha".into());
-        }
-        aead = args.remove(at);
-    }
-    let algorithm = match aead.as_str() {
-        "aes" => &AES_256_GCM,
-        "chacha" => &CHACHA20_POLY1305,
-        other => return Err(format!("no such AEAD: {other}").into()),
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = args().skip(1).collect();
+    let started = Instant::now();
+    let bytes = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["receive", file] => receive(file)?,
+        ["send", file, to] => send(file, to)?,
+        _ => return Err("usage: reference-pipe receive FILE | send FILE ADDRESS".into()),
     };
-    match args.as_slice() {
-        [role, destination] if role == "receive" => receive(algorithm, destination),
-        [source, destination] => send(&aead, algorithm, source, destination),
-        _ => Err("usage: reference-pipe [--aead aes|chacha] SOURCE DESTINATION".into()),
-    }
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let cpu = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
+    let mib = bytes as f64 / MIB;
+    eprintln!("{} {mib:.0} MiB, {:.0} MiB/s, {cpu:.3} CPU seconds", args[0], mib / started.elapsed().as_secs_f64());
+    Ok(())
 }
 
-/// The nonce of frame `index`, and a context that lives as long as one call, as in `kin`.
-fn context(algorithm: &'static Algorithm, index: u64) -> Outcome<(LessSafeKey, Nonce)> {
-    let key = UnboundKey::new(algorithm, &KEY).map_err(|_| "the key is not accepted")?;
+fn cipher() -> LessSafeKey {
+    let algorithm = if has_aes_instructions() { &AES_256_GCM } else { &CHACHA20_POLY1305 };
+    LessSafeKey::new(UnboundKey::new(algorithm, &[7; 32]).expect("invariant: both algorithms take keys of 32 bytes"))
+}
+
+fn nonce(index: u64) -> Nonce {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&index.to_be_bytes());
-    Ok((LessSafeKey::new(key), Nonce::assume_unique_for_key(nonce)))
+    Nonce::assume_unique_for_key(nonce)
 }
 
-/// Lets `fill` run one buffer ahead on a thread of its own. It returns the bytes that it filled; 0 ends.
-fn ahead(size: usize, mut fill: impl FnMut(&mut [u8]) -> io::Result<usize> + Send + 'static) -> Ahead {
-    let (full_tx, full) = sync_channel(1);
-    let (empty, empty_rx) = sync_channel::<Vec<u8>>(2);
-    for _ in 0..2 {
-        drop(empty.send(vec![0; size]));
-    }
-    thread::spawn(move || {
-        while let Ok(mut buffer) = empty_rx.recv() {
-            let filled = fill(&mut buffer);
-            let last = !matches!(filled, Ok(1..));
-            if full_tx.send(filled.map(|len| (buffer, len))).is_err() || last {
-                return;
-            }
-        }
-    });
-    Ahead { full, empty }
+fn forged(_: Unspecified) -> io::Error {
+    io::ErrorKind::InvalidData.into()
 }
 
+/// Two buffers that go round: one is filled while the other is used.
 struct Ahead {
     full: Receiver<io::Result<(Vec<u8>, usize)>>,
-    empty: std::sync::mpsc::SyncSender<Vec<u8>>,
+    empty: SyncSender<Vec<u8>>,
 }
 
-fn send(aead: &str, algorithm: &'static Algorithm, source: &str, destination: &str) -> Outcome<()> {
-    let mut child = Command::new(env::current_exe()?).args(["receive", destination, "--aead", aead]).stdout(Stdio::piped()).spawn()?;
-    let mut words = BufReader::new(child.stdout.take().ok_or("no output of the receiver")?).lines();
-    let port: u16 = words.next().ok_or("the receiver did not start")??.parse()?;
-    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    socket.set_nodelay(true)?;
-
-    let mut file = File::open(source)?;
-    let size = file.metadata()?.len();
-    let start = Instant::now();
-    let input = ahead(HEAD + CHUNK + TAG, move |buffer| fill(&mut file, &mut buffer[HEAD..HEAD + CHUNK]));
-    let mut digest = blake3::Hasher::new();
-    for index in 0.. {
-        let (mut buffer, len) = input.full.recv()??;
-        if len == 0 {
-            break;
+impl Ahead {
+    /// `fill` returns how much of the buffer it filled; 0 is the end.
+    fn new(size: usize, mut fill: impl FnMut(&mut [u8]) -> io::Result<usize> + Send + 'static) -> Self {
+        let (give_full, full) = sync_channel(2);
+        let (empty, take_empty) = sync_channel(2);
+        for _ in 0..2 {
+            empty.send(vec![0; size]).expect("invariant: the channel has room for two");
         }
-        let text = &mut buffer[HEAD..HEAD + len];
-        digest.update(text);
-        let (key, nonce) = context(algorithm, index)?;
-        let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), text).map_err(|_| "sealing failed")?;
-        buffer[HEAD + len..HEAD + len + TAG].copy_from_slice(tag.as_ref());
-        buffer[..4].copy_from_slice(&u32::try_from(8 + len + TAG)?.to_be_bytes());
-        buffer[4..HEAD].copy_from_slice(&index.to_be_bytes());
-        socket.write_all(&buffer[..HEAD + len + TAG])?;
-        drop(input.empty.send(buffer));
+        spawn(move || {
+            while let Ok(mut buffer) = take_empty.recv() {
+                let filled = fill(&mut buffer);
+                let last = !filled.as_ref().is_ok_and(|filled| *filled > 0);
+                if give_full.send(filled.map(|filled| (buffer, filled))).is_err() || last {
+                    return;
+                }
+            }
+        });
+        Self { full, empty }
     }
-    socket.shutdown(std::net::Shutdown::Write)?;
-    let mut acknowledged = [0; 32];
-    socket.read_exact(&mut acknowledged)?;
-    let seconds = start.elapsed().as_secs_f64();
-    if acknowledged != *digest.finalize().as_bytes() {
-        return Err("the receiver wrote something else".into());
+
+    fn next(&self) -> io::Result<Option<(Vec<u8>, usize)>> {
+        match self.full.recv() {
+            Ok(Ok((_, 0))) | Err(_) => Ok(None),
+            Ok(filled) => filled.map(Some),
+        }
     }
-    let theirs = words.next().ok_or("the receiver did not finish")??;
-    child.wait()?;
-    let mib = size as f64 / f64::from(1 << 20);
-    println!(
-        "reference-pipe {aead}: {:.0} MiB/s, CPU seconds: sender {:.3}, receiver {theirs}, {mib:.0} MiB",
-        mib / seconds,
-        cpu_seconds()
-    );
-    Ok(())
+
+    fn back(&self, buffer: Vec<u8>) {
+        // The reader is gone once it has seen the end.
+        self.empty.send(buffer).ok();
+    }
 }
 
-fn receive(algorithm: &'static Algorithm, destination: &str) -> Outcome<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("{}", listener.local_addr()?.port());
-    let (socket, _) = listener.accept()?;
-    let mut output = File::create(destination)?;
-    let mut reader = socket.try_clone()?;
-    let input = ahead(HEAD + CHUNK + TAG, move |buffer| {
-        let got = fill(&mut reader, &mut buffer[..HEAD])?;
-        if got < HEAD {
-            return Ok(0);
-        }
-        let len = u32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]) as usize - 8;
-        reader.read_exact(&mut buffer[HEAD..HEAD + len])?;
-        Ok(HEAD + len)
-    });
-    let mut digest = blake3::Hasher::new();
-    for index in 0.. {
-        let (mut buffer, end) = input.full.recv()??;
-        if end == 0 {
-            break;
-        }
-        let (key, nonce) = context(algorithm, index)?;
-        let text = key.open_in_place(nonce, Aad::empty(), &mut buffer[HEAD..end]).map_err(|_| "forged")?;
-        digest.update(text);
-        output.write_all(text)?;
-        drop(input.empty.send(buffer));
-    }
-    output.sync_all()?;
-    (&socket).write_all(digest.finalize().as_bytes())?;
-    println!("{:.3}", cpu_seconds());
-    Ok(())
-}
-
-/// Reads until `buffer` is full or the input ends.
+/// Fills as much as there is.
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -168,7 +109,59 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+fn send(file: &str, to: &str) -> io::Result<u64> {
+    let (mut file, mut stream) = (File::open(file)?, TcpStream::connect(to)?);
+    stream.set_nodelay(true)?;
+    let (cipher, mut hasher) = (cipher(), blake3::Hasher::new());
+    let ahead = Ahead::new(HEAD + CHUNK + TAG, move |buffer| fill(&mut file, &mut buffer[HEAD..HEAD + CHUNK]));
+    let mut bytes = 0;
+    for index in 0.. {
+        let Some((mut frame, len)) = ahead.next()? else { break };
+        let text = &mut frame[HEAD..HEAD + len];
+        hasher.update(text);
+        let tag = cipher.seal_in_place_separate_tag(nonce(index), Aad::empty(), text).map_err(forged)?;
+        frame[HEAD + len..HEAD + len + TAG].copy_from_slice(tag.as_ref());
+        frame[..4].copy_from_slice(&u32::try_from(len + TAG).map_err(io::Error::other)?.to_be_bytes());
+        frame[4..HEAD].copy_from_slice(&index.to_be_bytes());
+        stream.write_all(&frame[..HEAD + len + TAG])?;
+        bytes += len as u64;
+        ahead.back(frame);
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut acknowledged = [0; 32];
+    stream.read_exact(&mut acknowledged)?;
+    if acknowledged == *hasher.finalize().as_bytes() { Ok(bytes) } else { Err(io::Error::other("another digest")) }
+}
+
+fn receive(file: &str) -> io::Result<u64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?.port());
+    let (stream, _) = listener.accept()?;
+    let (mut input, mut file) = (stream.try_clone()?, File::create(file)?);
+    let (cipher, mut hasher) = (cipher(), blake3::Hasher::new());
+    // A frame without its length; its number stands first.
+    let ahead = Ahead::new(HEAD + CHUNK + TAG, move |buffer| {
+        let Some((head, body)) = buffer.split_at_mut_checked(HEAD) else { return Ok(0) };
+        if fill(&mut input, head)? < HEAD {
+            return Ok(0);
+        }
+        let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let body = body.get_mut(..len).ok_or(io::ErrorKind::InvalidData)?;
+        input.read_exact(body)?;
+        Ok(HEAD + len)
+    });
+    let mut bytes = 0;
+    for index in 0.. {
+        let Some((mut frame, len)) = ahead.next()? else { break };
+        let (body, tag) = frame[HEAD..len].split_last_chunk_mut::<TAG>().ok_or(io::ErrorKind::InvalidData)?;
+        let tag = Tag::from(*tag);
+        let text = cipher.open_in_place_separate_tag(nonce(index), Aad::empty(), tag, body, 0..).map_err(forged)?;
+        hasher.update(text);
+        file.write_all(text)?;
+        bytes += text.len() as u64;
+        ahead.back(frame);
+    }
+    file.sync_all()?;
+    (&stream).write_all(hasher.finalize().as_bytes())?;
+    Ok(bytes)
 }

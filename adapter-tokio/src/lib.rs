@@ -5,6 +5,7 @@
 //!
 //! The disk half is plain synchronous code for worker threads: [`home`] (identity seed, settings, lock), [`store`] (sealed
 //! records), [`files`] (scanning sources, and everything that is written below a chosen directory), and [`cipher`].
+#![forbid(unsafe_code)]
 
 pub mod cipher;
 #[cfg(unix)]

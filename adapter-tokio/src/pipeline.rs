@@ -23,6 +23,8 @@ pub(crate) mod send;
 
 /// A report leaves when it stands for so many bytes, or after this time.
 const REPORT_BYTES: u64 = 8 << 20;
+/// Chunks of the usual size in a report, with some more of other workers.
+const CHUNKS: usize = 40;
 /// See [`REPORT_BYTES`].
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// Workers of one stream.
@@ -63,6 +65,10 @@ impl Reporter {
     /// Lets `add` add to the report what stands for `bytes`.
     pub(crate) fn add(&self, bytes: u64, add: impl FnOnce(&mut BulkReport)) {
         let mut gathered = self.gathered();
+        if gathered.report.chunks.capacity() == 0 {
+            // At once, and not step by step: most reports have about so many.
+            gathered.report.chunks.reserve(CHUNKS);
+        }
         add(&mut gathered.report);
         gathered.bytes += bytes;
         if !std::mem::replace(&mut gathered.waiting, true) {

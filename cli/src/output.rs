@@ -238,6 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
+    // PATH-10.
     fn what_a_peer_wrote_cannot_move_the_cursor_or_hide() {
         let table = [
             ("plain Ä ß 日本 🙂", "plain Ä ß 日本 🙂"),

@@ -259,6 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
+    // PAIR-13.
     fn a_box_holds_exactly_its_fields() {
         let key = Secret::new([1; 32]);
         let sealed = seal_box(&key, &[b"one", b"", b"three"], &[2; 32]);

@@ -2,6 +2,7 @@
 //!
 //! Things that happened go in ([`effects::Input`]), things to do come out ([`effects::Output`]). There is no socket, file,
 //! clock, thread, log or random source in this crate, and `no_std` keeps it so.
+#![forbid(unsafe_code)]
 #![no_std]
 
 extern crate alloc;

@@ -93,6 +93,10 @@ pub const SESSION_LIFE: Duration = Duration::from_secs(60 * 60);
 pub const SESSION_LIFE_GRACE: Duration = Duration::from_secs(61 * 60);
 /// Secrets of a replaced or cut session are erased after this.
 pub const SESSION_ERASE: Duration = Duration::from_secs(60);
+/// How long what comes on a session waits for the end of the one that it replaces.
+pub const SUCCESSION_WAIT: Duration = Duration::from_secs(5);
+/// Records that wait so.
+pub const HELD_RECORDS: usize = 1024;
 /// Silence after which a side sends Ping, and after which a session is dead.
 pub const IDLE_PING: Duration = Duration::from_secs(15);
 /// See [`IDLE_PING`].
@@ -162,6 +166,8 @@ pub const UNANSWERED_MANIFESTS: usize = 64 << 20;
 pub const BULK_STREAMS: usize = 8;
 /// Data streams that wait for their Offer.
 pub const EARLY_STREAMS: usize = 8;
+/// Records that wait on such a stream behind its opening record.
+pub const EARLY_RECORDS: usize = 8;
 /// A bulk stream without progress.
 pub const BULK_STALL: Duration = Duration::from_secs(15);
 /// Bytes in flight of one transfer on one side.

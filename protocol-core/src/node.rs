@@ -23,7 +23,7 @@ use crate::identity::NetworkIdentity;
 use crate::ids::{ConnId, DeviceId, SessionRef, StreamId};
 use crate::info::{Address, Binding, BindingKind, CAP_AES_256_GCM, CAP_CHACHA20_POLY1305, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Purpose};
 use crate::pairing::initiator::Initiator;
 use crate::pairing::joiner::Joiner;
 pub use crate::pairing::{Confirm, PairError, PairingInvite};
@@ -192,6 +192,8 @@ pub struct Node {
     last_wanted: u64,
     conns: BTreeMap<ConnId, Conn>,
     streams: BTreeMap<StreamId, Stream>,
+    /// What came on early streams behind their opening records.
+    held: BTreeMap<StreamId, data::Held>,
     /// Streams that have proved nothing, with their age and source.
     unproved: BTreeMap<StreamId, (Timestamp, String)>,
     /// Streams of pages that the receiver has half-closed while we still send.
@@ -243,6 +245,7 @@ impl Node {
             last_wanted: 0,
             conns: BTreeMap::new(),
             streams: BTreeMap::new(),
+            held: BTreeMap::new(),
             unproved: BTreeMap::new(),
             half_closed: BTreeSet::new(),
             scans: Scans::new(),
@@ -254,9 +257,16 @@ impl Node {
         };
         node.tell_info();
         for record in records {
-            if record.table != DEVICES || node.registry.load(&record, env.unix_s).is_err() {
-                node.out.push(Output::Notify(Event::BadRecord { table: record.table }));
+            let loaded = if record.table == DEVICES { node.registry.load(&record, env.unix_s).ok() } else { None };
+            match loaded {
+                None => node.out.push(Output::Notify(Event::BadRecord { table: record.table })),
+                Some(None) => {}
+                Some(Some((peer, change))) => cx!(node, env).persist(Vec::from([change]), Purpose::Registry { peer }),
             }
+        }
+        let peers: Vec<_> = node.registry.iter().map(|device| device.key).collect();
+        for peer in peers {
+            node.watch_pending(env, &peer);
         }
         Ok(node)
     }
@@ -343,21 +353,27 @@ impl Node {
             TimerKind::Idle(session_ref) => self.on_idle(env, session_ref),
             TimerKind::Age(session_ref) => self.on_age(env, session_ref),
             TimerKind::Erase(session_ref) => self.erase_session(env, session_ref),
-            TimerKind::Connect(device) => self.connect_failed(env, device, LinkFailure::Unreachable),
+            TimerKind::Connect(device) => {
+                let reason = self.dialers.get(&device).map_or(LinkFailure::Unreachable, Dialer::failure);
+                self.connect_failed(env, device, reason);
+            }
             TimerKind::Transfer(key, timer) => self.transfers.on_timer(cx!(self, env), key, timer),
         }
     }
 
-    /// Performs what transfers want of sessions, until they want nothing.
+    /// Performs what transfers want of sessions, until they want nothing, and forgets the streams that machines have reset.
     fn settle(&mut self, env: &mut Env<'_>) {
         for _ in 0..64 {
             let wants = self.transfers.take_wants();
             if wants.is_empty() {
-                return self.forget_released();
+                break;
             }
             for want in wants {
                 self.on_want(env, want);
             }
+        }
+        for stream in self.out.take_reset() {
+            self.forget_stream(stream);
         }
     }
 

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use crate::effects::{Event, FileOp, Output, TransferKey};
 use crate::entropy::Entropy;
-use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, StreamId, Ticket};
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, SessionRef, StreamId, Ticket};
 use crate::info::Address;
 use crate::records::Change;
 use crate::time::Timestamp;
@@ -24,13 +24,15 @@ pub(crate) enum Purpose {
     /// A connection, then the stream on it, for a data stream of a session.
     Data { address: Option<Address>, number: u64 },
     /// The initiator's record of a new pair.
-    InitiatorStored { stream: StreamId },
+    InitiatorStored { stream: StreamId, peer: PeerKey, session_ref: SessionRef },
     /// The joiner's pending root.
     PendingStored { stream: StreamId },
     /// The joiner's confirmation.
     ConfirmStored { stream: StreamId },
+    /// A listener's confirmation of a pending root, before its session may stand.
+    ListenerStored { stream: StreamId, peer: PeerKey },
     /// A dialler's confirmation of a pending root, before its Finish may leave.
-    LinkStored { stream: StreamId },
+    LinkStored { stream: StreamId, peer: PeerKey },
     /// Bookkeeping of a device (addresses, names, last contact), and removals: nothing waits for it.
     Registry { peer: PeerKey },
     /// A transfer's own.
@@ -43,15 +45,24 @@ pub(crate) struct Outbox {
     queue: VecDeque<Output>,
     last_ticket: u64,
     waiting: BTreeMap<Ticket, Purpose>,
+    reset: Vec<StreamId>,
 }
 
 impl Outbox {
     pub(crate) fn push(&mut self, output: Output) {
+        if let Output::Reset { stream, .. } = output {
+            self.reset.push(stream);
+        }
         self.queue.push_back(output);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Output> {
         self.queue.pop_front()
+    }
+
+    /// Streams that were reset since the last call: the host says nothing more of them.
+    pub(crate) fn take_reset(&mut self) -> Vec<StreamId> {
+        core::mem::take(&mut self.reset)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -78,6 +78,13 @@ impl Timers {
         self.queue.insert((at, kind));
     }
 
+    /// As [`Self::set`], unless the timer runs out before that anyway.
+    pub(crate) fn set_at_latest(&mut self, kind: TimerKind, now: Timestamp, after: Duration) {
+        if self.at.get(&kind).is_none_or(|&at| at > now + after) {
+            self.set(kind, now, after);
+        }
+    }
+
     pub(crate) fn cancel(&mut self, kind: TimerKind) {
         if let Some(at) = self.at.remove(&kind) {
             self.queue.remove(&(at, kind));

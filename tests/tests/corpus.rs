@@ -33,6 +33,7 @@ fn every_target_has_a_body_a_program_and_a_corpus() {
 }
 
 #[test]
+// LIM-6.
 fn every_input_of_every_corpus_replays() {
     let mut failed = Vec::new();
     for (target, body) in TARGETS {

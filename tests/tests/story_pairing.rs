@@ -26,7 +26,7 @@ fn two_devices_pair_on_one_connection_in_two_round_trips() {
         duo.world.set_latency(one_way, Duration::ZERO);
         let invite = duo.start(Confirm::Automatic);
         let (i, j) = (duo.i, duo.j);
-        let opened = duo.world.now() + if wire == Wire::Tcp { 2 * one_way } else { 2 * one_way };
+        let opened = duo.world.now() + 2 * one_way;
         assert!(duo.world.run_until(MINUTE, |world| world.saw(j, |event| matches!(event, Event::Paired { .. }))));
         // Two round trips and the disks' time.
         assert!(duo.world.now() - opened < 4 * one_way + Duration::from_millis(10), "{:?}", duo.world.now() - opened);
@@ -68,7 +68,7 @@ fn only_two_yeses_make_a_pair() {
                         assert_eq!(duo.pair_failure(duo.j), Some(PairFailure::RefusedThere), "{}", duo.story());
                         assert!(duo.nothing_stored());
                     }
-                    (_, Answer::No) => assert_eq!(duo.pair_failure(duo.j).is_some(), true, "{}", duo.story()),
+                    (_, Answer::No) => assert!(duo.pair_failure(duo.j).is_some(), "{}", duo.story()),
                     _ => {}
                 }
                 duo.check_agreement(yes);
@@ -78,6 +78,7 @@ fn only_two_yeses_make_a_pair() {
 }
 
 /// PAIR-33, PAIR-37: the joiner's no after the initiator's yes reaches the initiator, which deletes what it wrote.
+// PAIR-4.
 #[test]
 fn a_late_no_of_the_joiner_is_told() {
     for wire in WIRES {
@@ -105,18 +106,18 @@ fn wrong_used_and_expired_codes_are_not_accepted() {
         let (i, j, at) = (duo.i, duo.j, duo.world.address(duo.i));
         let invite = duo.world.invite(i, Confirm::Ask).expect("free");
         let wrong = other_code(9);
-        duo.world.join(j, &wrong, &[at.clone()], Confirm::Ask).expect("free");
+        duo.world.join(j, &wrong, std::slice::from_ref(&at), Confirm::Ask).expect("free");
         duo.world.run_for(MINUTE);
         assert_eq!(duo.pair_failure(j), Some(PairFailure::NotAccepted), "wrong");
         assert!(duo.nothing_stored());
         // The wrong one did not hurt the right one.
         duo.world.clear_events();
-        duo.world.join(j, &invite.code, &[at.clone()], Confirm::Ask).expect("free");
+        duo.world.join(j, &invite.code, std::slice::from_ref(&at), Confirm::Ask).expect("free");
         duo.world.run_for(MINUTE);
         assert!(duo.both_confirmed());
         // Used: a third device cannot.
         let k = duo.world.add_device_on("Eve", wire);
-        duo.world.join(k, &invite.code, &[at.clone()], Confirm::Ask).expect("free");
+        duo.world.join(k, &invite.code, std::slice::from_ref(&at), Confirm::Ask).expect("free");
         duo.world.run_for(MINUTE);
         assert_eq!(pair_failure(&duo.world, k), Some(PairFailure::NotAccepted), "used");
         assert!(duo.world.store(k).is_empty());
@@ -433,7 +434,10 @@ fn a_code_admits_one_device() {
         assert_eq!(pairs, 1, "{}", duo.story());
         assert_eq!(duo.world.devices(duo.i).len(), 1);
         let loser = if duo.world.confirmed(duo.i, k) { duo.j } else { k };
-        assert_eq!(pair_failure(&duo.world, loser), Some(PairFailure::NotAccepted), "{}", duo.story());
+        // It lost before it had answered, or finds out by the reconnect that finishes pairings.
+        let refused = |event: &Event| matches!(event, Event::ConnectFailed { reason: LinkFailure::NotAccepted, .. });
+        let lost = pair_failure(&duo.world, loser) == Some(PairFailure::NotAccepted) || duo.world.saw(loser, refused);
+        assert!(lost && !duo.world.confirmed(loser, duo.i), "{}", duo.story());
     }
 }
 
@@ -479,7 +483,7 @@ fn calls_in_the_wrong_state_change_nothing() {
     duo.world.call(j, |node, env| node.cancel_pairing(env, invite.session));
     assert!(duo.world.events().is_empty());
     let at = duo.world.address(i);
-    duo.world.join(j, &invite.code, &[at.clone()], Confirm::Ask).expect("free");
+    duo.world.join(j, &invite.code, std::slice::from_ref(&at), Confirm::Ask).expect("free");
     assert_eq!(duo.world.join(j, &invite.code, &[at], Confirm::Ask).err(), Some(PairError::Busy));
     duo.world.run_for(MINUTE);
     for dev in [i, j] {
@@ -538,7 +542,7 @@ fn failures_past_the_tag_burn_the_code() {
         for number in 1..=tries {
             assert_eq!(duo.pair_failure(duo.i), None, "burned before try {number}");
             duo.world.rule(rule(Side::Opener, At::Frame(2), Damage::Flip(200)));
-            duo.world.join(duo.j, &invite.code, &[at.clone()], Confirm::Ask).expect("free");
+            duo.world.join(duo.j, &invite.code, std::slice::from_ref(&at), Confirm::Ask).expect("free");
             duo.world.run_for(Duration::from_secs(5));
             duo.world.call(duo.j, |node, env| node.cancel_pairing(env, invite.session));
             duo.world.run_for(Duration::from_secs(5));
@@ -561,7 +565,7 @@ fn the_sixteenth_handshake_that_comes_to_nothing_burns_the_code() {
         for number in 1..=16 {
             assert_eq!(duo.pair_failure(duo.i), None, "burned before try {number}");
             duo.world.rule(rule(Side::Answerer, At::Frame(1), Damage::Cut));
-            duo.world.join(duo.j, &invite.code, &[at.clone()], Confirm::Ask).expect("free");
+            duo.world.join(duo.j, &invite.code, std::slice::from_ref(&at), Confirm::Ask).expect("free");
             duo.world.run_for(Duration::from_secs(10));
         }
         assert_eq!(duo.pair_failure(duo.i), Some(PairFailure::Burned), "{}", duo.story());

@@ -8,6 +8,7 @@ fn vectors() -> Value {
 }
 
 #[test]
+// ID-11, ID-13, PAIR-10.
 fn every_value_is_equal() {
     let report = check_all(&vectors());
     assert_eq!(report.differing, Vec::<String>::new());

@@ -3,6 +3,7 @@ use chacha20poly1305::aead::{AeadInOut as _, KeyInit as _};
 
 /// Equal bytes with the pure Rust implementation that the core ships.
 #[test]
+// DATA-25.
 fn chacha_equals_rustcrypto() {
     let (key, nonce) = ([7; 32], [9; 12]);
     for length in [0_usize, 1, 63, 64, 65, 4096, 262_144] {

@@ -25,6 +25,7 @@ fn an_identity_is_made_once_and_kept() {
 }
 
 #[test]
+// HOST-4.
 fn one_process_at_a_time() {
     let dir = TempDir::new();
     let path = dir.join("home");
@@ -37,6 +38,7 @@ fn one_process_at_a_time() {
 
 /// Hostile persisted state: a seed that is not ours is an error and stays as it is, whatever is wrong with it.
 #[test]
+// HOST-1.
 fn a_bad_seed_is_never_replaced() {
     for bytes in [&[][..], &[1; 31], &[1; 33]] {
         let dir = TempDir::new();

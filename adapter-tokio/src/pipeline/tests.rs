@@ -129,7 +129,7 @@ fn digests(manifest: &Manifest, report: &BulkReport) -> BTreeMap<u32, [u8; 32]> 
     for chunk in &report.chunks {
         let pieces: Vec<_> = manifest.layout().pieces(chunk.index).collect();
         assert_eq!(pieces.len(), chunk.values.len());
-        for (piece, value) in pieces.iter().zip(chunk.values.iter()) {
+        for (piece, value) in pieces.iter().zip(&*chunk.values) {
             let size = manifest.entry(piece.entry).unwrap().size;
             files.entry(piece.entry).or_insert_with(|| FileDigest::new(size, CHUNK)).add(piece.offset, *value);
         }

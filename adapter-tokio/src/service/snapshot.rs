@@ -110,6 +110,7 @@ mod tests {
     use protocol_core::info::Address;
 
     #[test]
+    // HOST-5.
     fn what_is_written_is_read_back() {
         let address = Address { kind: TransportKind::Tcp, text: "127.0.0.1:9".into() };
         let full = DeviceView {

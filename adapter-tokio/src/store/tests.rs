@@ -16,6 +16,7 @@ fn remove(table: u8, key: &[u8]) -> Change {
 }
 
 #[test]
+// HOST-3.
 fn batches_survive_reopening_in_order() {
     let dir = TempDir::new();
     let path = dir.join("records.redb");
@@ -31,6 +32,7 @@ fn batches_survive_reopening_in_order() {
 }
 
 #[test]
+// HOST-2.
 fn values_are_sealed_and_bound_to_their_place() {
     let dir = TempDir::new();
     let path = dir.join("records.redb");

@@ -30,6 +30,7 @@ async fn read_to_end(rx: &mut TcpRx) -> io::Result<Vec<u8>> {
 
 /// Section 6.0: the accepting side's 32 random bytes bind both sides to this one connection.
 #[tokio::test]
+// HOST-15.
 async fn both_sides_have_the_same_fresh_exporter() {
     let mut seen = Vec::new();
     for bind in ["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"] {
@@ -70,6 +71,7 @@ async fn a_half_closed_stream_carries_the_other_direction() {
 }
 
 #[tokio::test]
+// HOST-16.
 async fn a_connection_is_one_stream_and_ends_with_it() {
     let (dialled, accepted) = pair_on("127.0.0.1:0").await;
     let (mut tx, rx) = dialled.open().await.unwrap();
@@ -161,6 +163,7 @@ async fn blocking_halves_carry_bytes_and_can_be_stopped() {
 }
 
 #[test]
+// HOST-17.
 fn sources_are_what_costs_an_attacker_something() {
     for (ip, expected) in [
         ("192.0.2.7", "192.0.2.7"),

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use crate::stage::{Stage, join, strings};
 
 #[test]
+// ID-12.
 fn two_devices_pair_and_see_the_same() {
     let stage = Stage::new();
     let (a, b) = (stage.device("a"), stage.device("b"));
@@ -144,6 +145,7 @@ fn nobody_at_the_address_is_unreachable() {
 }
 
 #[test]
+// HOST-13.
 fn join_without_an_address_says_what_is_missing() {
     let stage = Stage::new();
     let refused = stage.device("b").run(&["join", "--yes"]);
@@ -152,6 +154,7 @@ fn join_without_an_address_says_what_is_missing() {
 }
 
 #[test]
+// HOST-14.
 fn a_code_that_waits_ends_with_a_signal() {
     let stage = Stage::new();
     for (signal, code) in [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143)] {

@@ -7,6 +7,7 @@ use chacha20poly1305::ChaCha20Poly1305;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 
 use crate::crypto::aead::{Forged, TAG};
+use crate::info::CAP_AES_256_GCM;
 
 /// Which AEAD a session's chunks have. The number goes into their key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +59,31 @@ impl BulkCipher for RustCrypto {
     }
 }
 
+impl Aead {
+    /// What two devices of these capabilities seal chunks with (DATA-20).
+    pub const fn of_caps(ours: u64, theirs: u64) -> Self {
+        if ours & theirs & CAP_AES_256_GCM == 0 { Self::ChaCha20Poly1305 } else { Self::Aes256Gcm }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::info::CAP_CHACHA20_POLY1305;
+
+    /// DATA-20.
+    #[test]
+    fn aes_is_for_two_that_both_have_it() {
+        let (plain, fast) = (CAP_CHACHA20_POLY1305, CAP_CHACHA20_POLY1305 | CAP_AES_256_GCM);
+        for (ours, theirs, aead) in [
+            (plain, plain, Aead::ChaCha20Poly1305),
+            (fast, plain, Aead::ChaCha20Poly1305),
+            (plain, fast, Aead::ChaCha20Poly1305),
+            (fast, fast, Aead::Aes256Gcm),
+        ] {
+            assert_eq!(Aead::of_caps(ours, theirs), aead);
+        }
+    }
 
     #[test]
     fn what_is_sealed_opens_and_nothing_else() {

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Deref;
 
 use blake3::hazmat::{HasherExt as _, Mode, left_subtree_len, max_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 
@@ -12,6 +13,63 @@ use crate::transfer::layout::Piece;
 /// the whole file. The first can never be turned into the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value(pub [u8; 32]);
+
+/// The values of a chunk's pieces, in the layout's order. Most chunks are one piece of a large file: that takes no allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Values(Held);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Held {
+    One(Value),
+    /// None, or two and more.
+    Other(Vec<Value>),
+}
+
+impl Values {
+    /// No values yet.
+    pub const fn new() -> Self {
+        Self(Held::Other(Vec::new()))
+    }
+
+    /// Adds the value of the next piece.
+    pub fn push(&mut self, value: Value) {
+        match &mut self.0 {
+            Held::One(first) => self.0 = Held::Other(Vec::from([*first, value])),
+            Held::Other(values) if values.is_empty() => self.0 = Held::One(value),
+            Held::Other(values) => values.push(value),
+        }
+    }
+
+    /// Removes all.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deref for Values {
+    type Target = [Value];
+
+    fn deref(&self) -> &[Value] {
+        match &self.0 {
+            Held::One(value) => core::slice::from_ref(value),
+            Held::Other(values) => values,
+        }
+    }
+}
+
+impl FromIterator<Value> for Values {
+    fn from_iter<T: IntoIterator<Item = Value>>(values: T) -> Self {
+        let mut all = Self::new();
+        values.into_iter().for_each(|value| all.push(value));
+        all
+    }
+}
 
 /// The bytes are not those of a piece: another length, or a place where no subtree begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,51 +204,6 @@ impl Split {
     }
 }
 
-/// The values of a chunk's pieces, in the layout's order. A chunk of one piece, as all of a big file are, costs no allocation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Values {
-    first: Option<Value>,
-    more: Vec<Value>,
-}
-
-impl Values {
-    /// None yet.
-    pub const fn new() -> Self {
-        Self { first: None, more: Vec::new() }
-    }
-
-    /// Adds the next piece's.
-    pub fn push(&mut self, value: Value) {
-        match self.first {
-            None => self.first = Some(value),
-            Some(_) => self.more.push(value),
-        }
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
-    }
-
-    /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.first.is_none()
-    }
-
-    /// In the pieces' order.
-    pub fn iter(&self) -> impl Iterator<Item = &Value> {
-        self.first.iter().chain(&self.more)
-    }
-}
-
-impl FromIterator<Value> for Values {
-    fn from_iter<I: IntoIterator<Item = Value>>(values: I) -> Self {
-        let mut all = Self::new();
-        values.into_iter().for_each(|value| all.push(value));
-        all
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +247,20 @@ mod tests {
             prop_assert_eq!(file.digest(), Some(*blake3::hash(&content).as_bytes()));
             prop_assert_eq!(file.kept(), 0);
         }
+    }
+
+    #[test]
+    fn values_are_a_list_whatever_their_number() {
+        let mut values = Values::new();
+        let mut list = Vec::new();
+        for number in 0..4 {
+            assert_eq!((&*values, values.len()), (&list[..], list.len()));
+            assert_eq!(list.iter().copied().collect::<Values>(), values);
+            values.push(Value([number; 32]));
+            list.push(Value([number; 32]));
+        }
+        values.clear();
+        assert_eq!((values.len(), values), (0, Values::new()));
     }
 
     #[test]

@@ -246,6 +246,7 @@ mod tests {
     }
 
     #[test]
+    // DATA-21.
     fn a_key_is_of_one_stream_transfer_and_aead() {
         let mut sealed = frame(b"text");
         key(1, Aead::Aes256Gcm).seal(0, &mut sealed).unwrap();

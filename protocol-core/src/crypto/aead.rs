@@ -115,6 +115,7 @@ mod tests {
     use std::vec;
 
     #[test]
+    // ID-6.
     fn padding_is_canonical() {
         for len in 0..200 {
             let text = vec![7; len];

@@ -40,6 +40,7 @@ mod tests {
 
     /// Invariant K6. The points of order 1, 2, 4 and 8, with their non-canonical encodings.
     #[test]
+    // ID-2.
     fn points_of_low_order_are_refused() {
         let order_8 = [
             [

@@ -87,6 +87,7 @@ mod tests {
 
     /// Invariant K6: each of the 768 coefficients (12 bits) must be below 3329.
     #[test]
+    // ID-4.
     fn unreduced_keys_are_refused() {
         let public = KemSecret::new(&Secret::new([1; 64])).public();
         for coefficient in [0, 1, 400, 766, 767] {

@@ -97,6 +97,7 @@ mod tests {
 
     /// Invariant N2: a label that stands twice would make one key serve two purposes.
     #[test]
+    // ID-1.
     fn labels_are_distinct() {
         let labels: BTreeSet<_> = ALL.iter().map(|l| (l.prefix, l.name)).collect();
         assert_eq!(labels.len(), ALL.len(), "a label stands twice");

@@ -101,6 +101,7 @@ mod tests {
 
     /// Invariant K6: S and S + L verify alike in a lax implementation.
     #[test]
+    // ID-3.
     fn only_the_canonical_signature_verifies() {
         let key = SignSecret::new(&Secret::new([5; 32]));
         let verify = VerifyKey::new(&PeerKey(key.public())).unwrap();

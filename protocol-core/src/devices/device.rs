@@ -65,6 +65,10 @@ impl Root {
         let hello_key = Pair { dialer: *peer, listener: *me }.hello_key(&secret);
         Self { secret, session_ref, state, hello_key }
     }
+
+    fn duplicate(&self) -> Self {
+        Self { secret: self.secret.duplicate(), session_ref: self.session_ref, state: self.state, hello_key: self.hello_key.duplicate() }
+    }
 }
 
 /// A device that was met.
@@ -137,6 +141,11 @@ impl Device {
             root.state = RootState::Confirmed;
         }
         true
+    }
+
+    /// The roots as they are, to be put back if a write fails.
+    pub(crate) fn duplicate_roots(&self) -> Vec<Root> {
+        self.roots.iter().map(Root::duplicate).collect()
     }
 
     /// Deletes one root.

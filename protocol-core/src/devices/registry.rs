@@ -55,26 +55,30 @@ pub(crate) struct DeviceRegistry {
     me: PeerKey,
     devices: BTreeMap<PeerKey, Device>,
     ids: BTreeMap<DeviceId, PeerKey>,
+    /// Roots as they were before a confirmation that is being written.
+    before: BTreeMap<PeerKey, Vec<Root>>,
 }
 
 impl DeviceRegistry {
     pub(crate) const fn new(me: PeerKey) -> Self {
-        Self { me, devices: BTreeMap::new(), ids: BTreeMap::new() }
+        Self { me, devices: BTreeMap::new(), ids: BTreeMap::new(), before: BTreeMap::new() }
     }
 
-    /// Takes a row of the store. A pending root whose question died with the process opens nothing and is not taken.
+    /// Takes a row of the store. A pending root whose day is over, or whose question died with the process, is not taken: the
+    /// row without it is returned.
     ///
     /// # Errors
     /// What is wrong with the row.
-    // PAIR-47.
-    pub(crate) fn load(&mut self, record: &Record, unix_s: u64) -> Result<(), Malformed> {
+    pub(crate) fn load(&mut self, record: &Record, unix_s: u64) -> Result<Option<(PeerKey, Change)>, Malformed> {
         let mut device = Device::decode(&self.me, &record.key, record.value.bytes())?;
+        let stored = device.roots.len();
         device.roots.retain(|root| root.state.usable(unix_s));
+        let change = (device.roots.len() < stored).then(|| (device.key, device.change()));
         if !device.roots.is_empty() {
             self.ids.insert(device.id, device.key);
             self.devices.insert(device.key, device);
         }
-        Ok(())
+        Ok(change)
     }
 
     pub(crate) fn get(&self, key: &PeerKey) -> Option<&Device> {
@@ -131,6 +135,21 @@ impl DeviceRegistry {
         device.confirm(session_ref).then(|| device.change())
     }
 
+    /// The same for a confirmation that counts only once it is durable: [`Self::confirmation_stored`] says how the write went.
+    pub(crate) fn confirm_if_stored(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
+        let before = self.devices.get(peer)?.duplicate_roots();
+        let change = self.confirm(peer, session_ref)?;
+        self.before.insert(*peer, before);
+        Some(change)
+    }
+
+    /// If the write failed the roots are what they were: memory must not know more than the disk.
+    pub(crate) fn confirmation_stored(&mut self, peer: &PeerKey, stored: bool) {
+        if let (Some(before), false, Some(device)) = (self.before.remove(peer), stored, self.devices.get_mut(peer)) {
+            device.roots = before;
+        }
+    }
+
     /// Our user said yes to a provisional root.
     pub(crate) fn agree(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
         let device = self.devices.get_mut(peer)?;
@@ -155,6 +174,7 @@ impl DeviceRegistry {
 
     /// Deletes a device.
     pub(crate) fn remove(&mut self, peer: &PeerKey) -> Option<Change> {
+        self.before.remove(peer);
         let mut device = self.devices.remove(peer)?;
         self.ids.remove(&device.id);
         device.roots.clear();

@@ -151,6 +151,7 @@ mod tests {
     }
 
     #[test]
+    // ID-20.
     fn only_what_was_sealed_opens() {
         let key = Secret::new([1; 32]);
         let sealed = advert(2).seal(&key, b"aad", &mut Fixed).unwrap();

@@ -14,6 +14,7 @@ fn info(name: &str) -> DeviceInfo {
 
 /// What stands exactly at a bound passes, one more does not.
 #[test]
+// ID-14.
 fn every_bound_is_checked() {
     let accepted = |change: &dyn Fn(&mut DeviceInfo)| {
         let mut info = info("name");
@@ -55,6 +56,7 @@ fn every_bound_is_checked() {
 }
 
 #[test]
+// ID-15.
 fn unknown_kinds_are_kept() {
     let mut info = info("name");
     info.transports.push(transport(TransportKind::named("smoke-signals"), 2));
@@ -64,6 +66,7 @@ fn unknown_kinds_are_kept() {
 }
 
 #[test]
+// ID-16.
 fn names_are_shown_without_tricks() {
     for (name, shown) in [
         ("Anna's desktop", "Anna's desktop"),

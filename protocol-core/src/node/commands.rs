@@ -269,6 +269,7 @@ impl Node {
             }
         }
         self.drop_unfinished(env, peer);
+        self.drop_sessions(env, device);
         if let Some(change) = self.registry.remove(&peer) {
             cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
         }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
-use crate::effects::{Direction, Env, TransferKey};
+use crate::effects::{Cut, Direction, Env, TransferKey};
 use crate::faults::{LinkFailure, code};
 use crate::ids::{ConnId, DeviceId, SessionRef, StreamId, TransferId};
 use crate::info::Address;
@@ -44,12 +44,34 @@ pub(super) enum Early {
     Proved(Header, Box<AcceptedData>),
 }
 
+/// What came on an early stream behind its opening record.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) records: Vec<Vec<u8>>,
+    /// The peer has half-closed it.
+    pub(super) ended: bool,
+}
+
+impl Early {
+    /// The session that it says it belongs to.
+    pub(super) const fn session(&self) -> SessionRef {
+        match self {
+            Self::Unproved(header, _) | Self::Proved(header, _) => header.session(),
+        }
+    }
+}
+
 impl Node {
     pub(super) fn on_want(&mut self, env: &mut Env<'_>, want: Want) {
         match want {
             Want::Tell { device, message } => {
                 if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get_mut(primary)) {
                     session.tell(cx!(self, env), &message);
+                    // From here on an answer is awaited: silence is noticed sooner.
+                    let idle = TimerKind::Idle(session.session_ref);
+                    if !session.ending {
+                        self.timers.set_at_latest(idle, self.now, limits::BUSY_PING);
+                    }
                 }
             }
             Want::Stream { key, kind, digest } => self.want_stream(env, key, kind, digest),
@@ -151,6 +173,13 @@ impl Node {
         self.set_role(stream, Role::Data(session_ref));
         self.timers.cancel(TimerKind::Stream(stream));
         self.transfers.on_data_stream(cx!(self, env), key, kind, DataStream { stream, half, aead });
+        let Some(Held { records, ended }) = self.held.remove(&stream) else { return };
+        for record in records {
+            self.transfers.on_record(cx!(self, env), stream, record);
+        }
+        if ended {
+            self.on_stream_down(env, stream, Cut::Finished);
+        }
     }
 
     /// A data stream that the peer opened: serve it if session and transfer are known, else it waits for them.

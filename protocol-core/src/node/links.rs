@@ -13,7 +13,7 @@ use crate::info::Address;
 use crate::limits;
 use crate::outbox::Purpose;
 use crate::session::handshake::{DialerDone, DialerWaiting, LinkKeys, ReceivedHello};
-use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer};
+use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer, GLARE};
 use crate::session::machine::{Awaited, Heard, Session};
 use crate::timers::TimerKind;
 use crate::transfer::machine::Peer;
@@ -46,6 +46,12 @@ impl Node {
     /// The stream of a reconnect is open: send Hello under the root whose turn it is.
     pub(super) fn link_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, id: DeviceId) {
         self.adopt(stream, conn, Role::Dialer(id));
+        if self.registry.by_id(id).is_some_and(|device| self.is_coming(&device.key)) {
+            // The peer was faster: its handshake goes on, and ours only if nothing comes of that.
+            self.set_role(stream, Role::Closing);
+            self.drop_stream(env, stream, code::DONE);
+            return self.pause_dialer(env, id);
+        }
         let binding = self.binding(conn);
         let wanted = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening());
         let (Some(dialer), Some(binding), Some(device)) = (wanted, binding, self.registry.by_id(id)) else {
@@ -76,10 +82,11 @@ impl Node {
     /// The stream of a dialler's handshake is gone.
     pub(super) fn dialer_refused(&mut self, env: &mut Env<'_>, id: DeviceId, stream: StreamId) {
         let roots = self.registry.by_id(id).map_or(0, |device| device.roots.len());
+        let peer_preferred = self.registry.by_id(id).is_some_and(|device| device.key < self.identity.public());
         let Some(dialer) = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening() || dialer.stream() == Some(stream)) else {
             return;
         };
-        let step = dialer.on_refused(cx!(self, env), roots);
+        let step = dialer.on_refused(cx!(self, env), roots, peer_preferred);
         self.dial_step(env, id, step);
     }
 
@@ -104,6 +111,9 @@ impl Node {
 
     /// A Hello: which pair is it, if any?
     pub(super) fn on_hello(&mut self, env: &mut Env<'_>, stream: StreamId, body: Vec<u8>) {
+        if self.scans.waiting.iter().any(|(waiting, _)| *waiting == stream) {
+            return self.drop_stream(env, stream, code::REFUSED);
+        }
         if self.scans.take(self.now) {
             return self.scan(env, stream, &body);
         }
@@ -152,14 +162,19 @@ impl Node {
         }
         self.recent_hellos.push_back(*hello.th1());
         // Glare: of two handshakes that overlap, the one dialled by the smaller identity key goes on.
-        let overlaps = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
+        let dialling = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
+        // Ours may have its Accept already, and stand, when theirs arrives.
+        let dialled = self.primary.get(&id).and_then(|primary| self.sessions.get(primary)).is_some_and(|session| {
+            session.we_opened && !session.ending && self.now.since(session.born) <= GLARE
+        });
+        let overlaps = dialling || dialled;
         // LINK-11.
         if overlaps && self.identity.public() < peer {
             return None;
         }
         let own = self.identity.device_key();
         let (waiting, frame) = hello.accept(&root.secret, own, &self.info_bytes, peer, env.entropy).ok()?;
-        if overlaps {
+        if dialling {
             self.give_way(env, id);
         }
         cx!(self, env).send(stream, frame);
@@ -175,11 +190,24 @@ impl Node {
             slot.role = Role::Closing;
         }
         self.drop_stream(env, stream, code::DONE);
+        self.pause_dialer(env, device);
+    }
+
+    /// An attempt stays until the peer's session is up; its timer ends it if that never comes.
+    fn pause_dialer(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let roots = self.registry.by_id(device).map_or(0, |device| device.roots.len());
         if let Some(dialer) = self.dialers.get_mut(&device) {
-            // The attempt stays until the session is up; its timer ends it if that never comes.
             dialer.pause(cx!(self, env), roots);
         }
+    }
+
+    /// Whether a reconnect of this peer has been answered and is not through yet.
+    fn is_coming(&self, peer: &PeerKey) -> bool {
+        self.streams.values().any(|slot| match &slot.role {
+            Role::Listener(listening) => listening.peer == *peer,
+            Role::AwaitOpening(awaited) => awaited.from_link && awaited.proven.peer == *peer,
+            _ => false,
+        })
     }
 
     // LINK-5.
@@ -194,9 +222,41 @@ impl Node {
         let LinkKeys { traffic, session_ref } = done.keys;
         let Some(proven) = self.proven(stream, (peer, &done.peer.info), session_ref, (traffic, false)) else { return };
         self.unproved.remove(&stream);
-        self.await_opening(stream, Awaited::new(proven), limits::UNPROVED_WAIT);
+        let mut awaited = Awaited::new(proven);
+        awaited.from_link = true;
         self.learn(env, &done.peer, None);
-        self.confirm_root(env, &peer, root);
+        // As a joiner: the initiator will believe that we are sure, so the disk has to be first.
+        awaited.storing = self.is_provisional(&peer, root);
+        if !awaited.storing {
+            self.confirm_root(env, &peer, root);
+        } else if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
+            self.timers.cancel(TimerKind::Pending(root));
+            cx!(self, env).persist(Vec::from([change]), Purpose::ListenerStored { stream, peer });
+        }
+        self.await_opening(stream, awaited, limits::UNPROVED_WAIT);
+    }
+
+    /// The confirmation that a listener's session waits for is durable, or could not be written.
+    pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
+        self.registry.confirmation_stored(&peer, stored);
+        self.watch_pending(env, &peer);
+        if stored {
+            cx!(self, env).notify(Event::PairConfirmed { device: crate::identity::device_id(&peer) });
+        }
+        let Some(Role::AwaitOpening(awaited)) = self.streams.get_mut(&stream).map(|slot| &mut slot.role) else { return };
+        if !stored {
+            return self.drop_stream(env, stream, code::DONE);
+        }
+        awaited.storing = false;
+        if let Some(record) = awaited.held.take() {
+            self.on_opening(env, stream, record);
+        }
+    }
+
+    fn is_provisional(&self, peer: &PeerKey, root: SessionRef) -> bool {
+        let provisional =
+            |known: &crate::devices::device::Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
+        self.registry.get(peer).is_some_and(|device| device.roots.iter().any(provisional))
     }
 
     /// A handshake under this root verified as listener, or its first record as dialler: both sides hold it.
@@ -233,23 +293,22 @@ impl Node {
         };
         let peer = done.peer.key;
         self.learn(env, &done.peer, Some(address));
-        let provisional =
-            |known: &crate::devices::device::Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
-        if !self.registry.get(&peer).is_some_and(|device| device.roots.iter().any(provisional)) {
+        if !self.is_provisional(&peer, root) {
             return self.finish_link(env, stream, done, root);
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
-        if let Some(change) = self.registry.confirm(&peer, root) {
+        if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
             self.timers.cancel(TimerKind::Pending(root));
-            // LINK-9.
-            cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream });
+            cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream, peer });
             if let Some(dialer) = self.dialers.get_mut(&id) {
                 dialer.confirming(stream, done, root);
             }
         }
     }
 
-    pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
+    pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
+        self.registry.confirmation_stored(&peer, stored);
+        self.watch_pending(env, &peer);
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
         let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
@@ -282,6 +341,13 @@ impl Node {
     /// A session stands: it becomes the device's primary one, and replaces an older.
     pub(super) fn session_up(&mut self, env: &mut Env<'_>, session: Session) {
         let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
+        if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
+            // Forgotten, or refused, while it came about.
+            self.timers.cancel(TimerKind::Idle(session_ref));
+            self.timers.cancel(TimerKind::Age(session_ref));
+            self.set_role(stream, Role::Closing);
+            return self.drop_stream(env, stream, code::DONE);
+        }
         self.set_role(stream, Role::Control(session_ref));
         self.timers.cancel(TimerKind::Stream(stream));
         if let Some(dialer) = self.dialers.remove(&device) {
@@ -298,14 +364,10 @@ impl Node {
         let roles = Peer { can_open: we_opened || !one_stream, must_ask: one_stream && !we_opened, must_open: one_stream && we_opened };
         self.sessions.insert(session_ref, session);
         let older = self.primary.insert(device, session_ref);
-        if let Some(older) = older.and_then(|older| self.sessions.get_mut(&older)) {
-            // LINK-12.
-            older.end(cx!(self, env));
+        if let Some(older) = older.filter(|&older| older != session_ref) {
+            self.succeed(env, older, session_ref);
         }
         self.note_route(env, &peer, route.clone());
-        if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
-            return;
-        }
         // The joiner's Ack confirms what the initiator wrote.
         if let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session_ref)) {
             let root = root.session_ref;
@@ -314,6 +376,35 @@ impl Node {
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
         self.transfers.on_session(cx!(self, env), device, roles);
         self.try_all_early(env);
+    }
+
+    /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its
+    /// fin, its cut, or five seconds. The side that opened the newer lets go of the older when the newer was answered.
+    fn succeed(&mut self, env: &mut Env<'_>, older: SessionRef, newer: SessionRef) {
+        let (Some(we_opened), Some(session)) = (self.sessions.get(&newer).map(|session| session.we_opened), self.sessions.get_mut(&older))
+        else {
+            return;
+        };
+        let stream = session.stream;
+        if !we_opened {
+            session.end(cx!(self, env));
+        }
+        if self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Control(of) if of == older)) {
+            self.timers.set(TimerKind::Stream(stream), self.now, limits::SUCCESSION_WAIT);
+            if let Some(session) = self.sessions.get_mut(&newer) {
+                session.waits_for = Some(older);
+            }
+        }
+    }
+
+    /// A session was heard out: what waited for that in the session that replaces it is handled.
+    fn release_heir(&mut self, env: &mut Env<'_>, older: SessionRef) {
+        let Some(heir) = self.sessions.values_mut().find(|session| session.waits_for == Some(older)) else { return };
+        heir.waits_for = None;
+        let (session_ref, held) = (heir.session_ref, core::mem::take(&mut heir.held));
+        for record in held {
+            self.on_control_record(env, session_ref, &record);
+        }
     }
 
     fn note_route(&mut self, env: &mut Env<'_>, peer: &PeerKey, route: Route) {
@@ -332,11 +423,23 @@ impl Node {
             return self.session_over(env, session_ref, LinkFailure::Violation);
         }
         cx!(self, env).notify(Event::Answered { device });
+        if self.primary.get(&device) == Some(&session_ref) {
+            for older in self.sessions.values_mut().filter(|older| older.device == device && older.session_ref != session_ref) {
+                older.end(cx!(self, env));
+            }
+        }
     }
 
     pub(super) fn on_control_record(&mut self, env: &mut Env<'_>, session_ref: SessionRef, record: &[u8]) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         let (device, peer) = (session.device, session.peer);
+        if let Some(older) = session.waits_for {
+            session.held.push(record.to_vec());
+            if session.held.len() >= limits::HELD_RECORDS {
+                self.session_over(env, older, LinkFailure::Replaced);
+            }
+            return;
+        }
         let heard = session.on_record(cx!(self, env), record);
         if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
             self.confirm_root(env, &peer, root);
@@ -344,7 +447,7 @@ impl Node {
         match heard {
             Err(_) => self.session_over(env, session_ref, LinkFailure::Violation),
             Ok(Heard::Fin) => self.session_over(env, session_ref, LinkFailure::Ended),
-            // After a session was ended here, and while no other stands, nothing begins any more that its end would have to end.
+            // Behind our own goodbye nothing counts, unless a newer session of the pair goes on.
             Ok(Heard::Messages(_)) if !self.primary.contains_key(&device) => {}
             Ok(Heard::Messages(messages)) => {
                 for message in messages {
@@ -379,21 +482,29 @@ impl Node {
     /// A session's control stream is over. Its streams go on to their end under keys of their own.
     pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        let (device, stream, was_ending) = (session.device, session.stream, session.ending);
+        let (device, stream, conn, was_ending) = (session.device, session.stream, session.conn, session.ending);
         match reason {
             // The peer's fin is answered with ours; the stream closes when both are through.
-            LinkFailure::Ended => session.end(cx!(self, env)),
+            LinkFailure::Ended | LinkFailure::Closed => session.end(cx!(self, env)),
             _ => session.retire(cx!(self, env)),
         }
         if self.streams.contains_key(&stream) {
             self.set_role(stream, Role::Closing);
-            if reason == LinkFailure::Ended {
+            if matches!(reason, LinkFailure::Ended | LinkFailure::Closed) {
                 self.timers.set(TimerKind::Stream(stream), self.now, core::time::Duration::from_secs(5));
             } else {
                 self.drop_stream(env, stream, code::DONE);
             }
         }
+        self.hang_up_if_unused(conn);
         if self.primary.get(&device) != Some(&session_ref) {
+            return self.release_heir(env, session_ref);
+        }
+        // A renewal that came to nothing: the session that it was to replace goes on.
+        let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
+        if let Some(older) = self.sessions.values().find(other) {
+            self.timers.cancel(TimerKind::Stream(older.stream));
+            self.primary.insert(device, older.session_ref);
             return;
         }
         self.primary.remove(&device);
@@ -416,7 +527,6 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| !session.ending) else { return };
         let expired = self.now.since(session.born) >= limits::SESSION_LIFE;
         if expired {
-            session.end(cx!(self, env));
             return self.session_over(env, session_ref, LinkFailure::Closed);
         }
         cx!(self, env).set(TimerKind::Age(session_ref), limits::SESSION_LIFE.saturating_sub(limits::SESSION_RENEW));
@@ -439,6 +549,29 @@ impl Node {
 }
 
 impl Node {
+    /// Every session of a device that is forgotten, with its keys and its streams. A goodbye still leaves.
+    pub(super) fn drop_sessions(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        let gone: Vec<SessionRef> = self.sessions.iter().filter(|(_, session)| session.device == device).map(|(&gone, _)| gone).collect();
+        for session_ref in gone {
+            let Some(session) = self.sessions.remove(&session_ref) else { continue };
+            for timer in [TimerKind::Idle(session_ref), TimerKind::Age(session_ref), TimerKind::Erase(session_ref)] {
+                self.timers.cancel(timer);
+            }
+            self.set_role(session.stream, Role::Closing);
+            let of_session = |role: &Role| match role {
+                Role::Data(of) => *of == session_ref,
+                Role::AwaitReply(opened) => opened.header.session() == session_ref,
+                Role::Early(early) => early.session() == session_ref,
+                _ => false,
+            };
+            let streams: Vec<StreamId> =
+                self.streams.iter().filter(|(_, slot)| of_session(&slot.role)).map(|(&stream, _)| stream).collect();
+            for stream in streams {
+                self.drop_stream(env, stream, code::DONE);
+            }
+        }
+    }
+
     /// Handshakes and unopened sessions of a peer that is no longer known.
     pub(super) fn drop_unfinished(&mut self, env: &mut Env<'_>, peer: PeerKey) {
         let unfinished: Vec<StreamId> = self

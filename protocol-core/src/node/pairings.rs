@@ -11,7 +11,7 @@ use crate::faults::{Failure, PairFailure, code};
 use crate::handshake::Traffic as Secrets;
 use crate::identity;
 use crate::ids::{ConnId, PeerKey, SessionId, SessionRef, StreamId};
-use crate::info::{Address, CAP_AES_256_GCM, DeviceInfo};
+use crate::info::{Address, DeviceInfo};
 use crate::limits;
 use crate::outbox::Purpose;
 use crate::pairing::handshake::PairingKeys;
@@ -26,7 +26,7 @@ impl Node {
     /// The AEAD of chunks that both sides' infos allow (section 9.4).
     // DATA-20.
     pub(super) fn bulk_aead(&self, peer: &DeviceInfo) -> Aead {
-        if self.info.caps & peer.caps & CAP_AES_256_GCM == 0 { Aead::ChaCha20Poly1305 } else { Aead::Aes256Gcm }
+        Aead::of_caps(self.info.caps, peer.caps)
     }
 
     /// Everything that a session needs, on the stream of its handshake.
@@ -98,16 +98,16 @@ impl Node {
         let root = Root::new(keys.root.duplicate(), keys.session_ref, RootState::Unconfirmed, &own, &peer.key);
         let reached = self.streams.get(&stream).and_then(|slot| self.conns.get(&slot.conn)).and_then(|conn| conn.dialed.clone());
         let pair = NewPair { peer: peer.key, info: peer.info.clone(), root, reached };
+        let purpose = Purpose::InitiatorStored { stream, peer: peer.key, session_ref: keys.session_ref };
         let change = self.registry.add(pair, env.unix_s);
-        cx!(self, env).persist(Vec::from([change]), Purpose::InitiatorStored { stream });
+        cx!(self, env).persist(Vec::from([change]), purpose);
     }
 
-    pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
-        let written = self.initiator.proven(stream).map(|verified| (verified.peer.key, verified.keys.session_ref));
+    pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, written: (PeerKey, SessionRef), stored: bool) {
         let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
-        if let (false, Some((peer, session_ref))) = (stored, written) {
-            // Nothing was written: memory must not know more than the disk.
-            self.registry.drop_root(&peer, session_ref);
+        if !stored {
+            // Nothing was written: memory must not know more than the disk, also where the stream is gone by now.
+            self.registry.drop_root(&written.0, written.1);
         }
         self.close_if_said_no(stream);
         let Some((session, peer, keys)) = completed else { return };
@@ -127,11 +127,18 @@ impl Node {
     }
 
     /// The opening record of a control stream that the peer opened.
-    pub(super) fn on_opening(&mut self, env: &mut Env<'_>, stream: StreamId, record: &[u8]) {
+    pub(super) fn on_opening(&mut self, env: &mut Env<'_>, stream: StreamId, record: Vec<u8>) {
         let Some(slot) = self.streams.get_mut(&stream) else { return };
+        if let Role::AwaitOpening(awaited) = &mut slot.role
+            && awaited.storing
+            && awaited.held.is_none()
+        {
+            awaited.held = Some(record);
+            return;
+        }
         let Role::AwaitOpening(awaited) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
         self.timers.cancel(TimerKind::Stream(stream));
-        match awaited.on_record(cx!(self, env), record) {
+        match awaited.on_record(cx!(self, env), &record) {
             Some(Opened::Session(session)) => self.session_up(env, *session),
             Some(Opened::Refused(peer, session_ref, why)) => self.pair_refused(env, stream, (peer, session_ref), why),
             None => self.drop_stream(env, stream, code::REFUSED),
@@ -238,7 +245,7 @@ impl Node {
         let Some(bound) = self.joiner.as_ref().and_then(|joiner| joiner.bound()) else { return };
         let (peer, session_ref) = (bound.peer, bound.session_ref);
         let repaired = self.registry.get(&peer).is_some_and(|device| device.roots.len() > 1);
-        let Some(change) = self.registry.confirm(&peer, session_ref) else { return };
+        let Some(change) = self.registry.confirm_if_stored(&peer, session_ref) else { return };
         if let Some(joiner) = &mut self.joiner {
             joiner.repaired = repaired;
         }
@@ -252,9 +259,11 @@ impl Node {
         let repaired = joiner.repaired;
         let bound = joiner.bound().cloned();
         let confirmed = joiner.on_confirmed(cx!(self, env), stream, stored);
-        if let (false, Some(bound)) = (stored, bound) {
-            // The disk still says pending: memory must not know more.
-            self.registry.drop_root(&bound.peer, bound.session_ref);
+        if let Some(bound) = bound {
+            self.registry.confirmation_stored(&bound.peer, stored);
+            if !stored && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref) {
+                cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+            }
         }
         let Some((bound, keys)) = confirmed else { return };
         let peer = stranger(&bound.peer, &bound.info);
@@ -294,6 +303,17 @@ impl Node {
 
     fn reconnect_after_pairing(&mut self, env: &mut Env<'_>, bound: &Bound) {
         self.dial_device(env, bound.peer, Vec::from([bound.address.clone()]));
+    }
+
+    /// Sets the timers of a device's provisional roots.
+    pub(super) fn watch_pending(&mut self, env: &Env<'_>, peer: &PeerKey) {
+        let Some(device) = self.registry.get(peer) else { return };
+        for root in &device.roots {
+            if let RootState::Provisional { expires, .. } = root.state {
+                let left = core::time::Duration::from_secs(expires.saturating_sub(env.unix_s)).min(limits::PENDING_ROOT_TTL);
+                self.timers.set(TimerKind::Pending(root.session_ref), self.now, left);
+            }
+        }
     }
 
     /// A joiner's root that no initiator confirmed in 24 hours.

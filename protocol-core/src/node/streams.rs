@@ -1,7 +1,6 @@
 //! Connections and streams: what is new, what came, what is gone, and whose it is.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 use super::data::Early;
 use super::{Conn, Node, Role, Stream, cx};
@@ -42,6 +41,7 @@ impl Node {
             Purpose::InitiatorStored { .. }
             | Purpose::PendingStored { .. }
             | Purpose::ConfirmStored { .. }
+            | Purpose::ListenerStored { .. }
             | Purpose::LinkStored { .. }
             | Purpose::Registry { .. }
             | Purpose::Transfer { .. } => false,
@@ -86,6 +86,7 @@ impl Node {
                 Purpose::InitiatorStored { .. }
                 | Purpose::PendingStored { .. }
                 | Purpose::ConfirmStored { .. }
+                | Purpose::ListenerStored { .. }
                 | Purpose::LinkStored { .. }
                 | Purpose::Registry { .. }
                 | Purpose::Transfer { .. },
@@ -125,6 +126,7 @@ impl Node {
     /// Forgets a stream without a word to its machine, which knows.
     pub(super) fn forget_stream(&mut self, stream: StreamId) -> Option<Role> {
         self.unproved.remove(&stream);
+        self.held.remove(&stream);
         self.half_closed.remove(&stream);
         self.timers.cancel(TimerKind::Stream(stream));
         let slot = self.streams.remove(&stream)?;
@@ -136,7 +138,7 @@ impl Node {
     }
 
     /// A connection that was one stream has nothing left to do; others are closed by their session or their transport.
-    fn hang_up_if_unused(&mut self, conn: ConnId) {
+    pub(super) fn hang_up_if_unused(&mut self, conn: ConnId) {
         let unused = self
             .conns
             .get(&conn)
@@ -151,6 +153,12 @@ impl Node {
     }
 
     pub(super) fn on_stream_down(&mut self, env: &mut Env<'_>, stream: StreamId, how: Cut) {
+        let early = self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Early(_)));
+        if early && how == Cut::Finished {
+            // All of a manifest may be here before its offer.
+            self.held.entry(stream).or_default().ended = true;
+            return;
+        }
         if how == Cut::Finished && self.transfers.sends_pages_on(stream) {
             // A receiver that opened the stream has nothing more to say on it: our pages go on, and then it is over.
             self.half_closed.insert(stream);
@@ -164,16 +172,6 @@ impl Node {
         self.transfers.on_drained(cx!(self, env), stream);
         if !self.transfers.sends_pages_on(stream) && self.half_closed.remove(&stream) {
             self.stream_gone(env, stream, Cut::Finished);
-        }
-    }
-
-    /// Data streams that their transfer has reset are over for the Node too.
-    pub(super) fn forget_released(&mut self) {
-        let released =
-            |(&stream, slot): (&StreamId, &Stream)| (matches!(slot.role, Role::Data(_)) && !self.transfers.owns(stream)).then_some(stream);
-        let released: Vec<StreamId> = self.streams.iter().filter_map(released).collect();
-        for stream in released {
-            self.forget_stream(stream);
         }
     }
 
@@ -227,7 +225,7 @@ impl Node {
                     self.drop_stream(env, stream, code::REFUSED);
                 }
             }
-            (Role::AwaitOpening(_), Content::Record(record)) => self.on_opening(env, stream, &record),
+            (Role::AwaitOpening(_), Content::Record(record)) => self.on_opening(env, stream, record),
             (Role::Control(session_ref), Content::Reply(reply)) => {
                 let session_ref = *session_ref;
                 self.on_control_reply(env, session_ref, &reply);
@@ -241,6 +239,11 @@ impl Node {
                 let header = *header;
                 slot.role = Role::Early(Early::Unproved(header, record));
                 self.try_early(env, stream);
+            }
+            (Role::Early(_), Content::Record(record))
+                if self.held.get(&stream).is_none_or(|held| held.records.len() < limits::EARLY_RECORDS) =>
+            {
+                self.held.entry(stream).or_default().records.push(record);
             }
             (Role::AwaitReply(_), Content::Reply(reply)) => self.on_data_reply(env, stream, &reply),
             (Role::Data(_), Content::Record(record)) => self.transfers.on_record(cx!(self, env), stream, record),
@@ -284,7 +287,9 @@ impl Node {
             | Role::AwaitReply(_)
             | Role::Dialer(_)
             | Role::Closing => self.drop_stream(env, stream, code::REFUSED),
-            Role::Control(_) | Role::Data(_) => {}
+            // A goodbye that was not answered.
+            Role::Control(_) => self.drop_stream(env, stream, code::DONE),
+            Role::Data(_) => {}
         }
     }
 
@@ -299,10 +304,11 @@ impl Node {
             Purpose::Join { session, address } => self.join_failed(env, session, address, result.err().unwrap_or(Failure::Gone)),
             Purpose::Link { device, address, .. } => self.link_failed(env, device, address, result.err().unwrap_or(Failure::Gone)),
             Purpose::Data { number, .. } => self.data_failed(env, number),
-            Purpose::InitiatorStored { stream } => self.on_pair_stored(env, stream, stored),
+            Purpose::InitiatorStored { stream, peer, session_ref } => self.on_pair_stored(env, stream, (peer, session_ref), stored),
             Purpose::PendingStored { stream } => self.on_pending_stored(env, stream, stored),
             Purpose::ConfirmStored { stream } => self.on_confirm_stored(env, stream, stored),
-            Purpose::LinkStored { stream } => self.on_link_stored(env, stream, stored),
+            Purpose::ListenerStored { stream, peer } => self.on_listener_stored(env, stream, peer, stored),
+            Purpose::LinkStored { stream, peer } => self.on_link_stored(env, stream, peer, stored),
             Purpose::Registry { .. } => {}
             Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),
         }
@@ -323,6 +329,7 @@ fn purpose_address(purpose: &Purpose) -> Option<Address> {
         Purpose::InitiatorStored { .. }
         | Purpose::PendingStored { .. }
         | Purpose::ConfirmStored { .. }
+        | Purpose::ListenerStored { .. }
         | Purpose::LinkStored { .. }
         | Purpose::Registry { .. }
         | Purpose::Transfer { .. } => None,

@@ -491,6 +491,8 @@ impl Joiner {
                 self.on_redial(cx);
                 Step::Rest
             }
+            // Once an initiator was found the handshake's own timers count.
+            TimerKind::Attempt(_) if self.bound.is_some() => Step::Rest,
             TimerKind::Attempt(_) => self.cancel(cx, PairFailure::NotFound),
             // Timers of others are not routed here.
             _ => Step::Rest,
@@ -499,10 +501,16 @@ impl Joiner {
 
     /// The owner, or the attempt's time, ends it.
     pub(crate) fn cancel(&mut self, cx: &mut Cx<'_>, reason: PairFailure) -> Step {
+        // An initiator that has completed is told.
+        let completed = self.tries.iter().find(|(_, attempt)| matches!(attempt.state, State::AwaitUser(_))).map(|(&stream, _)| stream);
+        let refuse = completed.and_then(|stream| match self.drop_try(cx, stream)?.state {
+            State::AwaitUser(keys) => Some((stream, keys)),
+            _ => None,
+        });
         let streams: Vec<StreamId> = self.tries.keys().copied().collect();
         for stream in streams {
             cx.reset(stream, code::DONE);
         }
-        self.undo(cx, reason, None)
+        self.undo(cx, reason, refuse)
     }
 }

@@ -25,7 +25,9 @@ const AT_ONCE: usize = 4;
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 const REFUSED_EVERY: Duration = Duration::from_millis(500);
 /// How long a Hello of ours counts as overlapping with one of theirs.
-const GLARE: Duration = Duration::from_secs(2);
+pub(crate) const GLARE: Duration = Duration::from_secs(2);
+/// After a refusal that may be glare: how long the peer's own handshake is awaited.
+const GLARE_WAIT: Duration = Duration::from_secs(1);
 /// A whole connection attempt.
 const CONNECT_WAIT: Duration = Duration::from_secs(60);
 /// Hello sent, Accept awaited.
@@ -215,14 +217,29 @@ impl Dialer {
 
     /// The handshake under way came to nothing: reset, cut, silent, or what came did not verify. `roots` is how many the pair
     /// has: an older one may be the one that the peer still holds.
-    pub(crate) fn on_refused(&mut self, cx: &mut Cx<'_>, roots: usize) -> DialStep {
+    ///
+    /// Where the peer is the preferred dialler it may have refused because its own Hello is on its way here.
+    pub(crate) fn on_refused(&mut self, cx: &mut Cx<'_>, roots: usize, peer_preferred: bool) -> DialStep {
         self.failure = LinkFailure::NotAccepted;
-        if let Some((address, refusals, _)) = self.trying.take()
+        let tried = self.trying.take();
+        let glare = peer_preferred && matches!(&tried, Some((_, _, Trying::HelloSent { at, .. })) if cx.now.since(*at) <= GLARE);
+        if let Some((address, refusals, _)) = tried
             && refusals + 1 < roots
         {
             self.waiting.push_front((address, refusals + 1));
         }
-        self.go_on(cx)
+        match self.go_on(cx) {
+            DialStep::Over(_) if glare => {
+                cx.set(TimerKind::Connect(self.device), GLARE_WAIT);
+                DialStep::Rest
+            }
+            step => step,
+        }
+    }
+
+    /// What went wrong so far.
+    pub(crate) const fn failure(&self) -> LinkFailure {
+        self.failure
     }
 
     fn go_on(&mut self, cx: &mut Cx<'_>) -> DialStep {

@@ -7,7 +7,6 @@
 //! ```
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::keys::{StreamKey, Traffic};
 use super::record::{RecordError, RecordOpener, RecordSealer, RecordType};
@@ -46,6 +45,11 @@ pub(crate) struct Proven {
 pub(crate) struct Awaited {
     pub(crate) proven: Proven,
     header: Option<Header>,
+    /// The confirmation of a joiner's root is being written: what arrives meanwhile waits.
+    pub(crate) storing: bool,
+    pub(crate) held: Option<Vec<u8>>,
+    /// It comes from a reconnect, and will be there soon if at all.
+    pub(crate) from_link: bool,
 }
 
 /// What an opening record said.
@@ -59,7 +63,7 @@ pub(crate) enum Opened {
 
 impl Awaited {
     pub(crate) fn new(proven: Proven) -> Self {
-        Self { proven, header: None }
+        Self { proven, header: None, storing: false, held: None, from_link: false }
     }
 
     /// The header. False: it belongs to another session, or is the second.
@@ -151,6 +155,10 @@ pub(crate) struct Session {
     pub(crate) born: Timestamp,
     /// Its control stream is over: nothing is told any more, data streams go on.
     pub(crate) ending: bool,
+    /// The session that this one replaces, while that is still heard out; what comes here waits until it is over.
+    pub(crate) waits_for: Option<SessionRef>,
+    /// Records that wait.
+    pub(crate) held: Vec<Vec<u8>>,
     /// The root that the peer's first record confirms.
     pub(crate) confirms: Option<SessionRef>,
     traffic: Traffic,
@@ -160,7 +168,8 @@ pub(crate) struct Session {
     window: ReplayWindow,
     last_number: u64,
     heard: Timestamp,
-    pinged: bool,
+    /// When a sign of life was asked for, and nothing was heard since.
+    pinged: Option<Timestamp>,
     forgeries: u32,
 }
 
@@ -191,6 +200,8 @@ impl Session {
             we_opened,
             born: cx.now,
             ending: false,
+            waits_for: None,
+            held: Vec::new(),
             confirms: None,
             traffic,
             out,
@@ -199,7 +210,7 @@ impl Session {
             window: ReplayWindow::new(),
             last_number: 0,
             heard: cx.now,
-            pinged: false,
+            pinged: None,
             forgeries: 0,
         }
     }
@@ -226,7 +237,10 @@ impl Session {
         let Input::Open(input) = &mut self.input else { return Err(Violation) };
         let (kind, text) = input.open(record).map_err(|_: RecordError| Violation)?;
         self.heard = cx.now;
-        self.pinged = false;
+        if self.pinged.take().is_some() {
+            // The timer counted from the question.
+            cx.timers.set_at_latest(TimerKind::Idle(self.session_ref), cx.now, limits::BUSY_PING);
+        }
         match kind {
             RecordType::Opening => Err(Violation),
             RecordType::Fin => {
@@ -286,21 +300,24 @@ impl Session {
     // LINK-14.
     pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>, busy: bool) -> Option<LinkFailure> {
         let (ping, dead) = if busy { (limits::BUSY_PING, limits::BUSY_DEAD) } else { (limits::IDLE_PING, limits::IDLE_DEAD) };
-        let silent = cx.now.since(self.heard);
-        if self.pinged && silent >= dead {
-            return Some(LinkFailure::Silent);
-        }
-        if !self.pinged && silent >= ping {
+        if self.pinged.is_none() && cx.now.since(self.heard) >= ping {
             self.ping(cx);
         }
-        let next = if self.pinged { dead } else { ping };
-        cx.set(TimerKind::Idle(self.session_ref), next.saturating_sub(silent).max(Duration::from_millis(1)));
+        // The peer has its time to answer, however long it was quiet before it was asked.
+        let left = match self.pinged {
+            Some(asked) => dead.saturating_sub(ping).saturating_sub(cx.now.since(asked)),
+            None => ping.saturating_sub(cx.now.since(self.heard)),
+        };
+        if left.is_zero() {
+            return Some(LinkFailure::Silent);
+        }
+        cx.set(TimerKind::Idle(self.session_ref), left);
         None
     }
 
     /// Asks for a sign of life.
     pub(crate) fn ping(&mut self, cx: &mut Cx<'_>) {
-        self.pinged = true;
+        self.pinged = Some(cx.now);
         let nonce = cx.now.as_micros();
         self.tell(cx, &ControlMessage::Ping { nonce });
         cx.set(TimerKind::Idle(self.session_ref), limits::BUSY_PING);

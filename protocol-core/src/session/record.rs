@@ -236,6 +236,7 @@ mod tests {
     }
 
     #[test]
+    // DATA-2.
     fn a_stream_from_opening_to_fin() {
         let (key, answer) = keys();
         let (mut sealer, mut opener) = (RecordSealer::new(&key), RecordOpener::new(&key));
@@ -259,6 +260,7 @@ mod tests {
     }
 
     #[test]
+    // DATA-4, DATA-5.
     fn what_may_not_be_opened_is_not_sealed() {
         let (key, _) = keys();
         let mut sealer = RecordSealer::new(&key);
@@ -274,6 +276,7 @@ mod tests {
     }
 
     #[test]
+    // DATA-3.
     fn every_bit_of_a_record_counts() {
         let (key, answer) = keys();
         let record = RecordSealer::new(&key).seal(RecordType::Opening, b"hello").unwrap();

@@ -74,6 +74,7 @@ mod tests {
 
     proptest! {
         #[test]
+        // DATA-8.
         fn it_is_a_set_with_an_end(steps in prop::collection::vec((0_u64..12_000, any::<bool>()), 0..400)) {
             let mut window = ReplayWindow::new();
             let mut seen = BTreeSet::new();

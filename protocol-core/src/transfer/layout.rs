@@ -203,6 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
+        // XFER-8.
         fn it_is_the_rule(sizes in prop::collection::vec(size(), 0..40)) {
             let layout = Layout::new(sizes.iter().copied(), CHUNK).unwrap();
             let model = model(&sizes);
@@ -243,6 +244,7 @@ mod tests {
     }
 
     #[test]
+    // XFER-5.
     fn bytes_and_chunks_end() {
         let whole = limits::TRANSFER_BYTES - 1;
         assert_eq!(Layout::new([whole], 4 << 20).unwrap().chunks(), 1 << 31);

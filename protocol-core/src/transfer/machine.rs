@@ -420,7 +420,7 @@ impl Transfers {
 
     /// Whether something waits for a session with this device.
     pub(crate) fn wants_session(&self, device: DeviceId) -> bool {
-        self.senders.keys().any(|key| key.device == device)
+        self.senders.keys().chain(self.receivers.keys()).any(|key| key.device == device)
     }
 
     // What sessions bring.
@@ -572,11 +572,6 @@ impl Transfers {
     }
 
     // What data streams bring.
-
-    /// Whether a stream carries something of a transfer.
-    pub(crate) fn owns(&self, stream: StreamId) -> bool {
-        self.shared.streams.contains_key(&stream)
-    }
 
     /// Whether we send pages on this stream, and have more of them.
     pub(crate) fn sends_pages_on(&self, stream: StreamId) -> bool {

@@ -89,6 +89,7 @@ mod tests {
     use std::vec;
 
     #[test]
+    // PATH-1.
     fn what_would_leave_the_destination_is_no_component() {
         for (name, why) in [
             (&b""[..], PathError::EmptyComponent),
@@ -105,6 +106,7 @@ mod tests {
     }
 
     #[test]
+    // PATH-5.
     fn everything_else_is_a_name() {
         for name in [
             &b"..."[..],
@@ -137,6 +139,7 @@ mod tests {
     }
 
     #[test]
+    // PATH-2.
     fn depth_and_length_end_at_their_limits() {
         let deep = |depth| vec![b"d".to_vec(); depth];
         assert_eq!(check(&deep(64)), Ok(()));

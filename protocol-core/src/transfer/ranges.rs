@@ -221,6 +221,7 @@ mod tests {
     }
 
     #[test]
+    // DATA-18.
     fn the_most_pairs_are_a_limit() {
         let many = |pairs: u64| (0..pairs).map(|at| 2 * at..2 * at + 1).collect::<Ranges>();
         let bytes = |ranges: &Ranges| encode(|to| ranges.encode(to));

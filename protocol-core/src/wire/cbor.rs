@@ -274,6 +274,7 @@ mod tests {
     use std::vec;
 
     #[test]
+    // ID-9.
     fn only_canonical_items_pass() {
         for good in [&[0x80_u8][..], &[0x00], &[0x18, 24], &[0x82, 0x01, 0x41, 7], &[0xf6], &[0x81, 0x81, 0x80], &[0x61, b'a']] {
             assert_eq!(check(good), Ok(()), "{good:02x?}");

@@ -444,6 +444,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
+        // PAIR-2.
         fn any_split_gives_the_same_frames(sizes in prop::collection::vec(1_usize..5000, 1..20), which in 0_usize..8, cut_off in 0_usize..70_000) {
             let (deframer, parts) = streams().swap_remove(which);
             let bytes = parts.concat();
@@ -499,6 +500,7 @@ mod tests {
     }
 
     #[test]
+    // PAIR-1.
     fn each_stage_refuses_what_it_cannot_be() {
         let first = |bytes: &[u8]| cut(Deframer::accepting(), bytes, &[1]).0.pop();
         let behind = |name: StreamName, bytes: &[u8]| first(&[&name.preamble(), bytes].concat());
@@ -522,6 +524,7 @@ mod tests {
     }
 
     #[test]
+    // ID-10, PAIR-3.
     fn a_length_alone_takes_no_memory() {
         let mut deframer = Deframer::opening(StreamName::Data(StreamKind::Custom));
         let head = [vec![0; REPLY], (65_552_u32).to_be_bytes().to_vec()].concat();

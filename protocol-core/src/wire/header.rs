@@ -144,6 +144,7 @@ mod tests {
     }
 
     #[test]
+    // DATA-1.
     fn the_counter_says_control_or_data_and_ends() {
         for (kind, counter) in [(StreamKind::Control, 1), (StreamKind::Bulk, 0), (StreamKind::Bulk, limits::STREAM_COUNTER)] {
             assert_eq!(Header::new(kind, SessionRef([0; 16]), counter, [0; 8]), Err(HeaderError::Counter));

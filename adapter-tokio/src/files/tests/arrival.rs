@@ -56,6 +56,7 @@ fn writes_stay_within_the_entry() {
 
 /// Links: relative and inside what is offered; climbing only through directories that arrive.
 #[test]
+// PATH-8.
 fn links_that_leave_the_offer_are_not_made() {
     let directory = TempDir::new();
     let inside = ["f", "./f", "sub/../f", "sub/g", "../t/f", "../other", "..//t", "not-there", "self", "../t/not-there"];
@@ -86,6 +87,7 @@ fn an_unsafe_link_is_left_out_and_the_rest_arrives() {
 
 /// The E lines: such an entry fails alone, with what is below it.
 #[test]
+// PATH-6.
 fn names_like_our_temporary_ones_fail_alone() {
     let directory = TempDir::new();
     let other = ".kin-0123456789abcdef-7.part";
@@ -99,6 +101,7 @@ fn names_like_our_temporary_ones_fail_alone() {
 }
 
 #[test]
+// PATH-4.
 fn where_names_fold_the_later_one_fails() {
     let directory = TempDir::new();
     let entries = || {
@@ -128,6 +131,7 @@ fn where_names_fold_the_later_one_fails() {
 
 /// Everything that can stand at a final name, under every policy.
 #[test]
+// PATH-9.
 fn conflicts_are_decided_by_policy_per_file() {
     use ConflictPolicy::{Fail, Overwrite, Skip, Update};
     let directory = TempDir::new();
@@ -217,6 +221,7 @@ fn rename_gives_the_top_item_one_new_name() {
 
 /// What appears after the inspection is not replaced either.
 #[test]
+// HOST-7.
 fn a_name_taken_meanwhile_is_a_conflict_unless_agreed() {
     let directory = TempDir::new();
     let transfer = incoming(directory.path(), vec![file("a", 1), link("b", "a"), file("c", 1)]);
@@ -240,6 +245,7 @@ fn a_name_taken_meanwhile_is_a_conflict_unless_agreed() {
 }
 
 #[test]
+// PATH-7.
 fn a_parent_swapped_for_a_link_is_not_written_through() {
     let (directory, outside) = (TempDir::new(), TempDir::new());
     let entries = || vec![dir("d"), dir("d/e"), file("d/e/f", 1)];
@@ -309,6 +315,7 @@ fn a_temporary_file_swapped_meanwhile_is_noticed() {
 }
 
 #[test]
+// HOST-9.
 fn incomplete_files_are_never_published() {
     let directory = TempDir::new();
     let transfer = incoming(directory.path(), vec![file("never", 5), file("short", 5)]);
@@ -347,6 +354,7 @@ fn extreme_times_arrive_or_fail_alone() {
 
 /// A crash: nothing has a final name, and a sweep finds all of it, in the tree and nowhere else.
 #[test]
+// HOST-8.
 fn a_crash_leaves_only_what_a_sweep_removes() {
     let (directory, outside) = (TempDir::new(), TempDir::new());
     fs::write(directory.join("mine"), b"mine").unwrap();

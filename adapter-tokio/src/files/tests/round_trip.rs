@@ -132,6 +132,7 @@ fn transfer_all(source: &Path, destination: &Path) -> (Scan, Vec<(u32, Verdict)>
 
 /// A folder arrives identical: names, bytes, modes, times to the nanosecond, empty directories, links.
 #[test]
+// XFER-23.
 fn a_tree_arrives_identical() {
     let (source, destination) = (TempDir::new(), TempDir::new());
     generate(source.path());

@@ -45,6 +45,7 @@ fn two_paths_of_one_name_and_missing_paths_are_errors() {
 }
 
 #[test]
+// HOST-10.
 fn links_are_kept_or_listed_and_special_files_listed() {
     let tree = TempDir::new();
     fs::create_dir(tree.join("t")).unwrap();

@@ -108,6 +108,7 @@ fn pause_holds_and_stop_ends() {
 /// Threads on lanes of different ages claim, drop and finish, while chunks are allowed again and again: no lane finishes a chunk
 /// twice, and in the end everything that was allowed was sent.
 #[test]
+// DATA-19.
 fn no_lane_ever_sends_a_chunk_twice() {
     const COUNT: u64 = 3000;
     let chunks = chunks(COUNT);
@@ -150,6 +151,7 @@ fn no_lane_ever_sends_a_chunk_twice() {
 
 /// Threads that all want every chunk: each is claimed by one of them.
 #[test]
+// DATA-22.
 fn each_chunk_is_received_once() {
     const COUNT: u64 = 2000;
     let chunks = chunks(COUNT);

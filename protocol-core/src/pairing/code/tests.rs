@@ -41,6 +41,7 @@ fn a_code_reads_back() {
 }
 
 #[test]
+// ID-17.
 fn typing_is_forgiving_where_it_is_safe() {
     let upper = WORDS.to_uppercase();
     let dashed = WORDS.replace(' ', "-");
@@ -66,6 +67,7 @@ fn every_word_has_exactly_two_spellings() {
 }
 
 #[test]
+// ID-18.
 fn a_wrong_code_says_what_is_wrong() {
     let error = |text: &str| PairingCode::parse(text).unwrap_err();
     let with = |position: usize, word: &str| {
@@ -115,6 +117,7 @@ fn one_wrong_word_is_repaired_by_the_checksum() {
 
 /// Invariant K5: one bit of the code changes every id and key, and no id shows the code.
 #[test]
+// ID-19.
 fn every_bit_changes_every_key() {
     let outputs = |entropy: [u8; 16]| {
         let keys = CodeKeys::derive(&PairingCode(Bits::Short(Secret::new(entropy))));
@@ -138,6 +141,7 @@ fn every_bit_changes_every_key() {
 }
 
 #[test]
+// ID-8.
 fn a_code_is_not_printed() {
     let code = PairingCode::parse(WORDS).unwrap();
     assert_eq!(format!("{code:?}"), "PairingCode(Short([redacted]))");

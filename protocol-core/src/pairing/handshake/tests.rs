@@ -147,6 +147,7 @@ fn an_honest_run_agrees_on_everything() {
 
 /// Invariant K2: two runs under one code share no key.
 #[test]
+// PAIR-6.
 fn another_run_has_other_keys() {
     let stage = Stage::new();
     let run = |seed| {
@@ -162,6 +163,7 @@ fn another_run_has_other_keys() {
 
 /// Invariant K3: no altered bit of the request gets past the tag.
 #[test]
+// ID-5.
 fn every_bit_of_the_request_counts() {
     let stage = Stage::new();
     let body = &stage.start().1[4..];
@@ -175,6 +177,7 @@ fn every_bit_of_the_request_counts() {
 
 /// Invariant K3: every bit in an optimised build, else a sample that meets every position in a byte.
 #[test]
+// PAIR-46.
 fn every_bit_of_the_challenge_counts() {
     let stage = Stage::new();
     let body = &stage.challenge(&stage.start().1[4..]).unwrap().1[4..];
@@ -206,6 +209,7 @@ fn every_bit_of_the_response_counts() {
 
 /// Invariant K3: either side's view of kind, ids or exporter.
 #[test]
+// PAIR-8.
 fn both_must_see_the_same_connection() {
     let stage = Stage::new();
     let frame1 = stage.start().1;
@@ -255,6 +259,7 @@ fn bad_keys_are_failures_past_the_tag() {
 
 /// What the holder of the code may put into a box, the joiner checks on its own.
 #[test]
+// PAIR-20, PAIR-21, PAIR-26.
 fn a_box_that_opens_is_still_checked() {
     let stage = Stage::new();
     let initiator = &stage.initiator;
@@ -330,6 +335,7 @@ fn only_a_known_status_completes() {
 
 /// A message of the other role, or of another step, is none.
 #[test]
+// PAIR-7.
 fn messages_of_other_steps_are_refused() {
     let stage = Stage::new();
     let (_, frame1) = stage.start();
@@ -344,6 +350,7 @@ fn messages_of_other_steps_are_refused() {
 
 /// Invariant S3: a longer name does not make a longer frame. Invariant S4: nothing secret is printed.
 #[test]
+// PAIR-12.
 fn neither_lengths_nor_printing_tell_anything() {
     let mut stage = Stage::new();
     let (waiting, frame1) = stage.start();

@@ -143,6 +143,7 @@ fn every_bit_of_accept_and_finish_counts() {
 
 /// Invariant R2: the root without the identity key, or the other way round, opens nothing.
 #[test]
+// LINK-6.
 fn root_and_identity_are_both_needed() {
     let stage = Stage::new();
     let (_, hello) = stage.hello_under(&Secret::new([4; 32]));

@@ -21,7 +21,7 @@ pub(super) struct Digests {
 impl Digests {
     /// Adds the values of a chunk; calls `finished` for each file that is whole now. A chunk that comes twice changes nothing.
     pub(super) fn add(&mut self, manifest: &Manifest, done: &ChunkDone, mut wanted: impl FnMut(u32) -> bool, finished: &mut Vec<u32>) {
-        for (piece, value) in manifest.layout().pieces(done.index).zip(done.values.iter()) {
+        for (piece, value) in manifest.layout().pieces(done.index).zip(&*done.values) {
             if self.whole.contains_key(&piece.entry) || !wanted(piece.entry) {
                 continue;
             }

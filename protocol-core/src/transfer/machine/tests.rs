@@ -58,6 +58,7 @@ fn a_tree_arrives_whole() {
 }
 
 #[test]
+// XFER-12.
 fn links_and_directories_come_after_all_files() {
     let mut world = accepted(tree());
     world.run();
@@ -72,6 +73,7 @@ fn links_and_directories_come_after_all_files() {
 }
 
 #[test]
+// XFER-22.
 fn whoever_dialled_on_tcp_opens_the_streams() {
     for dialler in [S, R] {
         let mut world = World::new(tree());
@@ -149,6 +151,7 @@ fn large_transfers_have_two_streams() {
 }
 
 #[test]
+// XFER-1.
 fn the_first_chunk_leaves_before_a_file_was_read_whole() {
     let mut world = accepted(vec![file("large", 20 * u64::from(CHUNK))]);
     while world.sealed.is_empty() {
@@ -196,6 +199,7 @@ fn nothing_wanted_goes_straight_to_the_end() {
 }
 
 #[test]
+// XFER-16.
 fn a_source_that_changes_fails_alone() {
     for (number, fault, outcome) in [
         (5, FileFault::Changed, Outcome::SourceChanged),
@@ -299,6 +303,7 @@ fn steps() -> usize {
 }
 
 #[test]
+// XFER-17.
 fn a_cancel_at_any_moment_ends_once_on_both_sides() {
     for who in [S, R] {
         for after in 0..steps() {
@@ -331,6 +336,7 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
 }
 
 #[test]
+// XFER-21.
 fn a_lost_session_at_any_moment_ends_both_sides() {
     for after in 0..steps() {
         let mut world = accepted(tree());
@@ -367,6 +373,7 @@ fn a_forgotten_device_ends_everything_at_once() {
 }
 
 #[test]
+// XFER-20.
 fn cut_streams_are_made_good() {
     for after in 1..8 {
         let mut world = accepted(tree());
@@ -429,6 +436,7 @@ fn progress_is_told_ten_times_a_second_at_most() {
 }
 
 #[test]
+// XFER-10.
 fn a_named_chunk_goes_again_only_in_a_newer_stream() {
     let mut world = accepted(tree());
     while world.sealed.len() < 4 {

@@ -119,6 +119,7 @@ proptest! {
 }
 
 #[test]
+// XFER-4.
 fn every_rule_of_an_entry() {
     let whole = file("a", 1);
     assert_eq!(judged(core::slice::from_ref(&whole)), Ok(()));
@@ -146,6 +147,7 @@ fn every_rule_of_an_entry() {
 }
 
 #[test]
+// XFER-2, PATH-3.
 fn every_rule_between_entries() {
     for (entries, why) in [
         (vec![file("b", 0), file("a", 0)], ManifestError::Order),
@@ -170,6 +172,7 @@ fn every_rule_between_entries() {
 }
 
 #[test]
+// XFER-6.
 fn what_the_sender_is_told() {
     assert_eq!(ManifestError::Mismatch.reason(), DeclineReason::Mismatch);
     for limit in [ManifestError::TooManyEntries, ManifestError::TooLong, ManifestError::TooLarge, ManifestError::Path(PathError::Deep)] {
@@ -181,6 +184,7 @@ fn what_the_sender_is_told() {
 }
 
 #[test]
+// XFER-3.
 fn pages_are_filled_greedily_and_only_so() {
     let entries = (0..3000).map(|number| file(&std::format!("{number:04}-{}", "x".repeat(200)), 1)).collect::<Vec<_>>();
     let manifest = Manifest::build(entries.iter().cloned(), CHUNK).unwrap();
@@ -203,6 +207,7 @@ fn pages_are_filled_greedily_and_only_so() {
 }
 
 #[test]
+// LIM-5.
 fn limits_of_offers_and_lists() {
     let manifest = Manifest::build([file("a", 1)], CHUNK).unwrap();
     let offer = offer_of(&manifest);

@@ -97,6 +97,7 @@ proptest! {
 }
 
 #[test]
+// DATA-16.
 fn unknown_types_are_passed_over() {
     let ping = ControlMessage::Ping { nonce: 7 };
     for unknown in [&[0x81, 0x05][..], &[0x82, 0x18, 26, 0x80], &[0x83, 0x18, 99, 0x41, 0, 0xf6], &[0x81, 0x00]] {
@@ -118,6 +119,7 @@ fn unknown_types_are_passed_over() {
 }
 
 #[test]
+// DATA-15.
 fn only_application_messages_are_long() {
     let message = |len| ControlMessage::Message { seq: 1, id: [1; 16], content_type: "a".into(), body: vec![5; len] };
     for len in [limits::CONTROL_MESSAGE - 30, limits::CONTROL_MESSAGE, limits::MESSAGE_BODY] {
@@ -136,6 +138,7 @@ fn only_application_messages_are_long() {
 }
 
 #[test]
+// DATA-17, XFER-9.
 fn bounds_of_the_table() {
     let transfer = TransferId([1; 16]);
     let refused = |message: ControlMessage| ControlMessage::decode(&message.encode()[HEAD..]) == Err(Malformed::Bounds);
@@ -161,6 +164,7 @@ fn bounds_of_the_table() {
 }
 
 #[test]
+// DATA-12.
 fn a_stream_that_ends_inside_a_message_shows() {
     let mut reader = ControlReader::new();
     assert!(reader.is_whole());

@@ -24,6 +24,7 @@ fn last_decline(world: &World, id: u8) -> Option<DeclineReason> {
 }
 
 #[test]
+// XFER-11.
 fn wrong_digests_are_never_published() {
     let mut world = accepted(tree());
     world.faults.wrong_digests = true;
@@ -41,6 +42,7 @@ fn wrong_digests_are_never_published() {
 }
 
 #[test]
+// DATA-11.
 fn forged_chunks_reset_their_stream_and_are_asked_for_again() {
     let mut world = accepted(tree());
     world.faults.corrupt = true;
@@ -63,6 +65,7 @@ fn forgeries_without_end_end_the_transfer() {
 }
 
 #[test]
+// XFER-13.
 fn lying_receipts_are_violations() {
     let mut digest = [0; 32];
     let lies = [
@@ -98,6 +101,7 @@ fn a_receipt_for_what_was_not_sent_is_a_violation() {
 }
 
 #[test]
+// XFER-14.
 fn parts_of_a_receipt_ascend_and_agree() {
     let part = |id, digest, entry, more| ControlMessage::Receipt {
         transfer: id,
@@ -144,6 +148,7 @@ fn ranges_beyond_the_transfer_are_violations() {
 }
 
 #[test]
+// XFER-15.
 fn what_was_not_sent_cannot_become_durable() {
     let mut world = accepted(tree());
     world.step_until(S, "Sending");
@@ -175,6 +180,7 @@ fn asking_for_the_same_chunks_without_end_ends_the_transfer() {
 }
 
 #[test]
+// XFER-18.
 fn a_flood_of_offers_is_declined() {
     let mut world = World::new(tree());
     world.connect();
@@ -192,6 +198,7 @@ fn a_flood_of_offers_is_declined() {
 }
 
 #[test]
+// LIM-4.
 fn a_flood_of_open_bulk_opens_eight() {
     let mut world = World::new(tree());
     world.connect_tcp(R);
@@ -209,6 +216,7 @@ fn a_flood_of_open_bulk_opens_eight() {
 }
 
 #[test]
+// XFER-19.
 fn one_id_names_one_transfer() {
     let mut world = World::new(tree());
     world.connect();
@@ -300,6 +308,7 @@ fn offer_of(manifest: &Manifest) -> Offer {
 }
 
 #[test]
+// XFER-7.
 fn manifests_that_lie_are_declined_before_anything_else() {
     let manifest = Manifest::build(tree(), CHUNK).unwrap();
     let pages: Vec<_> = manifest.pages().collect();
@@ -346,6 +355,7 @@ fn bulk_streams_wait_for_acceptance_and_are_few() {
 }
 
 #[test]
+// DATA-24.
 fn a_silent_sender_is_given_up() {
     let mut world = accepted(tree());
     world.step_until(R, "Receiving");

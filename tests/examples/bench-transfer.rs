@@ -1,0 +1,257 @@
+//! One large file between two processes over loopback: `kin`, the reference pipe, and scp, in turns.
+//!
+//! ```sh
+//! cargo build --release -p kin
+//! cargo build --release -p adapter-tokio --example reference-pipe
+//! cargo run --release -p kin-tests --example bench-transfer [ROUNDS]
+//! ```
+//!
+//! Files lie on tmpfs. The processor time is that of both processes, user and system, as `/usr/bin/time` (GNU) tells it. With
+//! `sshd` installed, one of its own runs in the foreground on a free port of 127.0.0.1, with keys that are made for it and
+//! thrown away.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says where")]
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use kin_tests::figures::Figure;
+
+const MIB: u64 = 1 << 20;
+/// What nothing here takes unless it hangs.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// What one transfer took.
+struct Taken {
+    /// From the sender's start to its end.
+    seconds: f64,
+    /// Of both processes.
+    cpu: f64,
+    /// Peak memory of the sender and of the receiver, in MiB.
+    rss: [f64; 2],
+}
+
+struct Bench {
+    dir: PathBuf,
+    kin: PathBuf,
+    pipe: PathBuf,
+}
+
+fn main() {
+    let rounds = std::env::args().nth(1).map_or(5, |rounds| rounds.parse().unwrap());
+    let built = std::env::current_exe().unwrap();
+    let examples = built.parent().unwrap();
+    let dir = Path::new("/dev/shm").join(format!("kin-bench-{}", std::process::id()));
+    let bench = Bench { kin: examples.parent().unwrap().join("kin"), pipe: examples.join("reference-pipe"), dir };
+    fs::create_dir(&bench.dir).unwrap();
+    let done = std::panic::catch_unwind(|| bench.all(rounds));
+    fs::remove_dir_all(&bench.dir).unwrap();
+    done.unwrap();
+}
+
+impl Bench {
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn all(&self, rounds: usize) {
+        self.pair();
+        let file = self.file(1024);
+        let sshd = Sshd::start(self);
+        let (mut kin, mut pipe, mut scp) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..=rounds {
+            for (all, taken) in [
+                (&mut kin, Some(self.kin(&file))),
+                (&mut pipe, Some(self.pipe(&file))),
+                (&mut scp, sshd.as_ref().map(|sshd| sshd.scp(self, &file))),
+            ] {
+                // The first round only warms up.
+                all.extend(taken.filter(|_| round > 0));
+            }
+        }
+        drop(sshd);
+        println!("1 GiB on tmpfs, {rounds} rounds in turns: median (min to max)\n");
+        println!("| | MiB/s | CPU s/GiB, both sides |\n| --- | --- | --- |");
+        let speed = |all: &[Taken]| all.iter().map(|taken| 1024.0 / taken.seconds).collect::<Vec<_>>();
+        let cpu = |all: &[Taken]| all.iter().map(|taken| taken.cpu).collect::<Vec<_>>();
+        for (name, all) in [("kin", &kin), ("reference pipe", &pipe)] {
+            println!("| {name} | {:.0} | {:.2} |", Figure::of(speed(all)), Figure::of(cpu(all)));
+        }
+        if !scp.is_empty() {
+            println!("| scp | {:.0} | (the server's is not counted) |", Figure::of(speed(&scp)));
+        }
+        println!("| kin ÷ reference pipe | {} | {} |", Figure::ratio(&speed(&kin), &speed(&pipe)), Figure::ratio(&cpu(&kin), &cpu(&pipe)));
+        if !scp.is_empty() {
+            println!("| kin ÷ scp | {} | |", Figure::ratio(&speed(&kin), &speed(&scp)));
+        }
+        fs::remove_file(&file).unwrap();
+        self.memory();
+    }
+
+    fn memory(&self) {
+        println!("\n| peak memory, MiB | sender | receiver |\n| --- | --- | --- |");
+        for mib in [64, 4096] {
+            let file = self.file(mib);
+            let [sender, receiver] = self.kin(&file).rss;
+            println!("| {mib} MiB | {sender:.1} | {receiver:.1} |");
+            fs::remove_file(file).unwrap();
+        }
+    }
+
+    /// A file of random bytes.
+    fn file(&self, mib: u64) -> PathBuf {
+        let path = self.at("big");
+        let mut file = fs::File::create(&path).unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        let mut state = 1_u64;
+        for byte in &mut buffer {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = state.to_be_bytes()[0];
+        }
+        for at in 0..mib {
+            buffer[..8].copy_from_slice(&at.to_be_bytes());
+            file.write_all(&buffer).unwrap();
+        }
+        assert_eq!(file.metadata().unwrap().len(), mib * MIB);
+        path
+    }
+
+    /// The program, timed into the file `times`.
+    fn timed(&self, program: &Path, times: &str) -> Command {
+        let mut command = Command::new("/usr/bin/time");
+        command.args(["-f", "%U %S %M", "-o"]).arg(self.at(times)).arg(program).stdin(Stdio::null());
+        command
+    }
+
+    fn device(&self, times: &str, home: &str) -> Command {
+        let mut command = self.timed(&self.kin, times);
+        command.args(["--no-input", "-q", "--bind", "127.0.0.1:0", "--home"]).arg(self.at(home));
+        command.stdout(Stdio::null());
+        command
+    }
+
+    fn pair(&self) {
+        let (code, address) = (self.at("code"), self.at("address"));
+        let mut pairing = self.device("t", "a");
+        let pairing = pairing.args(["pair", "--yes", "--name", "first", "--code-file"]).arg(&code).arg("--address-file").arg(&address);
+        let mut pairing = pairing.spawn().unwrap();
+        let (_, address) = (said(&code, &mut pairing), said(&address, &mut pairing));
+        let joined =
+            self.device("u", "b").args(["join", "--yes", "--name", "second", "--address", &address, "--code-file"]).arg(&code).status();
+        assert!(joined.unwrap().success() && pairing.wait().unwrap().success());
+        fs::remove_file(self.at("address")).unwrap();
+    }
+
+    fn kin(&self, file: &Path) -> Taken {
+        let (inbox, address) = (self.at("inbox"), self.at("address"));
+        fs::create_dir(&inbox).unwrap();
+        let mut receiver = self.device("t", "a");
+        let mut receiver = receiver.args(["recv", "--once", "--yes", "--address-file"]).arg(&address).arg(&inbox).spawn().unwrap();
+        let to = said(&address, &mut receiver);
+        let started = Instant::now();
+        let sent = self.device("u", "b").args(["send", "--to", "first", "--address", &to]).arg(file).status().unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        assert!(sent.success() && receiver.wait().unwrap().success());
+        assert_eq!(fs::metadata(inbox.join("big")).unwrap().len(), fs::metadata(file).unwrap().len());
+        fs::remove_dir_all(inbox).unwrap();
+        fs::remove_file(address).unwrap();
+        self.taken(seconds)
+    }
+
+    fn pipe(&self, file: &Path) -> Taken {
+        let (arrived, port) = (self.at("arrived"), self.at("port"));
+        let mut receiver = self.timed(&self.pipe, "t");
+        let receiver = receiver.arg("receive").arg(&arrived).stdout(fs::File::create(&port).unwrap()).stderr(Stdio::null());
+        let mut receiver = receiver.spawn().unwrap();
+        let to = format!("127.0.0.1:{}", said(&port, &mut receiver));
+        let started = Instant::now();
+        let sent = self.timed(&self.pipe, "u").arg("send").arg(file).arg(to).stderr(Stdio::null()).status().unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        assert!(sent.success() && receiver.wait().unwrap().success());
+        fs::remove_file(arrived).unwrap();
+        self.taken(seconds)
+    }
+
+    fn taken(&self, seconds: f64) -> Taken {
+        let read = |times: &str| -> [f64; 3] {
+            let text = fs::read_to_string(self.at(times)).unwrap();
+            let numbers: Vec<f64> = text.lines().last().unwrap().split(' ').map(|number| number.parse().unwrap()).collect();
+            numbers.try_into().unwrap()
+        };
+        let ([user, system, sender], [their_user, their_system, receiver]) = (read("u"), read("t"));
+        Taken { seconds, cpu: user + system + their_user + their_system, rss: [sender / 1024.0, receiver / 1024.0] }
+    }
+}
+
+/// The first line of a file that `by` writes.
+fn said(path: &Path, by: &mut Child) -> String {
+    let until = Instant::now() + HANGS;
+    loop {
+        if let Some((line, _)) = fs::read_to_string(path).ok().as_deref().and_then(|text| text.split_once('\n')) {
+            return line.to_owned();
+        }
+        assert!(Instant::now() < until && by.try_wait().unwrap().is_none(), "nothing was written to {}", path.display());
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// A server of our own for scp.
+struct Sshd {
+    server: Child,
+    port: String,
+}
+
+impl Sshd {
+    /// `None` if it is not installed, or does not start here.
+    fn start(bench: &Bench) -> Option<Self> {
+        let key = bench.at("ssh-key");
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+        made.ok().filter(|made| made.success())?;
+        fs::copy(bench.at("ssh-key.pub"), bench.at("authorized")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let config = bench.at("sshd-config");
+        let [key, authorized] = [key, bench.at("authorized")].map(|path| path.display().to_string());
+        let lines = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {key}\nAuthorizedKeysFile {authorized}\nStrictModes no\nUsePAM no\n\
+             PasswordAuthentication no\nPidFile none\nSubsystem sftp internal-sftp\n"
+        );
+        fs::write(&config, lines).unwrap();
+        // It wants this directory to change its root to.
+        fs::create_dir_all("/run/sshd").ok();
+        let server = Command::new("/usr/sbin/sshd").args(["-D", "-q", "-f"]).arg(&config).stderr(Stdio::null()).spawn().ok()?;
+        let mut sshd = Self { server, port };
+        let until = Instant::now() + Duration::from_secs(5);
+        while std::net::TcpStream::connect(format!("127.0.0.1:{}", sshd.port)).is_err() {
+            if Instant::now() > until || sshd.server.try_wait().unwrap().is_some() {
+                eprintln!("sshd does not start: no scp");
+                return None;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Some(sshd)
+    }
+
+    fn scp(&self, bench: &Bench, file: &Path) -> Taken {
+        let arrived = bench.at("scp-arrived");
+        let mut scp = bench.timed(Path::new("scp"), "u");
+        scp.args(["-q", "-P", &self.port, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]);
+        scp.args(["-o", "LogLevel=ERROR", "-F", "none", "-i"]).arg(bench.at("ssh-key")).arg(file);
+        let started = Instant::now();
+        let sent = scp.arg(format!("127.0.0.1:{}", arrived.display())).status().unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        assert!(sent.success());
+        fs::remove_file(arrived).unwrap();
+        Taken { seconds, ..bench.taken(seconds) }
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.server.kill().ok();
+        self.server.wait().ok();
+    }
+}
