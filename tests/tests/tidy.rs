@@ -267,14 +267,11 @@ fn module_files_have_names() {
     assert!(wrong.is_empty(), "a module's file is named after it: {wrong:?}");
 }
 
-/// A benchmark is no test: this one waits for a foreign server's port and for files that foreign programs write.
-const POLLS_FOREIGN_PROGRAMS: &str = "tests/examples/bench-transfer.rs";
-
 #[test]
 fn no_test_waits_by_sleeping() {
     let words = [concat!("thread::", "sleep"), concat!("time::", "sleep("), concat!("time::", "sleep_until(")];
     let mut wrong = Vec::new();
-    for source in rust_files().into_iter().filter(|source| source.path != POLLS_FOREIGN_PROGRAMS) {
+    for source in rust_files() {
         let tests = source.test_lines();
         for (number, line) in source.text.lines().enumerate().filter(|(number, _)| tests.contains(number)) {
             let code = without_comment(line);
