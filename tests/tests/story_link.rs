@@ -28,6 +28,11 @@ fn states(world: &World, dev: Dev) -> Vec<DeviceState> {
 
 /// Nothing moves any more, and both agree that there is one session, which works.
 fn one_session(duo: &mut Duo) {
+    one_session_without_transfer(duo);
+    send_both_ways(duo);
+}
+
+fn one_session_without_transfer(duo: &mut Duo) {
     assert!(duo.both_connected(), "{}", duo.story());
     duo.world.run_for(Duration::from_secs(10));
     duo.world.clear_events();
@@ -36,7 +41,6 @@ fn one_session(duo: &mut Duo) {
     assert!(duo.both_connected() && duo.world.events().iter().all(|(_, event)| !matches!(event, Event::Device { .. })), "{}", duo.story());
     let alive: BTreeSet<usize> = duo.world.tap()[streams..].iter().map(|tapped| tapped.stream).collect();
     assert_eq!(alive.len(), 1, "more than one control stream is alive\n{}", duo.story());
-    send_both_ways(duo);
 }
 
 fn send(duo: &mut Duo, from: Dev, to: Dev) {
@@ -121,7 +125,10 @@ fn glare_leaves_one_session() {
                 let states = states(&duo.world, dev);
                 assert!(states.len() <= 3 && states.iter().filter(|&&state| state == DeviceState::Disconnected).count() == 0, "{states:?}");
             }
-            one_session(&mut duo);
+            one_session_without_transfer(&mut duo);
+            if seed % 10 == 0 {
+                send_both_ways(&mut duo);
+            }
         }
     }
 }
@@ -150,7 +157,7 @@ fn a_reconnect_is_lost_at_every_frame() {
                     assert!(ended || late_damage || duo.both_connected(), "{side:?} {frame} {damage:?}\n{}", duo.story());
                     assert!(duo.both_confirmed());
                     assert!(duo.reconnect(duo.i), "{side:?} {frame} {damage:?}\n{}", duo.story());
-                    one_session(&mut duo);
+                    one_session_without_transfer(&mut duo);
                 }
             }
         }
@@ -266,9 +273,9 @@ fn a_dead_link_is_noticed_sooner_during_a_transfer() {
 #[test]
 fn a_session_is_renewed() {
     for wire in WIRES {
-        for seed in 0..6 {
+        for seed in 0..4 {
             let mut duo = Duo::paired(seed, wire);
-            for _ in 0..3 {
+            for _ in 0..2 {
                 duo.world.run_for(Duration::from_secs(51 * 60));
                 assert!(duo.both_connected(), "{}", duo.story());
                 let down = |event: &Event| matches!(event, Event::Device { state: DeviceState::Disconnected, .. });
