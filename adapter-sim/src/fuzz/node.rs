@@ -324,4 +324,15 @@ mod tests {
         assert!(world.transfers.is_empty(), "nothing is offered");
         world.fall_silent();
     }
+
+    /// Forgetting a device while the words it showed are still being used ends that attempt too: another code can be typed.
+    #[test]
+    fn forgetting_ends_an_unfinished_attempt() {
+        let join: [(Op, &[u8]); 6] =
+            [(Op::Join, &[1]), (Op::AnswerAll, &[]), (Op::AnswerAll, &[]), (Op::Honest, &[0]), (Op::AnswerAll, &[]), (Op::Manage, &[255])];
+        let answered: [(Op, &[u8]); 2] = [(Op::Honest, &[0]), (Op::Join, &[1])];
+        let world = story(&[&join[..], &answered].concat());
+        assert_eq!(world.begun, 2, "the first has ended, the second runs");
+        world.fall_silent();
+    }
 }
