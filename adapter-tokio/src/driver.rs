@@ -336,7 +336,6 @@ impl Host {
     }
 
     /// Does what the Node says, until it says nothing more.
-    // HOST-6.
     pub(crate) fn perform(&mut self) {
         while let Some(output) = self.node.poll() {
             trace!(kind = kind(&output), "output");

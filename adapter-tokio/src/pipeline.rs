@@ -31,7 +31,6 @@ const REPORT_EVERY: Duration = Duration::from_millis(50);
 const WORKERS: usize = 4;
 
 /// How many workers a stream gets: what the machine has, within what all streams of a transfer may have in flight.
-// HOST-11.
 pub(crate) fn workers(chunk_size: u32) -> usize {
     let share = usize::try_from(IN_FLIGHT).unwrap_or(usize::MAX) / BULK_STREAMS / usize::try_from(chunk_size).unwrap_or(usize::MAX).max(1);
     let cores = available_parallelism().map_or(2, usize::from);

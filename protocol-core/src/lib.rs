@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+// LIM-8.
 pub mod crypto;
 pub mod entropy;
 pub mod ids;

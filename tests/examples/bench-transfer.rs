@@ -12,18 +12,17 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says where")]
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::thread::spawn;
+use std::time::Instant;
 
 use kin_tests::figures::Figure;
+use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
-/// What nothing here takes unless it hangs.
-const HANGS: Duration = Duration::from_secs(60);
 
 /// What one transfer took.
 struct Taken {
@@ -135,39 +134,47 @@ impl Bench {
     }
 
     fn pair(&self) {
-        let (code, address) = (self.at("code"), self.at("address"));
+        let code = self.at("code");
         let mut pairing = self.device("t", "a");
-        let pairing = pairing.args(["pair", "--yes", "--name", "first", "--code-file"]).arg(&code).arg("--address-file").arg(&address);
+        let pairing = pairing.args(["--json", "pair", "--yes", "--name", "first", "--code-file"]).arg(&code).stdout(Stdio::piped());
         let mut pairing = pairing.spawn().unwrap();
-        let (_, address) = (said(&code, &mut pairing), said(&address, &mut pairing));
+        // Whatever is said after the address is said when the code was written.
+        let mut address = None;
+        let after = |line: &str| match listening(line) {
+            None => address.clone(),
+            found => {
+                address = found;
+                None
+            }
+        };
+        let address = said(pairing.stdout.take().unwrap(), after).unwrap();
         let joined =
             self.device("u", "b").args(["join", "--yes", "--name", "second", "--address", &address, "--code-file"]).arg(&code).status();
         assert!(joined.unwrap().success() && pairing.wait().unwrap().success());
-        fs::remove_file(self.at("address")).unwrap();
     }
 
     fn kin(&self, file: &Path) -> Taken {
-        let (inbox, address) = (self.at("inbox"), self.at("address"));
+        let inbox = self.at("inbox");
         fs::create_dir(&inbox).unwrap();
         let mut receiver = self.device("t", "a");
-        let mut receiver = receiver.args(["recv", "--once", "--yes", "--address-file"]).arg(&address).arg(&inbox).spawn().unwrap();
-        let to = said(&address, &mut receiver);
+        let receiver = receiver.args(["--json", "recv", "--once", "--yes"]).arg(&inbox).stdout(Stdio::piped());
+        let mut receiver = receiver.spawn().unwrap();
+        let to = said(receiver.stdout.take().unwrap(), listening).unwrap();
         let started = Instant::now();
         let sent = self.device("u", "b").args(["send", "--to", "first", "--address", &to]).arg(file).status().unwrap();
         let seconds = started.elapsed().as_secs_f64();
         assert!(sent.success() && receiver.wait().unwrap().success());
         assert_eq!(fs::metadata(inbox.join("big")).unwrap().len(), fs::metadata(file).unwrap().len());
         fs::remove_dir_all(inbox).unwrap();
-        fs::remove_file(address).unwrap();
         self.taken(seconds)
     }
 
     fn pipe(&self, file: &Path) -> Taken {
-        let (arrived, port) = (self.at("arrived"), self.at("port"));
+        let arrived = self.at("arrived");
         let mut receiver = self.timed(&self.pipe, "t");
-        let receiver = receiver.arg("receive").arg(&arrived).stdout(fs::File::create(&port).unwrap()).stderr(Stdio::null());
+        let receiver = receiver.arg("receive").arg(&arrived).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut receiver = receiver.spawn().unwrap();
-        let to = format!("127.0.0.1:{}", said(&port, &mut receiver));
+        let to = format!("127.0.0.1:{}", said(receiver.stdout.take().unwrap(), |line| Some(line.to_owned())).unwrap());
         let started = Instant::now();
         let sent = self.timed(&self.pipe, "u").arg("send").arg(file).arg(to).stderr(Stdio::null()).status().unwrap();
         let seconds = started.elapsed().as_secs_f64();
@@ -187,16 +194,18 @@ impl Bench {
     }
 }
 
-/// The first line of a file that `by` writes.
-fn said(path: &Path, by: &mut Child) -> String {
-    let until = Instant::now() + HANGS;
-    loop {
-        if let Some((line, _)) = fs::read_to_string(path).ok().as_deref().and_then(|text| text.split_once('\n')) {
-            return line.to_owned();
-        }
-        assert!(Instant::now() < until && by.try_wait().unwrap().is_none(), "nothing was written to {}", path.display());
-        sleep(Duration::from_millis(5));
-    }
+/// The first line on `output` in which `wanted` finds something; what follows is read and dropped.
+fn said<T>(output: impl Read + Send + 'static, mut wanted: impl FnMut(&str) -> Option<T>) -> Option<T> {
+    let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+    let found = lines.find_map(|line| wanted(&line));
+    spawn(move || lines.for_each(drop));
+    found
+}
+
+/// The first address of a `listening` event.
+fn listening(line: &str) -> Option<String> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    (event["event"] == "listening").then(|| event["addresses"][0].as_str().map(str::to_owned))?
 }
 
 /// A server of our own for scp.
@@ -222,17 +231,14 @@ impl Sshd {
         fs::write(&config, lines).unwrap();
         // It wants this directory to change its root to.
         fs::create_dir_all("/run/sshd").ok();
-        let server = Command::new("/usr/sbin/sshd").args(["-D", "-q", "-f"]).arg(&config).stderr(Stdio::null()).spawn().ok()?;
-        let mut sshd = Self { server, port };
-        let until = Instant::now() + Duration::from_secs(5);
-        while std::net::TcpStream::connect(format!("127.0.0.1:{}", sshd.port)).is_err() {
-            if Instant::now() > until || sshd.server.try_wait().unwrap().is_some() {
-                eprintln!("sshd does not start: no scp");
-                return None;
-            }
-            sleep(Duration::from_millis(20));
+        let mut server = Command::new("/usr/sbin/sshd");
+        let mut server = server.args(["-D", "-e", "-f"]).arg(&config).stderr(Stdio::piped()).spawn().ok()?;
+        let listens = said(server.stderr.take()?, |line| line.contains("listening on").then_some(()));
+        let sshd = Self { server, port };
+        if listens.is_none() {
+            eprintln!("sshd does not start: no scp");
         }
-        Some(sshd)
+        listens.map(|()| sshd)
     }
 
     fn scp(&self, bench: &Bench, file: &Path) -> Taken {

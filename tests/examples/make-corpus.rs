@@ -478,6 +478,10 @@ fn nodes(corpus: &Corpus, vectors: &Vectors) {
     }
     let half_closed = vec![(Op::Share, vec![3]), (Op::Data, vec![0, 0, 140]), (Op::Down, vec![0, 0]), (Op::Drained, vec![0])];
     put("pages-half-closed", &[&tcp, &half_closed]);
+    let ended = vec![(Op::Disconnect, vec![0]), (Op::Tell, vec![0, 0, 0, 0]), (Op::Data, vec![0, 0, 0]), (Op::Pages, vec![0, 0])];
+    put("offer-after-the-end", &[&sim, &ended]);
+    let forgotten = vec![(Op::Manage, vec![255]), (Op::Honest, vec![0]), (Op::Join, vec![1])];
+    put("join-forgotten", &[&join, &forgotten]);
     // Answers to an attempt that is over come to one that began after it.
     let late = vec![(Op::Connect, vec![64]), (Op::Tick, vec![9]), (Op::Connect, vec![64]), (Op::AnswerAll, vec![])];
     put("connect-late-answers", &[&late, &late]);

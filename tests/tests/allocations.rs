@@ -129,6 +129,7 @@ async fn send(a: &NetworkingService, b: &NetworkingService, path: PathBuf) -> [u
 }
 
 #[test]
+// HOST-12.
 fn a_chunk_allocates_nothing() {
     // The thread of the test drives the runtime too.
     OF_RUNTIME.set(true);

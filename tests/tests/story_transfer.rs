@@ -210,7 +210,7 @@ fn an_offer_that_is_not_taken_ends() {
         let key = duo.world.share(i, j, &sample_tree(), CHUNK).expect("paired");
         duo.world.run_for(MINUTE);
         let declined = End::Failed(TransferFailure::Declined(DeclineReason::User));
-        assert_eq!(ends(&duo.world, i, key), [declined.clone()], "{}", duo.story());
+        assert_eq!(ends(&duo.world, i, key), std::slice::from_ref(&declined), "{}", duo.story());
         assert_eq!(ends(&duo.world, j, key), [declined]);
         duo.world.disk_mut(j).no_inbox = true;
         let key = duo.world.share(i, j, &sample_tree(), CHUNK).expect("paired");

@@ -74,6 +74,8 @@ pub fn chunks(data: &[u8]) {
         held: Vec::new(),
         lanes: Vec::new(),
         finished: 0,
+        claimed: BTreeSet::new(),
+        again: false,
         idle: (false, false),
     };
     while !tape.ended() {
@@ -91,6 +93,9 @@ struct Claims {
     /// Each with the chunks that were sealed through it.
     lanes: Vec<(Lane, BTreeSet<u64>)>,
     finished: u64,
+    /// Every chunk that a lane ever claimed, and whether one was allowed again after that.
+    claimed: BTreeSet<u64>,
+    again: bool,
     /// Paused, stopped.
     idle: (bool, bool),
 }
@@ -101,7 +106,9 @@ impl Claims {
             0 | 1 => {
                 let (start, count) = (u64::from(tape.byte()), u64::from(tape.byte()));
                 self.set.allow(&Ranges::from(start..start + count));
-                self.allowed.extend(start..(start + count).min(self.set.layout().chunks()));
+                let range = start..(start + count).min(self.set.layout().chunks());
+                self.again |= range.clone().any(|chunk| self.claimed.contains(&chunk));
+                self.allowed.extend(range);
             }
             2 => {
                 let (start, count) = (u64::from(tape.byte()), u64::from(tape.byte()));
@@ -127,7 +134,13 @@ impl Claims {
             }
             7 if !self.held.is_empty() => {
                 let (claim, _) = self.held.swap_remove(tape.below(self.held.len()));
-                self.allowed.insert(claim.index());
+                let (index, before) = (claim.index(), self.set.open());
+                drop(claim);
+                // What was allowed again meanwhile may be a newer lane's by now.
+                let back = !sending || !self.again || self.set.open() > before;
+                if back {
+                    self.allowed.insert(index);
+                }
             }
             _ if sending => self.claim_run(tape),
             _ => self.take(tape),
@@ -143,6 +156,7 @@ impl Claims {
         let (lane, sealed) = &self.lanes[at];
         let Some(mut run) = lane.next(most) else { return };
         assert!(self.idle == (false, false) && run.indices().end - run.indices().start <= u64::from(most.min(32)));
+        self.claimed.extend(run.indices());
         let keep = tape.below(34);
         for claim in run.by_ref().take(keep) {
             assert!(self.allowed.remove(&claim.index()), "claimed without leave, or twice");

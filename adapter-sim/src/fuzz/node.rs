@@ -314,4 +314,25 @@ mod tests {
         assert_eq!(world.transfers.len(), 1, "the last one is offered to the owner");
         world.fall_silent();
     }
+
+    /// What a peer still says on a session that was ended begins no transfer: nobody would end it.
+    #[test]
+    fn nothing_begins_on_a_session_that_was_ended() {
+        let offer: [(Op, &[u8]); 5] =
+            [(Op::Disconnect, &[0]), (Op::Tell, &[0, 0, 0, 0]), (Op::Data, &[0, 0, 0]), (Op::Pages, &[0, 0]), (Op::AnswerAll, &[])];
+        let world = story(&[&LINK_SIM[..], &offer].concat());
+        assert!(world.transfers.is_empty(), "nothing is offered");
+        world.fall_silent();
+    }
+
+    /// Forgetting a device while the words it showed are still being used ends that attempt too: another code can be typed.
+    #[test]
+    fn forgetting_ends_an_unfinished_attempt() {
+        let join: [(Op, &[u8]); 6] =
+            [(Op::Join, &[1]), (Op::AnswerAll, &[]), (Op::AnswerAll, &[]), (Op::Honest, &[0]), (Op::AnswerAll, &[]), (Op::Manage, &[255])];
+        let answered: [(Op, &[u8]); 2] = [(Op::Honest, &[0]), (Op::Join, &[1])];
+        let world = story(&[&join[..], &answered].concat());
+        assert_eq!(world.begun, 2, "the first has ended, the second runs");
+        world.fall_silent();
+    }
 }

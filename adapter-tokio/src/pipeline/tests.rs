@@ -250,6 +250,7 @@ fn frame(pair: &Pair, index: u64) -> Vec<u8> {
 
 /// Section 9.4: bad tags, lengths, indices and ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// DATA-23.
 async fn a_lying_sender_gets_nothing_written() {
     let pair = prepare(|tree| fs::write(tree.join("f"), bytes(3 * CHUNK as usize, 1)).unwrap());
     let good = frame(&pair, 1);

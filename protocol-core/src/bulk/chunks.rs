@@ -279,14 +279,23 @@ impl Chunks {
     }
 
     // DATA-22.
-    fn give_back(&self, index: u64) {
+    /// A claim that came through a lane of epoch `lane` (`None` at the receiver) comes back unfinished.
+    fn give_back(&self, index: u64, lane: Option<u32>) {
         let at = usize::try_from(index / WORD).ok();
         if let Some(word) = at.and_then(|at| self.words.get(at)) {
-            self.open.fetch_add(1, Ordering::SeqCst);
             let bit = 1 << (index % WORD);
-            if word.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
-                // It was allowed again meanwhile, and counted then.
-                self.open.fetch_sub(1, Ordering::SeqCst);
+            let mut old = word.load(Ordering::SeqCst);
+            // If the word was allowed again meanwhile, a newer lane may have sealed the chunk, and must not get it a second time:
+            // whoever misses it asks again.
+            while old & bit == 0 && lane.is_none_or(|lane| old >> WORD <= u64::from(lane)) {
+                self.open.fetch_add(1, Ordering::SeqCst);
+                match word.compare_exchange(old, old | bit, Ordering::SeqCst, Ordering::SeqCst) {
+                    Ok(_) => break,
+                    Err(now) => {
+                        self.open.fetch_sub(1, Ordering::SeqCst);
+                        old = now;
+                    }
+                }
             }
         }
         self.held.fetch_sub(1, Ordering::SeqCst);
@@ -367,7 +376,7 @@ impl Iterator for Run {
 impl Drop for Run {
     fn drop(&mut self) {
         for index in self.rest.clone() {
-            self.chunks.give_back(index);
+            self.chunks.give_back(index, Some(self.epoch));
         }
     }
 }
@@ -422,7 +431,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if self.held {
-            self.chunks.give_back(self.index);
+            self.chunks.give_back(self.index, self.lane);
         }
     }
 }

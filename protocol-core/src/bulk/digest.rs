@@ -221,6 +221,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
+        // DATA-26.
         fn any_order_gives_the_plain_digest(
             size in prop_oneof![0_u64..3000, 60_000_u64..70_000, 1_u64..1_500_000, (1_u64..24).prop_map(|chunks| chunks << 16)],
             order in any::<prop::sample::Index>(),

@@ -69,6 +69,7 @@ impl DeviceRegistry {
     ///
     /// # Errors
     /// What is wrong with the row.
+    // PAIR-47.
     pub(crate) fn load(&mut self, record: &Record, unix_s: u64) -> Result<Option<(PeerKey, Change)>, Malformed> {
         let mut device = Device::decode(&self.me, &record.key, record.value.bytes())?;
         let stored = device.roots.len();

@@ -258,6 +258,11 @@ impl Node {
     pub fn forget_device(&mut self, env: &mut Env<'_>, device: DeviceId) -> Result<(), UnknownDevice> {
         self.advance(env);
         let peer = self.registry.by_id(device).ok_or(UnknownDevice)?.key;
+        // An attempt of ours that has found this device would wait for a root that is gone.
+        let joining = self.joiner.as_ref().filter(|joiner| joiner.bound().is_some_and(|bound| bound.peer == peer)).map(Joiner::session);
+        if let Some(session) = joining {
+            self.cancel_pairing(env, session);
+        }
         self.transfers.on_forget(cx!(self, env), device);
         self.end_primary(env, device);
         if let Some(dialer) = self.dialers.remove(&device) {

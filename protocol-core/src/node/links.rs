@@ -164,9 +164,11 @@ impl Node {
         // Glare: of two handshakes that overlap, the one dialled by the smaller identity key goes on.
         let dialling = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
         // Ours may have its Accept already, and stand, when theirs arrives.
-        let dialled = self.primary.get(&id).and_then(|primary| self.sessions.get(primary)).is_some_and(|session| {
-            session.we_opened && !session.ending && self.now.since(session.born) <= GLARE
-        });
+        let dialled = self
+            .primary
+            .get(&id)
+            .and_then(|primary| self.sessions.get(primary))
+            .is_some_and(|session| session.we_opened && !session.ending && self.now.since(session.born) <= GLARE);
         let overlaps = dialling || dialled;
         // LINK-11.
         if overlaps && self.identity.public() < peer {
@@ -299,6 +301,7 @@ impl Node {
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
         if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
             self.timers.cancel(TimerKind::Pending(root));
+            // LINK-9.
             cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream, peer });
             if let Some(dialer) = self.dialers.get_mut(&id) {
                 dialer.confirming(stream, done, root);
@@ -339,6 +342,7 @@ impl Node {
     }
 
     /// A session stands: it becomes the device's primary one, and replaces an older.
+    // LINK-12.
     pub(super) fn session_up(&mut self, env: &mut Env<'_>, session: Session) {
         let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
         if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {

@@ -245,7 +245,8 @@ impl Node {
         let Some(bound) = self.joiner.as_ref().and_then(|joiner| joiner.bound()) else { return };
         let (peer, session_ref) = (bound.peer, bound.session_ref);
         let repaired = self.registry.get(&peer).is_some_and(|device| device.roots.len() > 1);
-        let Some(change) = self.registry.confirm_if_stored(&peer, session_ref) else { return };
+        // The root is gone: there is nothing to confirm, and the attempt is over.
+        let Some(change) = self.registry.confirm_if_stored(&peer, session_ref) else { return self.on_confirm_stored(env, stream, false) };
         if let Some(joiner) = &mut self.joiner {
             joiner.repaired = repaired;
         }

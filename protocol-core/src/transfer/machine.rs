@@ -1,4 +1,4 @@
-//! The machines of transfers, one per transfer and side, and the [`Transfers`] that routes to them (PROTOCOL.md, section 9.5).
+//! The machines of transfers, one per transfer and side, and the `Transfers` that routes to them (PROTOCOL.md, section 9.5).
 //!
 //! ```text
 //! sender     Waiting ─▶ Offered ─▶ Sending ─────────────────────────────────────▶ over
@@ -6,7 +6,7 @@
 //!                                        └───────────┴────────────┴──▶ Discarding ──▶ over
 //! ```
 //!
-//! Nothing here knows sessions: what is to be told or opened leaves as a [`Want`], which the Node carries out. File bytes never
+//! Nothing here knows sessions: what is to be told or opened leaves as a `Want`, which the Node carries out. File bytes never
 //! come here either: workers report what they have sent or written, with the values of its pieces.
 
 use alloc::collections::BTreeMap;

@@ -75,6 +75,8 @@ pub(super) struct World {
     peer: Peer,
     /// The row of the paired peer, as it was written last.
     row: Option<(Vec<u8>, Vec<u8>)>,
+    /// Pairings that could begin.
+    pub(super) begun: usize,
     /// Pairings and transfers that came to a good end.
     pub(super) paired: usize,
     pub(super) done: usize,
@@ -128,6 +130,7 @@ impl World {
             transfers: Vec::new(),
             peer: Peer::new(root),
             row: None,
+            begun: 0,
             paired: 0,
             done: 0,
             sent: 0,
@@ -364,7 +367,7 @@ impl World {
         let invite = self.ask(|node, env| node.start_pairing_as_initiator(env, Duration::from_secs(600), confirm));
         if let Ok(invite) = invite {
             self.peer.code = Some(CodeKeys::derive(&invite.code));
-            self.pairings.push(invite.session);
+            self.begin_pairing(invite.session);
         }
     }
 
@@ -374,8 +377,13 @@ impl World {
         let session = self.ask(|node, env| node.start_pairing_as_joiner(env, &code, &addresses, confirm));
         if let Ok(session) = session {
             self.peer.code = Some(CodeKeys::derive(&code));
-            self.pairings.push(session);
+            self.begin_pairing(session);
         }
+    }
+
+    fn begin_pairing(&mut self, session: SessionId) {
+        self.pairings.push(session);
+        self.begun += 1;
     }
 
     pub(super) fn link(&mut self, conn: u8) {
