@@ -360,6 +360,11 @@ impl World {
                 Damage::Crash(dev) => (cut, crash) = (Some(place), Some(dev)),
                 Damage::Vanish => vanish = true,
                 Damage::Flip(bit) => bytes[bit / 8] ^= 1 << (bit % 8),
+                Damage::Replace(material) => (bytes, vanish) = (self.material[material].clone(), true),
+                Damage::Append(material) => {
+                    bytes.extend_from_slice(&self.material[material]);
+                    vanish = true;
+                }
             }
         }
         let keep = cut.unwrap_or(bytes.len());
@@ -658,6 +663,7 @@ impl World {
             self.handle(dev, Input::Bulk { stream: id, report });
         }
         if broken && !self.streams[stream].ends[end].down {
+            self.trace.line(self.now, format_args!("{} stream {} malformed: no chunk", dev.0, id.0));
             self.reset(stream, end);
             self.handle(dev, Input::StreamDown { stream: id, how: Cut::Malformed });
         }

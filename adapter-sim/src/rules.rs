@@ -32,6 +32,10 @@ pub enum Damage {
     Vanish,
     /// One bit of the frame is changed: the number of the bit in the frame.
     Flip(usize),
+    /// Other bytes take the frame's place: those of this number (see `World::material`).
+    Replace(usize),
+    /// These bytes follow the frame, and nothing that the sender sends later arrives.
+    Append(usize),
     /// What comes before the place arrives, and then this device crashes.
     Crash(Dev),
 }

@@ -99,6 +99,7 @@ pub struct World {
     pub(crate) stream_ends: BTreeMap<StreamId, (usize, usize)>,
     pub(crate) ids: u64,
     pub(crate) rules: Vec<Rule>,
+    pub(crate) material: Vec<Vec<u8>>,
     pub(crate) fired: usize,
     pub(crate) trace: Trace,
     pub(crate) recording: bool,
@@ -137,6 +138,7 @@ impl World {
             stream_ends: BTreeMap::new(),
             ids: 0,
             rules: Vec::new(),
+            material: Vec::new(),
             fired: 0,
             trace: Trace::new(true),
             recording: true,
@@ -382,6 +384,12 @@ impl World {
     /// Adds a fault of streams.
     pub fn rule(&mut self, rule: Rule) {
         self.rules.push(rule);
+    }
+
+    /// Bytes for rules that put something in; their number.
+    pub fn material(&mut self, bytes: &[u8]) -> usize {
+        self.material.push(bytes.to_vec());
+        self.material.len() - 1
     }
 
     /// Forgets the faults that have not fired.

@@ -1,8 +1,5 @@
 //! PAIR-46, PAIR-8: every bit of the first three frames of a pairing, flipped: no confirmed record anywhere. And of what
 //! follows: whatever is left is repaired by the next reconnect.
-//!
-//! A debug build takes every bit of frames 1 and 3 and one bit of each byte of frame 2; with `KIN_FULL` in the environment all
-//! of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -64,28 +61,23 @@ fn refused(side: Side, frame: u32, bit: usize) {
     assert!(duo.world.store(duo.i).is_empty(), "bit {bit} of frame {frame}");
 }
 
-fn every_bit(side: Side, frame: u32, one_a_byte: bool) {
-    let bytes = length(side, frame as usize);
-    if one_a_byte && std::env::var_os("KIN_FULL").is_none() {
-        in_parallel(bytes, |byte| refused(side, frame, byte * 8 + byte % 8));
-    } else {
-        in_parallel(bytes * 8, |bit| refused(side, frame, bit));
-    }
+fn every_bit(side: Side, frame: u32) {
+    in_parallel(length(side, frame as usize) * 8, |bit| refused(side, frame, bit));
 }
 
 #[test]
 fn every_bit_of_the_request() {
-    every_bit(Side::Opener, 1, false);
+    every_bit(Side::Opener, 1);
 }
 
 #[test]
-fn every_byte_of_the_challenge() {
-    every_bit(Side::Answerer, 1, true);
+fn every_bit_of_the_challenge() {
+    every_bit(Side::Answerer, 1);
 }
 
 #[test]
 fn every_bit_of_the_response() {
-    every_bit(Side::Opener, 2, false);
+    every_bit(Side::Opener, 2);
 }
 
 /// PAIR-35, PAIR-47: Complete, header and Ack, reply: a changed bit is a loss of the stream, and the next contact repairs it.

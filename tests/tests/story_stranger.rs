@@ -70,7 +70,9 @@ fn a_replayed_first_flight_is_refused() {
     let mut duo = Duo::new(2, Wire::Sim);
     duo.answers(Answer::Silent, Answer::Silent);
     let invite = duo.start(Confirm::Ask);
-    duo.world.run_until(MINUTE, |world| world.tap().iter().any(|tapped| tapped.bytes.len() > 1000));
+    // The request was answered.
+    let i = duo.i;
+    assert!(duo.world.run_until(MINUTE, |world| world.tap().iter().any(|tapped| tapped.from == i)));
     let request = duo.world.tap().iter().find(|tapped| tapped.bytes.len() > 1000).expect("a request").bytes.clone();
     for like in [Some(duo.j), None] {
         let thief = duo.world.add_stranger(Wire::Sim, like);
