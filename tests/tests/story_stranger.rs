@@ -211,11 +211,11 @@ fn four_handshakes_at_once() {
     for _ in 0..4 {
         let holder = duo.world.add_device("holder");
         duo.world.rule(Rule { name: StreamName::Pair, side: Side::Opener, at: At::Frame(1), damage: Damage::Vanish });
-        duo.world.join(holder, &invite.code, &[at.clone()], Confirm::Automatic).expect("free");
+        duo.world.join(holder, &invite.code, std::slice::from_ref(&at), Confirm::Automatic).expect("free");
         duo.world.run_for(Duration::from_secs(1));
     }
     assert_eq!(duo.world.fired(), 4);
-    duo.world.join(duo.j, &invite.code, &[at.clone()], Confirm::Ask).expect("free");
+    duo.world.join(duo.j, &invite.code, std::slice::from_ref(&at), Confirm::Ask).expect("free");
     duo.world.run_for(Duration::from_secs(5));
     assert_eq!(duo.pair_failure(duo.j), Some(PairFailure::NotAccepted));
     // They end by their own timer, and then there is room.
