@@ -14,13 +14,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod choice;
 mod disk;
 pub mod fuzz;
 mod link;
 mod perform;
 pub mod random;
 mod rules;
-mod trace;
+pub mod trace;
 mod world;
 
 pub use disk::{Disk, Item, OnConflict, Tree, manifest_of};

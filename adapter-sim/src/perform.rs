@@ -11,9 +11,10 @@ use protocol_core::records::Change;
 use protocol_core::wire::deframer::{Deframer, StreamName};
 use protocol_core::wire::header::StreamKind;
 
+use crate::choice::Site;
 use crate::link::{Bulk, Conn, ConnEnd, End, Pipe, Stream, Wire};
 use crate::rules::{At, Damage, StoreFault};
-use crate::trace::Tapped;
+use crate::trace::{Tapped, What};
 use crate::world::{Act, Answer, Dev, World};
 
 /// A disk's and a person's time, in microseconds.
@@ -37,13 +38,15 @@ impl World {
         let life = self.devices[dev.0].life;
         match output {
             Output::Dial { ticket, to } => {
-                self.trace.line(self.now, format_args!("{} dials {to}", dev.0));
+                self.note(dev, What::Dials { to: to.to_string() });
                 let delay = self.one_way();
                 self.after(delay, Act::Dial { dev, life, ticket, to });
             }
             Output::Open { ticket, conn, name } => self.open(dev, ticket, conn, name),
             Output::Hangup { conn, code } => {
-                self.trace.line(self.now, format_args!("{} hangs up {} ({code})", dev.0, conn.0));
+                if let Some(&(number, _)) = self.conn_ends.get(&conn) {
+                    self.note(dev, What::HangsUp { conn: number, code });
+                }
                 self.hang_up(conn);
             }
             Output::Send { stream, bytes } => {
@@ -58,15 +61,15 @@ impl World {
                 }
             }
             Output::Reset { stream, code } => {
-                self.trace.line(self.now, format_args!("{} resets {} ({code})", dev.0, stream.0));
                 if let Some(&(stream, end)) = self.stream_ends.get(&stream) {
+                    self.note(dev, What::Resets { stream, code });
                     self.reset(stream, end);
                 }
             }
             Output::Bulk { stream, half } => self.bulk(stream, half),
             Output::Persist { ticket, batch } => self.persist(dev, ticket, batch),
             Output::Files { ticket, transfer, entries, op } => {
-                self.trace.line(self.now, format_args!("{} files {op:?} {entries:?}", dev.0));
+                self.note(dev, What::Files { op, entries: (entries.start, entries.end) });
                 let at = self.devices[dev.0].disk_busy.max(self.now) + DISK;
                 self.devices[dev.0].disk_busy = at;
                 self.at(at, Act::Files { dev, life, ticket, key: transfer, entries, op });
@@ -76,16 +79,16 @@ impl World {
     }
 
     fn notify(&mut self, dev: Dev, life: u32, event: Event) {
-        self.trace.line(self.now, format_args!("{} told {event:?}", dev.0));
+        self.note(dev, What::Told(Box::new(event.clone())));
         match &event {
             Event::PairRequest { session, .. } if self.devices[dev.0].pairings != Answer::Silent => {
                 let yes = self.devices[dev.0].pairings == Answer::Yes;
-                let delay = PERSON + self.random.below(PERSON);
+                let delay = PERSON + self.choices.below(Site::Person, PERSON);
                 self.after(delay, Act::AnswerPairing { dev, life, session: *session, yes });
             }
             Event::Offered { transfer, .. } if self.devices[dev.0].offers != Answer::Silent => {
                 let yes = self.devices[dev.0].offers == Answer::Yes;
-                let delay = PERSON + self.random.below(PERSON);
+                let delay = PERSON + self.choices.below(Site::Person, PERSON);
                 self.after(delay, Act::AnswerOffer { dev, life, key: *transfer, yes });
             }
             Event::Done { transfer, .. } | Event::Failed { transfer, .. } => self.devices[dev.0].disk.forget(*transfer),
@@ -180,14 +183,14 @@ impl World {
     fn connect_ends(&mut self, dev: Dev, peer: Dev, tcp: bool) -> Remote {
         let wire = if tcp { Wire::Tcp } else { Wire::Sim };
         let conn = self.conns.len();
-        let exporter = if tcp { self.random.bytes::<32>().to_vec() } else { Vec::new() };
+        let exporter = if tcp { self.keys.bytes::<32>().to_vec() } else { Vec::new() };
         let devs = [dev, peer];
         let ends = devs.map(|dev| ConnEnd { id: ConnId(self.new_id()), dev, life: self.devices[dev.0].life, up: true });
         for (end, side) in ends.iter().enumerate() {
             self.conn_ends.insert(side.id, (conn, end));
         }
         self.conns.push(Conn { wire, ends, streams: Vec::new(), exporter });
-        self.trace.line(self.now, format_args!("connection {conn}: {} to {}", dev.0, peer.0));
+        self.note(dev, What::Connection { conn, to: peer });
         self.remote(conn, 0)
     }
 
@@ -368,9 +371,10 @@ impl World {
             }
         }
         let keep = cut.unwrap_or(bytes.len());
+        let (from, to) = (self.device_of(stream, end), self.device_of(stream, 1 - end));
+        self.note(from, What::Sends { stream, to, name, frame, by_opener: end == 0, len: bytes.len() });
+        self.trace.bytes(&bytes);
         if self.recording {
-            let (from, to) = (self.device_of(stream, end), self.device_of(stream, 1 - end));
-            self.trace.line(self.now, format_args!("stream {stream} {} to {}: {} bytes", from.0, to.0, bytes.len()));
             self.tap.push(Tapped { from, to, name, by_opener: end == 0, stream, bytes: bytes[..keep].to_vec() });
         }
         self.streams[stream].pipes[end].sent += bytes.len() as u64;
@@ -394,9 +398,10 @@ impl World {
             return;
         }
         while !bytes.is_empty() {
-            let most = if self.random.below(8) == 0 { 7 } else { bytes.len() as u64 };
-            let len = usize::try_from(1 + self.random.below(most.min(bytes.len() as u64))).unwrap_or(1);
-            let len = if self.random.coin() { bytes.len() } else { len };
+            let split = self.choices.coin(Site::Split);
+            let most = if self.choices.below(Site::Split, 8) == 7 { 7 } else { bytes.len() as u64 };
+            let len = usize::try_from(1 + self.choices.below(Site::Split, most.min(bytes.len() as u64))).unwrap_or(1);
+            let len = if split { len } else { bytes.len() };
             let (piece, rest) = bytes.split_at(len);
             bytes = rest;
             let at = self.streams[stream].pipes[end].last.max(self.now + self.one_way());
@@ -419,7 +424,7 @@ impl World {
 
     fn reset(&mut self, stream: usize, end: usize) {
         let delay = self.one_way();
-        let keeps = self.random.coin();
+        let keeps = self.choices.coin(Site::Keep);
         let slot = &mut self.streams[stream];
         slot.ends[end].down = true;
         slot.ends[end].finished = true;
@@ -440,7 +445,7 @@ impl World {
 
     /// A rule cuts a stream for both sides.
     fn cut(&mut self, stream: usize) {
-        self.trace.line(self.now, format_args!("stream {stream} is cut"));
+        self.trace.push(self.now, None, What::Step(format!("stream {stream} is cut")));
         let conn = self.streams[stream].conn;
         if self.conns[conn].wire == Wire::Tcp {
             self.gone(conn, 0);
@@ -469,7 +474,7 @@ impl World {
         }
         let id = own.id;
         if let (true, Some(dev)) = (own.up && !std::mem::replace(&mut own.down, true), owner) {
-            self.trace.line(self.now, format_args!("{} stream {} down: {how:?}", dev.0, id.0));
+            self.note(dev, What::Down { stream, how });
             self.handle(dev, Input::StreamDown { stream: id, how });
         }
         self.close_if_done(stream);
@@ -532,7 +537,7 @@ impl World {
                         }
                     }
                     Err(error) => {
-                        self.trace.line(self.now, format_args!("{} stream {} malformed: {error}", dev.0, id.0));
+                        self.note(dev, What::Malformed { stream, error: error.to_string() });
                         self.reset(stream, end);
                         return self.handle(dev, Input::StreamDown { stream: id, how: Cut::Malformed });
                     }
@@ -663,7 +668,7 @@ impl World {
             self.handle(dev, Input::Bulk { stream: id, report });
         }
         if broken && !self.streams[stream].ends[end].down {
-            self.trace.line(self.now, format_args!("{} stream {} malformed: no chunk", dev.0, id.0));
+            self.note(dev, What::Malformed { stream, error: "no chunk".into() });
             self.reset(stream, end);
             self.handle(dev, Input::StreamDown { stream: id, how: Cut::Malformed });
         }
@@ -678,7 +683,7 @@ impl World {
         let number = device.persists;
         let at = device.store_busy.max(self.now) + DISK;
         device.store_busy = at;
-        self.trace.line(self.now, format_args!("{} persists {number}", dev.0));
+        self.note(dev, What::Persists { number });
         let device = &mut self.devices[dev.0];
         let fault = device.store_faults.iter().position(|&(of, _)| of == number).map(|at| device.store_faults.remove(at).1);
         self.fired += usize::from(fault.is_some());
@@ -701,6 +706,7 @@ impl World {
         if !self.is_life(dev, life) {
             return;
         }
+        self.note(dev, What::Durable);
         for Change { table, key, value } in batch {
             match value {
                 Some(value) => self.devices[dev.0].store.insert((table, key), value.bytes().to_vec()),

@@ -16,11 +16,12 @@ use protocol_core::pairing::PairingCode;
 use protocol_core::records::{Change, Record};
 use protocol_core::time::Timestamp;
 
+use crate::choice::{Choices, Site};
 use crate::disk::{Disk, Tree, manifest_of};
 use crate::link::{Conn, Stream, Wire};
 use crate::random::Random;
 use crate::rules::{Rule, StoreFault};
-use crate::trace::{Tapped, Trace};
+use crate::trace::{Tapped, Trace, What};
 
 /// A device of a world, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +89,10 @@ impl fmt::Debug for Device {
 
 /// Virtual time, devices and what lies between them.
 pub struct World {
-    pub(crate) random: Random,
+    /// What is decided here.
+    pub(crate) choices: Choices,
+    /// Identities, and what else must be unlike everything.
+    pub(crate) keys: Random,
     pub(crate) now: u64,
     pub(crate) queue: BTreeMap<(u64, u64), Act>,
     pub(crate) queued: u64,
@@ -127,7 +131,8 @@ impl World {
     /// An empty world with a trace and a tap.
     pub fn new(seed: u64) -> Self {
         Self {
-            random: Random::new(seed),
+            choices: Choices::new(seed),
+            keys: Random::new(seed),
             now: 1_000_000,
             queue: BTreeMap::new(),
             queued: 0,
@@ -174,12 +179,12 @@ impl World {
     /// A device, with a fresh identity.
     pub fn add_device_on(&mut self, name: &str, wire: Wire) -> Dev {
         let dev = Dev(self.devices.len());
-        let seed = self.random.bytes();
+        let seed = self.keys.bytes();
         self.devices.push(Device {
             name: name.into(),
             seed,
             wire,
-            random: Random::new(self.random.next()),
+            random: Random::new(self.keys.next()),
             node: None,
             life: 0,
             store: BTreeMap::new(),
@@ -227,7 +232,7 @@ impl World {
         let identity = NetworkIdentity::from_seed(Secret::new(device.seed));
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         device.node = Some(Node::restore(config, identity, &mut env, records).expect("the store is readable"));
-        self.trace.line(self.now, format_args!("{} starts", dev.0));
+        self.note(dev, What::Starts);
         let local = vec![self.transport(dev)];
         self.handle(dev, Input::Network(Fact::Local(local)));
     }
@@ -546,6 +551,11 @@ impl World {
         true
     }
 
+    /// Something happened to a device.
+    pub(crate) fn note(&mut self, dev: Dev, what: What) {
+        self.trace.push(self.now, Some(dev), what);
+    }
+
     pub(crate) fn after(&mut self, delay: u64, act: Act) {
         self.at(self.now + delay, act);
     }
@@ -557,7 +567,7 @@ impl World {
 
     pub(crate) fn one_way(&mut self) -> u64 {
         let (least, more) = self.latency;
-        least + self.random.below(more + 1)
+        least + self.choices.below(Site::Latency, more + 1)
     }
 
     pub(crate) const fn new_id(&mut self) -> u64 {
@@ -579,7 +589,7 @@ impl World {
         device.life += 1;
         device.store_busy = 0;
         device.disk_busy = 0;
-        self.trace.line(self.now, format_args!("{} crashes", dev.0));
+        self.note(dev, What::Crashes);
         for conn in 0..self.conns.len() {
             for end in 0..2 {
                 let own = &mut self.conns[conn].ends[end];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use adapter_sim::{Item, Tree, Wire, World};
 use protocol_core::effects::Event;
 
-fn run(seed: u64, wire: Wire) -> [u8; 32] {
+fn run(seed: u64, wire: Wire) -> u64 {
     let mut world = World::new(seed);
     let (a, b) = (world.add_device_on("a", wire), world.add_device_on("b", wire));
     world.pair(a, b);
