@@ -6,7 +6,7 @@
 #![no_std]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 extern crate std;
 
 // LIM-8.
@@ -14,6 +14,9 @@ pub mod crypto;
 pub mod entropy;
 pub mod ids;
 pub mod limits;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod probe;
 pub mod time;
 
 pub mod bulk;

@@ -41,6 +41,9 @@ mod commands;
 mod data;
 mod links;
 mod pairings;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod probe;
 mod streams;
 
 pub use self::commands::{ConnectError, UnknownDevice, UnknownPairing};

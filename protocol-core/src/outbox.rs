@@ -69,6 +69,11 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_tickets(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(crate) fn ticket(&mut self, purpose: Purpose) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);

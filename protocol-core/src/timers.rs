@@ -95,6 +95,11 @@ impl Timers {
         self.at.contains_key(&kind)
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_len(&self) -> usize {
+        self.at.len()
+    }
+
     pub(crate) fn next(&self) -> Option<Deadline> {
         self.queue.first().map(|&(at, kind)| Deadline { at, why: kind.why() })
     }

@@ -73,7 +73,9 @@ impl Source {
     pub fn role(&self) -> Role {
         let parts: Vec<&str> = self.path.split('/').collect();
         let stem = parts.last().copied().unwrap_or_default();
-        if parts[0] == "tests" || parts[0] == "fuzz" || parts.contains(&"tests") || stem == "tests.rs" {
+        // Modules that only the feature `testing` compiles.
+        let of_simulator = parts[0] == "protocol-core" && ["probe.rs", "planted.rs"].contains(&stem);
+        if parts[0] == "tests" || parts[0] == "fuzz" || of_simulator || parts.contains(&"tests") || stem == "tests.rs" {
             Role::Test
         } else if parts[0] != "adapter-sim" && parts.get(1) == Some(&"src") {
             Role::Shipped
@@ -82,7 +84,8 @@ impl Source {
         }
     }
 
-    /// The numbers (from 0) of the lines that only tests are built from: all of a test file, and every item below `#[cfg(test)]`.
+    /// The numbers (from 0) of the lines that only tests are built from: all of a test file, and every item below `#[cfg(test)]` or
+    /// below the feature `testing`, which the simulator has and the program has not.
     pub fn test_lines(&self) -> BTreeSet<usize> {
         let lines: Vec<&str> = self.text.lines().collect();
         if self.role() == Role::Test {
@@ -90,7 +93,9 @@ impl Source {
         }
         let mut tests = BTreeSet::new();
         for (at, line) in lines.iter().enumerate() {
-            if line.trim_start().starts_with("#[cfg(test)]") || line.trim_start().starts_with("#[cfg(all(test") {
+            let attribute = line.trim_start();
+            let of_tests = ["#[cfg(test)]", "#[cfg(all(test", "#[cfg(any(test", "#[cfg(feature = \"testing\")]"];
+            if of_tests.iter().any(|start| attribute.starts_with(start)) {
                 tests.extend(at..=end_of_item(&lines, at));
             }
         }

@@ -43,6 +43,8 @@ pub fn open_once(key: &Secret, sealed: &[u8], aad: &[u8]) -> Result<Vec<u8>, For
 
 /// Seals `message` under `nonce`, which must be fresh for the key; the tag stands last.
 pub fn seal_counted(key: &Secret, nonce: [u8; 12], message: &[u8], aad: &[u8]) -> Vec<u8> {
+    #[cfg(feature = "testing")]
+    crate::probe::tell(&crate::probe::AeadUse { opened: false, key: key.bytes(), nonce: &nonce, aad, text: message });
     let mut out = Vec::with_capacity(message.len() + TAG);
     out.extend_from_slice(message);
     let tag = ChaCha20Poly1305::new(&Key::from(*key.bytes()))
@@ -61,8 +63,10 @@ pub fn open_in_place(key: &Secret, nonce: [u8; 12], buffer: &mut [u8], aad: &[u8
     let (text, tag) = buffer.split_at_mut(len);
     let tag = Tag::try_from(&*tag).map_err(|_| Forged)?;
     ChaCha20Poly1305::new(&Key::from(*key.bytes()))
-        .decrypt_inout_detached(&Nonce::from(nonce), aad, text.into(), &tag)
+        .decrypt_inout_detached(&Nonce::from(nonce), aad, (&mut *text).into(), &tag)
         .map_err(|_| Forged)?;
+    #[cfg(feature = "testing")]
+    crate::probe::tell(&crate::probe::AeadUse { opened: true, key: key.bytes(), nonce: &nonce, aad, text });
     Ok(len)
 }
 

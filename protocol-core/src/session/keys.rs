@@ -22,6 +22,11 @@ impl Traffic {
         Self { outgoing, incoming }
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe(&self) -> [crate::probe::Print; 2] {
+        [&self.outgoing, &self.incoming].map(crate::probe::print)
+    }
+
     /// To seal on a stream that we open.
     pub fn seal_as_opener(&self, header: &Header) -> StreamKey {
         StreamKey::of_opener(&self.outgoing, header)

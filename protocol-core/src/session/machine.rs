@@ -215,6 +215,11 @@ impl Session {
         }
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_traffic(&self) -> [crate::probe::Print; 2] {
+        self.traffic.probe()
+    }
+
     /// How it travels.
     pub(crate) fn route(&self) -> Route {
         Route { transport: self.remote.kind.clone(), address: self.remote.address.clone() }

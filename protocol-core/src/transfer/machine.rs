@@ -338,6 +338,11 @@ impl fmt::Debug for Transfers {
 }
 
 impl Transfers {
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_counts(&self) -> (usize, usize) {
+        (self.senders.len(), self.receivers.len())
+    }
+
     pub(crate) fn manifest(&self, key: TransferKey) -> Option<Arc<Manifest>> {
         self.receivers.get(&key)?.manifest().cloned()
     }
