@@ -1,4 +1,7 @@
-//! Files in memory: sources, temporaries, and what stands under final names.
+//! Files in memory: sources, temporaries, and what stands under final names; and what of it a crash leaves.
+//!
+//! The model is the weakest that hosts may meet: what was written is durable when it was synced, a name when its directory was,
+//! and nothing else is. A crash keeps of the rest what chance keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -8,6 +11,9 @@ use protocol_core::effects::{EntryNote, FileOp, TransferKey};
 use protocol_core::faults::FileFault;
 use protocol_core::transfer::layout::Piece;
 use protocol_core::transfer::manifest::{Entry, EntryKind, Manifest};
+use serde::{Deserialize, Serialize};
+
+use crate::choice::{Choices, Site};
 
 /// What stands under a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +30,8 @@ pub enum Item {
 pub type Tree = BTreeMap<Vec<Vec<u8>>, Item>;
 
 /// What a receiver does where a name is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum OnConflict {
     /// The entry fails.
     #[default]
@@ -41,10 +48,30 @@ struct Outgoing {
     tree: Tree,
 }
 
+/// A file on its way: its content, and whether all of it was synced.
+#[derive(Debug)]
+struct Temporary {
+    content: Vec<u8>,
+    synced: bool,
+}
+
+/// A file that this disk got from another device.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// The transfer.
+    pub key: TransferKey,
+    /// Its entry in the manifest.
+    pub entry: u32,
+    /// Its content survives a crash.
+    pub synced: bool,
+    /// Its name survives a crash.
+    pub named: bool,
+}
+
 #[derive(Debug)]
 struct Incoming {
     manifest: Arc<Manifest>,
-    temporaries: BTreeMap<u32, Vec<u8>>,
+    temporaries: BTreeMap<u32, Temporary>,
     left_out: BTreeMap<u32, EntryNote>,
     made: Vec<Vec<Vec<u8>>>,
 }
@@ -60,8 +87,15 @@ pub struct Disk {
     pub no_inbox: bool,
     /// Entries whose source cannot be read.
     pub unreadable: BTreeSet<Vec<Vec<u8>>>,
+    /// Chunks cannot be written: no space.
+    pub writes_fail: bool,
+    /// Sources cannot be read.
+    pub reads_fail: bool,
     outgoing: BTreeMap<TransferKey, Outgoing>,
     incoming: BTreeMap<TransferKey, Incoming>,
+    arrived: BTreeMap<Vec<Vec<u8>>, Arrived>,
+    /// What the last Publish named.
+    just_published: Vec<Vec<Vec<u8>>>,
 }
 
 /// The manifest of a tree, in chunks of this size.
@@ -97,6 +131,82 @@ impl Disk {
         self.incoming.remove(&key);
     }
 
+    /// The files under final names that came from other devices.
+    pub const fn arrived(&self) -> &BTreeMap<Vec<Vec<u8>>, Arrived> {
+        &self.arrived
+    }
+
+    /// What came is this device's own now.
+    pub(crate) fn forget_arrivals(&mut self) {
+        self.arrived.clear();
+    }
+
+    /// Faults are over.
+    pub(crate) const fn heal(&mut self) {
+        self.writes_fail = false;
+        self.reads_fail = false;
+        self.on_conflict = OnConflict::Rename;
+    }
+
+    /// The path that an entry of an incoming transfer has in its manifest, while that is known.
+    pub fn entry_path(&self, key: &TransferKey, entry: u32) -> Option<Vec<Vec<u8>>> {
+        Some(self.incoming.get(key)?.manifest.entry(entry)?.components)
+    }
+
+    /// Somebody edits a source of an outgoing transfer while it is read: from now on the host sees that it has changed.
+    pub(crate) fn edit(&mut self, number: usize) {
+        let count = self.outgoing.len();
+        let Some(outgoing) = self.outgoing.values_mut().nth(number % count.max(1)) else { return };
+        let files = outgoing.tree.values_mut().filter_map(|item| if let Item::File(content) = item { Some(content) } else { None });
+        if let Some(content) = files.max_by_key(|content| content.len()) {
+            content.clear();
+        }
+    }
+
+    /// What a crash leaves of what was not durable.
+    pub(crate) fn crash(&mut self, choices: &mut Choices) {
+        let Self { arrived, files, .. } = self;
+        arrived.retain(|path, of| {
+            let survives = of.named || choices.coin(Site::Survive);
+            if !survives {
+                files.remove(path);
+            } else if let (false, Some(Item::File(content))) = (of.synced, files.get_mut(path)) {
+                match choices.below(Site::Survive, 4) {
+                    0 => content.fill(0),
+                    1 => content.clear(),
+                    2 => content.truncate(content.len() / 2),
+                    _ => {}
+                }
+            }
+            (of.synced, of.named) = (true, true);
+            survives
+        });
+        self.writes_fail = false;
+        self.reads_fail = false;
+    }
+
+    /// The operation that was just performed did not become durable.
+    pub(crate) fn undo_durability(&mut self) {
+        for path in self.just_published.drain(..) {
+            if let Some(of) = self.arrived.get_mut(&path) {
+                of.named = false;
+            }
+        }
+    }
+
+    /// A whole operation fails. What removes things goes on all the same.
+    pub(crate) fn fail(&mut self, key: TransferKey, op: FileOp, fault: FileFault) -> Result<Vec<(u32, EntryNote)>, FileFault> {
+        if op == FileOp::Discard { self.perform(key, None, 0..0, op) } else { Err(fault) }
+    }
+
+    /// An entry has failed: nothing of it is kept.
+    pub(crate) fn drop_entry(&mut self, key: TransferKey, entry: u32) {
+        if let Some(incoming) = self.incoming.get_mut(&key) {
+            incoming.temporaries.remove(&entry);
+            incoming.left_out.insert(entry, EntryNote::Failed(FileFault::Io(5)));
+        }
+    }
+
     /// A restart sweeps what a crash left.
     pub(crate) fn sweep(&mut self) {
         self.outgoing.clear();
@@ -105,23 +215,34 @@ impl Disk {
 
     /// Reads a piece of a source.
     pub(crate) fn read(&self, key: TransferKey, piece: &Piece) -> Result<Vec<u8>, FileFault> {
+        if self.reads_fail {
+            return Err(FileFault::Io(5));
+        }
         let outgoing = self.outgoing.get(&key).ok_or(FileFault::NotFound)?;
         let entry = outgoing.manifest.entry(piece.entry).ok_or(FileFault::NotFound)?;
         if self.unreadable.contains(&entry.components) {
             return Err(FileFault::Denied);
         }
         let Some(Item::File(content)) = outgoing.tree.get(&entry.components) else { return Err(FileFault::NotFound) };
+        if content.len() as u64 != entry.size {
+            return Err(FileFault::Changed);
+        }
         let from = usize::try_from(piece.offset).map_err(|_| FileFault::Changed)?;
         let len = usize::try_from(piece.len).map_err(|_| FileFault::Changed)?;
         content.get(from..from + len).map(<[u8]>::to_vec).ok_or(FileFault::Changed)
     }
 
     /// Writes a piece into its temporary file, if the entry has one.
-    pub(crate) fn write(&mut self, key: TransferKey, piece: &Piece, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, key: TransferKey, piece: &Piece, bytes: &[u8]) -> Result<(), FileFault> {
+        if self.writes_fail {
+            return Err(FileFault::DiskFull);
+        }
         let temporary = self.incoming.get_mut(&key).and_then(|incoming| incoming.temporaries.get_mut(&piece.entry));
         if let (Some(file), Ok(from)) = (temporary, usize::try_from(piece.offset)) {
-            file[from..from + bytes.len()].copy_from_slice(bytes);
+            file.content[from..from + bytes.len()].copy_from_slice(bytes);
+            file.synced = false;
         }
+        Ok(())
     }
 
     pub(crate) fn perform(
@@ -136,13 +257,23 @@ impl Disk {
             let made = Incoming { manifest, temporaries: BTreeMap::new(), left_out: BTreeMap::new(), made: Vec::new() };
             self.incoming.entry(key).or_insert(made);
         }
-        let Self { files, incoming, on_conflict, .. } = self;
+        let Self { files, incoming, on_conflict, arrived, just_published, .. } = self;
         let incoming = incoming.get_mut(&key).ok_or(FileFault::NotFound)?;
         Ok(match op {
             FileOp::Inspect => incoming.conflicts(files, entries).map(|entry| (entry, EntryNote::Conflict)).collect(),
             FileOp::Prepare => incoming.prepare(files, entries, *on_conflict),
-            FileOp::Sync => Vec::new(),
-            FileOp::Publish => incoming.publish(files, entries, *on_conflict),
+            FileOp::Sync => {
+                for (_, file) in incoming.temporaries.range_mut(entries) {
+                    file.synced = true;
+                }
+                Vec::new()
+            }
+            FileOp::Publish => {
+                let notes = incoming.publish(key, files, arrived, entries, *on_conflict);
+                just_published.clear();
+                just_published.extend(arrived.iter().filter(|(_, of)| of.key == key).map(|(path, _)| path.clone()));
+                notes
+            }
             FileOp::Finish => incoming.finish(files),
             FileOp::Discard => {
                 incoming.temporaries.clear();
@@ -187,7 +318,9 @@ impl Incoming {
             }
             match entry.kind {
                 EntryKind::File => {
-                    self.temporaries.insert(number, vec![0; usize::try_from(entry.size).expect("small files")]);
+                    // An empty file has nothing that could be lost.
+                    let content = vec![0; usize::try_from(entry.size).expect("small files")];
+                    self.temporaries.insert(number, Temporary { synced: content.is_empty(), content });
                 }
                 EntryKind::Directory if !files.contains_key(&entry.components) => {
                     files.insert(entry.components.clone(), Item::Directory);
@@ -199,20 +332,29 @@ impl Incoming {
         notes
     }
 
-    fn publish(&mut self, files: &mut Tree, range: Range<u32>, on_conflict: OnConflict) -> Vec<(u32, EntryNote)> {
+    fn publish(
+        &mut self,
+        key: TransferKey,
+        files: &mut Tree,
+        arrived: &mut BTreeMap<Vec<Vec<u8>>, Arrived>,
+        range: Range<u32>,
+        on_conflict: OnConflict,
+    ) -> Vec<(u32, EntryNote)> {
         let mut notes = Vec::new();
         for (number, entry) in self.entries(range) {
-            let Some(content) = self.temporaries.remove(&number) else { continue };
+            let Some(Temporary { content, synced }) = self.temporaries.remove(&number) else { continue };
             let mut path = entry.components;
             if files.contains_key(&path) {
                 if on_conflict != OnConflict::Rename {
                     notes.push((number, EntryNote::Failed(FileFault::Exists)));
                     continue;
                 }
-                let last = path.last_mut().expect("a path has a name");
-                last.extend_from_slice(b" (2)");
+                while files.contains_key(&path) {
+                    path.last_mut().expect("a path has a name").extend_from_slice(b" (2)");
+                }
                 notes.push((number, EntryNote::Renamed(path.join(&b'/'))));
             }
+            arrived.insert(path.clone(), Arrived { key, entry: number, synced, named: true });
             files.insert(path, Item::File(content));
         }
         notes

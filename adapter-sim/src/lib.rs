@@ -14,19 +14,26 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod adversary;
 pub mod choice;
 mod disk;
 pub mod fuzz;
 mod link;
+pub mod oracle;
 mod perform;
 pub mod random;
 mod rules;
+pub mod run;
+pub mod script;
+pub mod shrink;
 pub mod trace;
 mod world;
 
+pub use adversary::Move;
+pub use disk::{Arrived};
 pub use disk::{Disk, Item, OnConflict, Tree, manifest_of};
 pub use link::Wire;
 pub use perform::Raw;
-pub use rules::{At, Damage, Rule, Side, StoreFault};
+pub use rules::{At, Damage, DialFault, DiskFault, Rule, Side, StoreFault};
 pub use trace::{Tapped, Trace};
-pub use world::{Answer, Dev, World};
+pub use world::{Answer, Dev, Pieces, World};

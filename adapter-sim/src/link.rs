@@ -7,18 +7,35 @@ use protocol_core::bulk::opener::Opener;
 use protocol_core::bulk::sealer::Sealer;
 use protocol_core::effects::{Cut, TransferKey};
 use protocol_core::ids::{ConnId, StreamId};
+use protocol_core::info::TransportKind;
 use protocol_core::wire::deframer::{Deframer, StreamName};
+
+use serde::{Deserialize, Serialize};
 
 use crate::Dev;
 use crate::rules::Side;
 
 /// How two devices are connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Wire {
     /// Many streams on a connection, and the transport knows who is there.
     Sim,
     /// One stream on a connection, nobody is known, and 32 random bytes bind handshakes to it.
     Tcp,
+    /// Both, side by side: the device is found over either.
+    Both,
+}
+
+impl Wire {
+    /// Whether a device on this wire is found over a transport of this kind.
+    pub(crate) fn has(self, kind: &TransportKind) -> bool {
+        match kind {
+            TransportKind::Sim => self != Self::Tcp,
+            TransportKind::Tcp => self != Self::Sim,
+            TransportKind::Iroh | TransportKind::Libp2p | TransportKind::Other(_) => false,
+        }
+    }
 }
 
 #[derive(Debug)]

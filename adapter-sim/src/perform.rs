@@ -3,7 +3,9 @@
 use protocol_core::bulk::digest::{Values, value};
 use protocol_core::bulk::sealer::{CHUNK_HEAD, CHUNK_OVERHEAD};
 use protocol_core::crypto::aead::TAG;
-use protocol_core::effects::{BulkHalf, BulkReport, ChunkDone, Cut, Event, Input, Output, Remote, Reply};
+use std::ops::Range;
+
+use protocol_core::effects::{BulkHalf, BulkReport, ChunkDone, Cut, EntryNote, Event, FileOp, Input, Output, Remote, Reply, TransferKey};
 use protocol_core::faults::{DeclineReason, Failure, FileFault};
 use protocol_core::ids::{ConnId, StreamId, Ticket};
 use protocol_core::info::{Address, TransportKind};
@@ -13,9 +15,9 @@ use protocol_core::wire::header::StreamKind;
 
 use crate::choice::Site;
 use crate::link::{Bulk, Conn, ConnEnd, End, Pipe, Stream, Wire};
-use crate::rules::{At, Damage, StoreFault};
+use crate::rules::{At, Damage, DialFault, DiskFault, StoreFault};
 use crate::trace::{Tapped, What};
-use crate::world::{Act, Answer, Dev, World};
+use crate::world::{Act, Answer, Dev, Pieces, World};
 
 /// A disk's and a person's time, in microseconds.
 const DISK: u64 = 1_000;
@@ -39,7 +41,7 @@ impl World {
         match output {
             Output::Dial { ticket, to } => {
                 self.note(dev, What::Dials { to: to.to_string() });
-                let delay = self.one_way();
+                let delay = self.one_way() + self.slow_dial(dev);
                 self.after(delay, Act::Dial { dev, life, ticket, to });
             }
             Output::Open { ticket, conn, name } => self.open(dev, ticket, conn, name),
@@ -70,7 +72,7 @@ impl World {
             Output::Persist { ticket, batch } => self.persist(dev, ticket, batch),
             Output::Files { ticket, transfer, entries, op } => {
                 self.note(dev, What::Files { op, entries: (entries.start, entries.end) });
-                let at = self.devices[dev.0].disk_busy.max(self.now) + DISK;
+                let at = self.devices[dev.0].disk_busy.max(self.now) + DISK + self.devices[dev.0].slow_disk;
                 self.devices[dev.0].disk_busy = at;
                 self.at(at, Act::Files { dev, life, ticket, key: transfer, entries, op });
             }
@@ -94,6 +96,7 @@ impl World {
             Event::Done { transfer, .. } | Event::Failed { transfer, .. } => self.devices[dev.0].disk.forget(*transfer),
             _ => {}
         }
+        self.with_oracle(|oracle, world| oracle.on_event(world, dev, &event));
         self.events.push((dev, event));
     }
 
@@ -121,9 +124,10 @@ impl World {
                 if !self.is_life(dev, life) {
                     return;
                 }
-                let manifest = self.node(dev).manifest(key);
-                let result = self.devices[dev.0].disk.perform(key, manifest, entries, op);
-                self.handle(dev, Input::Done { ticket, result: result.map(Reply::Files).map_err(Failure::Disk) });
+                let result = self.files(dev, key, entries, op);
+                if let Some(result) = result {
+                    self.handle(dev, Input::Done { ticket, result: result.map(Reply::Files).map_err(Failure::Disk) });
+                }
             }
             Act::Seal { stream, end } => self.seal(stream, end),
             Act::Drained { stream, end } => {
@@ -135,6 +139,9 @@ impl World {
             }
             Act::AnswerPairing { dev, life, session, yes } => {
                 if self.is_life(dev, life) {
+                    if yes {
+                        self.with_oracle(|oracle, _| oracle.on_yes(dev, session));
+                    }
                     // It may be too late: then nothing happens.
                     let _late = self.call(dev, |node, env| node.answer_pairing(env, session, yes));
                 }
@@ -150,6 +157,8 @@ impl World {
                     self.crash(dev);
                 }
             }
+            Act::Step { number } => self.take_step(number),
+            Act::Wake => {}
         }
     }
 
@@ -157,8 +166,18 @@ impl World {
 
     fn dial(&mut self, dev: Dev, life: u32, ticket: Ticket, to: &Address) {
         let fail = |failure| Input::Done { ticket, result: Err(failure) };
-        let peer = self.device_at(to);
+        if !self.is_life(dev, life) {
+            return;
+        }
+        let fault = self.dial_fault(dev);
+        let peer = match fault {
+            Some(DialFault::Misrouted(other)) => Some(Dev(other % self.devices.len())),
+            _ => self.device_at(to),
+        };
         let (peer, failure) = match peer {
+            Some(peer) if fault == Some(DialFault::Refused) => (peer, Some(Failure::Refused)),
+            Some(peer) if fault == Some(DialFault::TimedOut) => (peer, Some(Failure::TimedOut)),
+            Some(peer) if fault == Some(DialFault::Unreachable) => (peer, Some(Failure::Unreachable)),
             None => (dev, Some(Failure::Unreachable)),
             Some(peer) if self.devices[dev.0].silent || self.devices[peer.0].silent => (peer, Some(Failure::TimedOut)),
             Some(peer) if !self.is_life(peer, self.devices[peer.0].life) => (peer, Some(Failure::Refused)),
@@ -168,9 +187,6 @@ impl World {
         if let Some(failure) = failure {
             let wait = if failure == Failure::TimedOut { DIAL_TIMEOUT } else { back };
             return self.after(wait, Act::Tell { dev, life, input: fail(failure) });
-        }
-        if !self.is_life(dev, life) {
-            return;
         }
         let remote = self.connect_ends(dev, peer, to.kind == TransportKind::Tcp);
         let conn = self.conns.len() - 1;
@@ -198,13 +214,15 @@ impl World {
     fn remote(&self, conn: usize, end: usize) -> Remote {
         let Conn { wire, ends, exporter, .. } = &self.conns[conn];
         let other = ends[1 - end].dev;
+        let kind = if *wire == Wire::Tcp { TransportKind::Tcp } else { TransportKind::Sim };
+        let address = self.addresses(other).into_iter().find(|address| address.kind == kind);
         Remote {
-            kind: if *wire == Wire::Tcp { TransportKind::Tcp } else { TransportKind::Sim },
-            id: self.transport_id(other),
+            id: self.transport_id(other, &kind),
             exporter: exporter.clone(),
-            address: self.address(other).text,
+            address: address.map(|address| address.text).unwrap_or_default(),
             source: format!("{:?}", self.devices[other.0].stranger.unwrap_or(other)),
             one_stream: *wire == Wire::Tcp,
+            kind,
         }
     }
 
@@ -239,7 +257,7 @@ impl World {
         (conn_end.up && self.is_life(conn_end.dev, conn_end.life)).then_some(conn_end.dev)
     }
 
-    fn device_of(&self, stream: usize, end: usize) -> Dev {
+    pub(crate) fn device_of(&self, stream: usize, end: usize) -> Dev {
         let slot = &self.streams[stream];
         self.conns[slot.conn].ends[slot.conn_end(end)].dev
     }
@@ -248,9 +266,17 @@ impl World {
         let life = self.devices[dev.0].life;
         let place = self.conn_ends.get(&conn).copied().filter(|&(conn, end)| self.conns[conn].ends[end].up);
         let fail = Act::Tell { dev, life, input: Input::Done { ticket, result: Err(Failure::Gone) } };
+        let device = &mut self.devices[dev.0];
+        device.asked.opens += 1;
+        let number = device.asked.opens;
+        if let Some(at) = device.open_faults.iter().position(|&of| of == number) {
+            device.open_faults.remove(at);
+            self.fire("N24");
+            return self.after(0, fail);
+        }
         let Some((conn, end)) = place else { return self.after(0, fail) };
         let stream = match (self.conns[conn].wire, self.conns[conn].streams.first().copied()) {
-            (Wire::Sim, _) => {
+            (Wire::Sim | Wire::Both, _) => {
                 let stream = self.new_stream(conn, end, Some(name));
                 let at = self.now + self.one_way();
                 self.streams[stream].pipes[0].last = at;
@@ -357,15 +383,20 @@ impl World {
                 continue;
             };
             self.rules.remove(at);
-            self.fired += 1;
+            self.fire(rule.damage.kind());
             match rule.damage {
                 Damage::Cut => cut = Some(place),
                 Damage::Crash(dev) => (cut, crash) = (Some(place), Some(dev)),
                 Damage::Vanish => vanish = true,
-                Damage::Flip(bit) => bytes[bit / 8] ^= 1 << (bit % 8),
-                Damage::Replace(material) => (bytes, vanish) = (self.material[material].clone(), true),
+                Damage::Flip(bit) => {
+                    let len = bytes.len();
+                    bytes[bit / 8 % len] ^= 1 << (bit % 8);
+                }
+                Damage::Replace(material) => {
+                    (bytes, vanish) = (self.material.get(material).cloned().unwrap_or_default(), true);
+                }
                 Damage::Append(material) => {
-                    bytes.extend_from_slice(&self.material[material]);
+                    bytes.extend_from_slice(self.material.get(material).map_or(&[0][..], Vec::as_slice));
                     vanish = true;
                 }
             }
@@ -397,14 +428,21 @@ impl World {
         if self.streams[stream].pipes[end].vanish || self.silent_between(self.streams[stream].conn) {
             return;
         }
+        let (from, to) = (self.device_of(stream, end), self.device_of(stream, 1 - end));
+        let held = self.holds.get(&(from, to)).copied().unwrap_or(0);
+        let tiny = bytes.len().div_ceil(64);
         while !bytes.is_empty() {
             let split = self.choices.coin(Site::Split);
             let most = if self.choices.below(Site::Split, 8) == 7 { 7 } else { bytes.len() as u64 };
             let len = usize::try_from(1 + self.choices.below(Site::Split, most.min(bytes.len() as u64))).unwrap_or(1);
-            let len = if split { len } else { bytes.len() };
+            let len = match self.pieces {
+                Pieces::Any if split => len,
+                Pieces::Tiny => tiny.min(bytes.len()),
+                Pieces::Any | Pieces::Whole => bytes.len(),
+            };
             let (piece, rest) = bytes.split_at(len);
             bytes = rest;
-            let at = self.streams[stream].pipes[end].last.max(self.now + self.one_way());
+            let at = self.streams[stream].pipes[end].last.max(self.now + self.one_way()).max(held);
             self.streams[stream].pipes[end].last = at;
             self.at(at, Act::Bytes { stream, from: end, bytes: piece.to_vec() });
         }
@@ -658,7 +696,9 @@ impl World {
                 let text = &body[at..at + piece.len as usize];
                 at += text.len();
                 values.push(value(&piece, text).expect("a piece of the layout"));
-                self.devices[dev.0].disk.write(key, &piece, text);
+                if let Err(fault) = self.devices[dev.0].disk.write(key, &piece, text) {
+                    report.failed.push((piece.entry, fault));
+                }
             }
             claim.finish();
             report.chunks.push(ChunkDone { index, values });
@@ -681,12 +721,14 @@ impl World {
         let life = device.life;
         device.persists += 1;
         let number = device.persists;
-        let at = device.store_busy.max(self.now) + DISK;
+        let at = device.store_busy.max(self.now) + DISK + device.slow_disk;
         device.store_busy = at;
         self.note(dev, What::Persists { number });
         let device = &mut self.devices[dev.0];
         let fault = device.store_faults.iter().position(|&(of, _)| of == number).map(|at| device.store_faults.remove(at).1);
-        self.fired += usize::from(fault.is_some());
+        if let Some(fault) = fault {
+            self.fire(fault.kind());
+        }
         match fault {
             None => self.at(at, Act::Durable { dev, life, ticket, batch }),
             Some(StoreFault::Fail) => {
@@ -713,7 +755,81 @@ impl World {
                 None => self.devices[dev.0].store.remove(&(table, key)),
             };
         }
+        self.with_oracle(|oracle, world| oracle.on_durable(world, dev));
         self.handle(dev, Input::Done { ticket, result: Ok(Reply::Persisted) });
+    }
+
+    /// An operation on files; `None` if the device does not live to hear how it went.
+    fn files(
+        &mut self,
+        dev: Dev,
+        key: TransferKey,
+        entries: Range<u32>,
+        op: FileOp,
+    ) -> Option<Result<Vec<(u32, EntryNote)>, FileFault>> {
+        let manifest = self.node(dev).manifest(key);
+        let device = &mut self.devices[dev.0];
+        device.asked.files += 1;
+        let number = device.asked.files;
+        let fault = device.disk_faults.iter().position(|&(of, _)| of == number).map(|at| device.disk_faults.remove(at).1);
+        if let Some(fault) = fault {
+            self.fire(fault.kind());
+        }
+        let disk = &mut self.devices[dev.0].disk;
+        let result = match fault {
+            Some(DiskFault::Full) => disk.fail(key, op, FileFault::DiskFull),
+            Some(DiskFault::Io) => disk.fail(key, op, FileFault::Io(5)),
+            Some(DiskFault::Entry) => disk.perform(key, manifest, entries.start + 1..entries.end.max(entries.start + 1), op).map(|mut notes| {
+                disk.drop_entry(key, entries.start);
+                notes.insert(0, (entries.start, EntryNote::Failed(FileFault::Io(5))));
+                notes
+            }),
+            Some(DiskFault::Crash) => {
+                // Some of it may have been done, and none of that is durable.
+                drop(disk.perform(key, manifest, entries, op));
+                disk.undo_durability();
+                self.crash(dev);
+                return None;
+            }
+            Some(DiskFault::WritesFail) => {
+                disk.writes_fail = true;
+                disk.perform(key, manifest, entries, op)
+            }
+            Some(DiskFault::ReadsFail) => {
+                disk.reads_fail = true;
+                disk.perform(key, manifest, entries, op)
+            }
+            None => disk.perform(key, manifest, entries, op),
+        };
+        self.with_oracle(|oracle, world| oracle.on_files(world, dev, key, op));
+        Some(result)
+    }
+
+    /// How much longer the dial takes that is asked for now; a fault that makes it slow fires here.
+    fn slow_dial(&mut self, dev: Dev) -> u64 {
+        let device = &mut self.devices[dev.0];
+        device.asked.dials += 1;
+        let number = device.asked.dials;
+        let slow = device.dial_faults.iter().position(|&(of, fault)| of == number && matches!(fault, DialFault::Slow(_)));
+        let Some((_, DialFault::Slow(millis))) = slow.map(|at| device.dial_faults.remove(at)) else { return 0 };
+        self.fire("N23");
+        u64::from(millis) * 1_000
+    }
+
+    /// A fault that the next dial that arrives meets: those of dials that were asked for.
+    fn dial_fault(&mut self, dev: Dev) -> Option<DialFault> {
+        let device = &mut self.devices[dev.0];
+        let dials = device.asked.dials;
+        let at = device.dial_faults.iter().position(|&(of, fault)| of <= dials && !matches!(fault, DialFault::Slow(_)))?;
+        let (_, fault) = device.dial_faults.remove(at);
+        self.fire(fault.kind());
+        Some(fault)
+    }
+
+    /// A fault of this kind has fired.
+    pub(crate) fn fire(&mut self, kind: &'static str) {
+        self.fired.push(kind);
+        self.trace.push(self.now, None, What::Step(format!("fault {kind}")));
     }
 }
 

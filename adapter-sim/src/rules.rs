@@ -1,11 +1,13 @@
 //! Faults that a test orders: where, and what.
 
 use protocol_core::wire::deframer::StreamName;
+use serde::{Deserialize, Serialize};
 
 use crate::Dev;
 
 /// A direction of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// From the side that opened the stream.
     Opener,
@@ -15,7 +17,8 @@ pub enum Side {
 
 /// A place in one direction of a stream. What a Node sends in one piece counts as one frame, beginning with 1; the preamble is
 /// frame 0 of the opener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum At {
     /// In this frame (its last byte, where a place between bytes is meant).
     Frame(u32),
@@ -24,7 +27,8 @@ pub enum At {
 }
 
 /// What happens to the bytes of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Damage {
     /// What comes before the place arrives, then the stream is cut for both sides.
     Cut,
@@ -54,7 +58,8 @@ pub struct Rule {
 }
 
 /// A fault of a device's store. It fires once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StoreFault {
     /// The device crashes when the write is asked for: nothing of it is durable.
     CrashBefore,
@@ -62,4 +67,83 @@ pub enum StoreFault {
     CrashAfter,
     /// The write fails.
     Fail,
+}
+
+/// A fault of dialling. It fires once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DialFault {
+    /// The address refuses.
+    Refused,
+    /// Nobody answers for ten seconds.
+    TimedOut,
+    /// There is no way there.
+    Unreachable,
+    /// It takes this many milliseconds longer.
+    Slow(u32),
+    /// Another device answers: the one with this number.
+    Misrouted(usize),
+}
+
+/// A fault of an operation on files. It fires once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFault {
+    /// The whole operation fails: no space.
+    Full,
+    /// The whole operation fails: input/output error.
+    Io,
+    /// The first entry of the operation fails alone.
+    Entry,
+    /// The device crashes while it runs.
+    Crash,
+    /// From now on chunks cannot be written: no space. Until it is over.
+    WritesFail,
+    /// From now on sources cannot be read. Until it is over.
+    ReadsFail,
+}
+
+impl Damage {
+    /// Its kind in the catalogue of faults.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Self::Cut => "N7",
+            Self::Vanish => "N10",
+            Self::Flip(_) => "A3",
+            Self::Replace(_) => "A6",
+            Self::Append(_) => "N8",
+            Self::Crash(_) => "H1",
+        }
+    }
+}
+
+impl StoreFault {
+    /// Its kind in the catalogue of faults.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Self::CrashBefore | Self::CrashAfter => "H2",
+            Self::Fail => "H12",
+        }
+    }
+}
+
+impl DialFault {
+    /// Its kind in the catalogue of faults.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Self::Refused | Self::TimedOut | Self::Unreachable | Self::Slow(_) => "N23",
+            Self::Misrouted(_) => "N25",
+        }
+    }
+}
+
+impl DiskFault {
+    /// Its kind in the catalogue of faults.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Self::Full | Self::WritesFail => "H11",
+            Self::Io | Self::Entry | Self::ReadsFail => "H12",
+            Self::Crash => "H4",
+        }
+    }
 }

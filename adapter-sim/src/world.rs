@@ -5,30 +5,34 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol_core::bulk::cipher::RustCrypto;
+use protocol_core::bulk::cipher::{BulkCipher, RustCrypto};
 use protocol_core::crypto::secret::{Secret, SecretBytes};
+use protocol_core::entropy::{Entropy, NoEntropy};
 use protocol_core::effects::{DeviceState, Env, Event, Fact, FileOp, Input, TransferKey};
 use protocol_core::identity::NetworkIdentity;
-use protocol_core::ids::{ConnId, DeviceId, SessionId, StreamId, Ticket};
+use protocol_core::ids::{ConnId, DeviceId, PeerKey, SessionId, StreamId, Ticket};
 use protocol_core::info::{Address, TransportInfo, TransportKind};
 use protocol_core::node::{Config, Confirm, DeviceView, Node, PairError, PairingInvite, ShareError};
 use protocol_core::pairing::PairingCode;
 use protocol_core::records::{Change, Record};
 use protocol_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::choice::{Choices, Site};
 use crate::disk::{Disk, Tree, manifest_of};
 use crate::link::{Conn, Stream, Wire};
 use crate::random::Random;
-use crate::rules::{Rule, StoreFault};
+use crate::oracle::{Oracle, Recorder};
+use crate::rules::{DialFault, DiskFault, Rule, StoreFault};
 use crate::trace::{Tapped, Trace, What};
 
 /// A device of a world, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dev(pub usize);
 
 /// What a device's user does when asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// Says yes after a moment.
     #[default]
@@ -56,13 +60,55 @@ pub(crate) enum Act {
     AnswerPairing { dev: Dev, life: u32, session: SessionId, yes: bool },
     AnswerOffer { dev: Dev, life: u32, key: TransferKey, yes: bool },
     Crash { dev: Dev, life: u32 },
+    Step { number: usize },
+    Wake,
+}
+
+/// How writes are cut into pieces on their way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pieces {
+    /// As chance has it.
+    #[default]
+    Any,
+    /// One byte at a time, as far as that is bearable: pieces of at most a 64th of a write.
+    Tiny,
+    /// Whole writes.
+    Whole,
+}
+
+impl Act {
+    /// The device in which this happens, if it is in one.
+    fn place(&self) -> Option<Dev> {
+        match self {
+            Self::Tell { dev, .. }
+            | Self::Dial { dev, .. }
+            | Self::Durable { dev, .. }
+            | Self::Files { dev, .. }
+            | Self::AnswerPairing { dev, .. }
+            | Self::AnswerOffer { dev, .. } => Some(*dev),
+            Self::Opened { .. }
+            | Self::Bytes { .. }
+            | Self::End { .. }
+            | Self::Broken { .. }
+            | Self::Cut { .. }
+            | Self::Gone { .. }
+            | Self::Seal { .. }
+            | Self::Drained { .. }
+            | Self::Crash { .. }
+            | Self::Step { .. }
+            | Self::Wake => None,
+        }
+    }
 }
 
 pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) seed: [u8; 32],
+    pub(crate) key: PeerKey,
+    pub(crate) id: DeviceId,
     pub(crate) wire: Wire,
-    pub(crate) random: Random,
+    pub(crate) random: Source,
     pub(crate) node: Option<Node>,
     pub(crate) life: u32,
     pub(crate) store: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
@@ -79,6 +125,57 @@ pub(crate) struct Device {
     pub(crate) silent: bool,
     /// It has no Node: a test speaks for it, and looks like this device to others.
     pub(crate) stranger: Option<Dev>,
+    /// Where it is found now, and where it was before.
+    pub(crate) places: Vec<u32>,
+    /// Nothing happens in it before this moment.
+    pub(crate) asleep_until: u64,
+    /// The resolution of its monotonic clock, in microseconds.
+    pub(crate) resolution: u64,
+    /// Dials that it has asked for in all lives, streams that it opened, operations on files.
+    pub(crate) asked: Asked,
+    /// Faults of these, by number.
+    pub(crate) dial_faults: Vec<(u32, DialFault)>,
+    pub(crate) open_faults: Vec<u32>,
+    pub(crate) disk_faults: Vec<(u32, DiskFault)>,
+    /// How much longer its disk takes, in microseconds.
+    pub(crate) slow_disk: u64,
+    /// What its store held when somebody copied it.
+    pub(crate) backup: Option<BTreeMap<(u8, Vec<u8>), Vec<u8>>>,
+}
+
+/// Counts of what a device asked its host for, in all its lives.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) dials: u32,
+    pub(crate) opens: u32,
+    pub(crate) files: u32,
+}
+
+/// Where a device's randomness comes from. It may fail.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    random: Random,
+    calls: u32,
+    fails: Vec<u32>,
+}
+
+impl Source {
+    const fn new(random: Random) -> Self {
+        Self { random, calls: 0, fails: Vec::new() }
+    }
+}
+
+impl Entropy for Source {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), NoEntropy> {
+        self.calls += 1;
+        if let Some(at) = self.fails.iter().position(|&call| call == self.calls) {
+            self.fails.remove(at);
+            // What a failed source leaves in the buffer is not random.
+            bytes.fill(0);
+            return Err(NoEntropy);
+        }
+        self.random.fill(bytes)
+    }
 }
 
 impl fmt::Debug for Device {
@@ -104,7 +201,8 @@ pub struct World {
     pub(crate) ids: u64,
     pub(crate) rules: Vec<Rule>,
     pub(crate) material: Vec<Vec<u8>>,
-    pub(crate) fired: usize,
+    /// The kinds of faults that have fired.
+    pub(crate) fired: Vec<&'static str>,
     pub(crate) trace: Trace,
     pub(crate) recording: bool,
     pub(crate) tap: Vec<Tapped>,
@@ -113,6 +211,25 @@ pub struct World {
     pub(crate) raw: BTreeMap<(usize, usize), Vec<u8>>,
     /// One way, in microseconds: the least, and what chance adds.
     pub(crate) latency: (u64, u64),
+    /// Bytes from one device to another wait until then.
+    pub(crate) holds: BTreeMap<(Dev, Dev), u64>,
+    /// The smallest pieces that bytes travel in: every piece is one byte, or whole writes.
+    pub(crate) pieces: Pieces,
+    /// What a god sees while the world runs.
+    pub(crate) oracle: Option<Box<Oracle>>,
+    /// Steps of a script that are still to come, by number.
+    pub(crate) steps: Vec<crate::script::Step>,
+    /// What seals chunks.
+    pub(crate) cipher: Arc<dyn BulkCipher>,
+    /// Codes that devices have shown, newest last.
+    pub(crate) codes: BTreeMap<Dev, Vec<PairingCode>>,
+    /// Devices that have a Node: those come first.
+    pub(crate) honest: usize,
+    /// The stranger, once there is one.
+    pub(crate) enemy: Option<Dev>,
+    /// Things that happened in queue and Nodes.
+    pub(crate) handled: u64,
+    pub(crate) last_place: u32,
     /// Devices say that they have instructions for AES.
     aes: bool,
     ticks: u32,
@@ -130,8 +247,13 @@ const BEGINNING: u64 = 1_800_000_000;
 impl World {
     /// An empty world with a trace and a tap.
     pub fn new(seed: u64) -> Self {
+        Self::with(Choices::new(seed), seed, true)
+    }
+
+    /// An empty world with these choices, and keys from this seed.
+    pub(crate) fn with(choices: Choices, seed: u64, keep: bool) -> Self {
         Self {
-            choices: Choices::new(seed),
+            choices,
             keys: Random::new(seed),
             now: 1_000_000,
             queue: BTreeMap::new(),
@@ -144,13 +266,23 @@ impl World {
             ids: 0,
             rules: Vec::new(),
             material: Vec::new(),
-            fired: 0,
-            trace: Trace::new(true),
+            fired: Vec::new(),
+            trace: Trace::new(keep),
             recording: true,
             tap: Vec::new(),
             events: Vec::new(),
             raw: BTreeMap::new(),
             latency: (5_000, 3_000),
+            holds: BTreeMap::new(),
+            pieces: Pieces::Any,
+            oracle: None,
+            steps: Vec::new(),
+            cipher: Arc::new(RustCrypto),
+            codes: BTreeMap::new(),
+            honest: 0,
+            enemy: None,
+            handled: 0,
+            last_place: 1_000,
             aes: false,
             ticks: 0,
         }
@@ -180,11 +312,14 @@ impl World {
     pub fn add_device_on(&mut self, name: &str, wire: Wire) -> Dev {
         let dev = Dev(self.devices.len());
         let seed = self.keys.bytes();
+        let identity = NetworkIdentity::from_seed(Secret::new(seed));
         self.devices.push(Device {
             name: name.into(),
             seed,
+            key: identity.public(),
+            id: identity.device_id(),
             wire,
-            random: Random::new(self.keys.next()),
+            random: Source::new(Random::new(self.keys.next())),
             node: None,
             life: 0,
             store: BTreeMap::new(),
@@ -198,6 +333,15 @@ impl World {
             disk_busy: 0,
             silent: false,
             stranger: None,
+            places: vec![dev.0 as u32],
+            asleep_until: 0,
+            resolution: 1,
+            asked: Asked::default(),
+            dial_faults: Vec::new(),
+            open_faults: Vec::new(),
+            disk_faults: Vec::new(),
+            slow_disk: 0,
+            backup: None,
         });
         self.restart(dev);
         dev
@@ -218,7 +362,7 @@ impl World {
     /// If it runs, or its Node refuses the store.
     pub fn restart(&mut self, dev: Dev) {
         let unix_s = self.unix_s(dev);
-        let now = Timestamp::from_micros(self.now);
+        let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         assert!(device.node.is_none(), "it runs already");
         device.disk.sweep();
@@ -228,46 +372,141 @@ impl World {
             .map(|((table, key), value)| Record { table: *table, key: key.clone(), value: SecretBytes::new(value.clone()) })
             .collect();
         let config =
-            Config { name: device.name.clone(), os: "sim".into(), app: "kin-sim".into(), bulk_aes: true, cipher: Arc::new(RustCrypto) };
+            Config { name: device.name.clone(), os: "sim".into(), app: "kin-sim".into(), bulk_aes: self.aes, cipher: Arc::clone(&self.cipher) };
         let identity = NetworkIdentity::from_seed(Secret::new(device.seed));
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         device.node = Some(Node::restore(config, identity, &mut env, records).expect("the store is readable"));
         self.note(dev, What::Starts);
-        let local = vec![self.transport(dev)];
+        let local = self.transports(dev);
         self.handle(dev, Input::Network(Fact::Local(local)));
+        self.with_oracle(|oracle, world| oracle.on_start(world, dev));
     }
 
-    fn transport(&self, dev: Dev) -> TransportInfo {
-        let Address { kind, text } = self.address(dev);
-        TransportInfo { kind, id: self.transport_id(dev), addresses: vec![text], relay: None }
+    fn transports(&self, dev: Dev) -> Vec<TransportInfo> {
+        let addresses = self.addresses(dev).into_iter();
+        let transport = |Address { kind, text }| {
+            let id = self.transport_id(dev, &kind);
+            TransportInfo { kind, id, addresses: vec![text], relay: None }
+        };
+        addresses.map(transport).collect()
     }
 
-    pub(crate) fn transport_id(&self, dev: Dev) -> Vec<u8> {
+    /// How a device is called on a transport.
+    pub(crate) fn transport_id(&self, dev: Dev, kind: &TransportKind) -> Vec<u8> {
         let dev = self.devices[dev.0].stranger.unwrap_or(dev);
-        match self.devices[dev.0].wire {
-            Wire::Sim => format!("id-{:08}", dev.0).into_bytes(),
-            Wire::Tcp => Vec::new(),
-        }
+        if *kind == TransportKind::Tcp { Vec::new() } else { format!("id-{:08}", dev.0).into_bytes() }
     }
 
-    /// Where a device is found.
+    /// Where a device is found first.
     pub fn address(&self, dev: Dev) -> Address {
-        let device = &self.devices[dev.0];
-        match device.wire {
-            Wire::Sim => Address { kind: TransportKind::Sim, text: format!("host{}", dev.0) },
-            Wire::Tcp => Address { kind: TransportKind::Tcp, text: format!("host{}:1", dev.0) },
-        }
+        self.addresses(dev).swap_remove(0)
     }
 
+    /// Where a device is found: an address for each of its transports.
+    pub fn addresses(&self, dev: Dev) -> Vec<Address> {
+        let device = &self.devices[dev.0];
+        let place = device.places.last().copied().unwrap_or(u32::MAX);
+        let texts = [(TransportKind::Sim, format!("host{place}")), (TransportKind::Tcp, format!("host{place}:1"))];
+        texts.into_iter().filter(|(kind, _)| device.wire.has(kind)).map(|(kind, text)| Address { kind, text }).collect()
+    }
+
+    /// Who answers at an address: of the devices of that kind the one that moved there last.
     pub(crate) fn device_at(&self, address: &Address) -> Option<Dev> {
-        (0..self.devices.len()).map(Dev).find(|&dev| self.address(dev) == *address)
+        let place: u32 = address.text.strip_prefix("host")?.trim_end_matches(":1").parse().ok()?;
+        let at = self.devices.iter().position(|device| device.places.contains(&place) && device.wire.has(&address.kind))?;
+        Some(Dev(at))
+    }
+
+    /// What a device's monotonic clock says.
+    fn clock(&self, dev: Dev) -> Timestamp {
+        let resolution = self.devices[dev.0].resolution;
+        Timestamp::from_micros(self.now / resolution * resolution)
     }
 
     // What a test knows of devices.
 
     /// The id of a device.
     pub fn id(&self, dev: Dev) -> DeviceId {
-        NetworkIdentity::from_seed(Secret::new(self.devices[dev.0].seed)).device_id()
+        self.devices[dev.0].id
+    }
+
+    /// The device key of a device.
+    pub fn key(&self, dev: Dev) -> PeerKey {
+        self.devices[dev.0].key
+    }
+
+    /// The device that has this key.
+    pub fn dev_of(&self, key: &PeerKey) -> Option<Dev> {
+        self.devices.iter().position(|device| device.key == *key).map(Dev)
+    }
+
+    /// The device that has this id.
+    pub fn dev_of_id(&self, id: DeviceId) -> Option<Dev> {
+        self.devices.iter().position(|device| device.id == id).map(Dev)
+    }
+
+    /// Which life a device lives: how often it fell.
+    pub fn life(&self, dev: Dev) -> u32 {
+        self.devices[dev.0].life
+    }
+
+    /// The Node of a device, if it runs.
+    pub fn node_of(&self, dev: Dev) -> Option<&Node> {
+        self.devices[dev.0].node.as_ref()
+    }
+
+    /// Devices of this world, strangers included.
+    pub const fn devices_len(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// The names of the devices.
+    pub fn names(&self) -> Vec<String> {
+        self.devices.iter().map(|device| device.name.clone()).collect()
+    }
+
+    /// Virtual microseconds.
+    pub const fn micros(&self) -> u64 {
+        self.now
+    }
+
+    /// Things that happened so far in the queue and in Nodes.
+    pub const fn events_handled(&self) -> u64 {
+        self.handled
+    }
+
+    /// The log of the run, when the world is over.
+    pub fn into_trace(self) -> Trace {
+        self.trace
+    }
+
+    /// Whether a device speaks with another in a session.
+    pub fn has_session(&self, dev: Dev, peer: Dev) -> bool {
+        let peer = self.key(peer);
+        self.node_of(dev).is_some_and(|node| node.probe_sessions().iter().any(|session| session.primary && session.peer == peer))
+    }
+
+    /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
+    pub(crate) fn heal_hosts(&mut self) {
+        self.holds.clear();
+        for device in &mut self.devices {
+            device.dial_faults.clear();
+            device.open_faults.clear();
+            device.disk_faults.clear();
+            device.random.fails.clear();
+            device.slow_disk = 0;
+            device.resolution = 1;
+            device.asleep_until = 0;
+            device.disk.heal();
+            let last = device.places.len().saturating_sub(1);
+            device.places.drain(..last);
+        }
+    }
+
+    /// What came to a device is its own now.
+    pub(crate) fn forget_arrivals(&mut self, dev: Dev) {
+        self.devices[dev.0].disk.forget_arrivals();
+        self.with_oracle(|oracle, _| oracle.foreign.retain(|(of, _), _| *of != dev));
     }
 
     /// The master seed of a device.
@@ -371,7 +610,7 @@ impl World {
 
     /// Rules and store faults that have fired.
     pub const fn fired(&self) -> usize {
-        self.fired
+        self.fired.len()
     }
 
     /// Virtual time since the world began.
@@ -411,6 +650,107 @@ impl World {
         device.store_faults.push((device.persists + number, fault));
     }
 
+    /// The `number`th dial that a device asks for from now on (from 1) meets this fault.
+    pub fn fault_dial(&mut self, dev: Dev, number: u32, fault: DialFault) {
+        let device = &mut self.devices[dev.0];
+        device.dial_faults.push((device.asked.dials + number, fault));
+    }
+
+    /// The `number`th stream that a device opens from now on (from 1) is not to be had.
+    pub fn fault_open(&mut self, dev: Dev, number: u32) {
+        let device = &mut self.devices[dev.0];
+        device.open_faults.push(device.asked.opens + number);
+    }
+
+    /// The `number`th operation on files that a device asks for from now on (from 1) meets this fault.
+    pub fn fault_disk(&mut self, dev: Dev, number: u32, fault: DiskFault) {
+        let device = &mut self.devices[dev.0];
+        device.disk_faults.push((device.asked.files + number, fault));
+    }
+
+    /// The `number`th draw of random bytes of a device from now on (from 1) fails.
+    pub fn fault_entropy(&mut self, dev: Dev, number: u32) {
+        let source = &mut self.devices[dev.0].random;
+        source.fails.push(source.calls + number);
+    }
+
+    /// Files and writes of a device take this much longer.
+    pub const fn slow_disk(&mut self, dev: Dev, by: Duration) {
+        self.devices.as_mut_slice()[dev.0].slow_disk = by.as_micros() as u64;
+    }
+
+    /// The device's monotonic clock goes in steps of this length.
+    pub const fn set_resolution(&mut self, dev: Dev, resolution: Duration) {
+        let micros = resolution.as_micros() as u64;
+        self.devices.as_mut_slice()[dev.0].resolution = if micros == 0 { 1 } else { micros };
+    }
+
+    /// Nothing happens in a device for this long; what comes meanwhile waits.
+    pub fn sleep(&mut self, dev: Dev, time: Duration) {
+        let until = self.now + time.as_micros() as u64;
+        self.devices[dev.0].asleep_until = until;
+        self.at(until, Act::Wake);
+    }
+
+    /// What one device sends another stays under way for this long, then arrives at once.
+    pub fn hold(&mut self, from: Dev, to: Dev, time: Duration) {
+        self.holds.insert((from, to), self.now + time.as_micros() as u64);
+    }
+
+    /// How writes are cut into pieces from now on.
+    pub const fn set_pieces(&mut self, pieces: Pieces) {
+        self.pieces = pieces;
+    }
+
+    /// A device gets another address, and its connections die without a word. With `taken_by`, that device answers at the old one.
+    pub fn move_device(&mut self, dev: Dev, taken_by: Option<Dev>) {
+        self.last_place += 1;
+        let old = std::mem::replace(&mut self.devices[dev.0].places, vec![self.last_place]);
+        if let Some(other) = taken_by.filter(|other| *other != dev) {
+            // The newest place stands last: that is the one a device tells of.
+            self.devices[other.0].places.splice(0..0, old);
+        }
+        for conn in 0..self.conns.len() {
+            if self.conns[conn].ends.iter().any(|end| end.dev == dev && end.up) {
+                for stream in self.conns[conn].streams.clone() {
+                    for pipe in &mut self.streams[stream].pipes {
+                        pipe.vanish = true;
+                    }
+                }
+            }
+        }
+        if self.is_up(dev) {
+            let local = self.transports(dev);
+            self.handle(dev, Input::Network(Fact::Local(local)));
+        }
+    }
+
+    /// The newest connection between two devices is reset, as both hear.
+    pub fn cut_connection(&mut self, one: Dev, other: Dev) -> bool {
+        let between = |conn: &Conn| {
+            let devs = conn.ends.each_ref().map(|end| end.dev);
+            (devs == [one, other] || devs == [other, one]) && conn.ends.iter().all(|end| end.up)
+        };
+        let Some(conn) = self.conns.iter().rposition(between) else { return false };
+        for end in 0..2 {
+            let delay = self.one_way();
+            self.after(delay, Act::Gone { conn, end });
+        }
+        true
+    }
+
+    /// Copies a device's store, for [`Self::roll_back`].
+    pub fn back_up(&mut self, dev: Dev) {
+        let device = &mut self.devices[dev.0];
+        device.backup = Some(device.store.clone());
+    }
+
+    /// A device that is down gets the store that was copied; without a copy, an empty one.
+    pub fn roll_back(&mut self, dev: Dev) {
+        let device = &mut self.devices[dev.0];
+        device.store = device.backup.clone().unwrap_or_default();
+    }
+
     /// From now on nothing reaches a device and nothing leaves it, without anybody being told; or that is over.
     pub fn silence(&mut self, dev: Dev, silent: bool) {
         self.devices[dev.0].silent = silent;
@@ -439,9 +779,10 @@ impl World {
     /// If the device does not run.
     pub fn call<T>(&mut self, dev: Dev, call: impl FnOnce(&mut Node, &mut Env<'_>) -> T) -> T {
         let unix_s = self.unix_s(dev);
-        let now = Timestamp::from_micros(self.now);
+        let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         let node = device.node.as_mut().expect("the device runs");
+        Recorder::set_device(dev);
         let result = call(node, &mut Env { now, unix_s, entropy: &mut device.random });
         self.perform(dev);
         result
@@ -478,7 +819,7 @@ impl World {
         let manifest = manifest_of(tree, chunk_size);
         let id = self.id(peer);
         let unix_s = self.unix_s(dev);
-        let now = Timestamp::from_micros(self.now);
+        let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         let node = device.node.as_mut().expect("the device runs");
         let mut env = Env { now, unix_s, entropy: &mut device.random };
@@ -529,7 +870,11 @@ impl World {
 
     /// The next thing that happens up to `end`; false if nothing does, and it is `end` then.
     fn step(&mut self, end: u64) -> bool {
-        let deadline = |(dev, device): (usize, &Device)| Some((device.node.as_ref()?.deadline()?.at.as_micros(), Dev(dev)));
+        let deadline = |(dev, device): (usize, &Device)| {
+            let at = device.node.as_ref()?.deadline()?.at.as_micros();
+            // A coarse clock shows the moment only when its next step comes.
+            Some((at.next_multiple_of(device.resolution).max(device.asleep_until), Dev(dev)))
+        };
         let tick = self.devices.iter().enumerate().filter_map(deadline).min();
         let next = self.queue.first_key_value().map(|(&(at, _), _)| at);
         let tick_first = matches!((tick, next), (Some((at, _)), next) if next.is_none_or(|next| at < next));
@@ -544,7 +889,10 @@ impl World {
             (true, Some((_, dev))) => self.handle(dev, Input::Tick),
             _ => {
                 if let Some((_, act)) = self.queue.pop_first() {
-                    self.act(act);
+                    match self.sleeper(&act) {
+                        Some(until) => self.at(until, act),
+                        None => self.act(act),
+                    }
                 }
             }
         }
@@ -554,6 +902,18 @@ impl World {
     /// Something happened to a device.
     pub(crate) fn note(&mut self, dev: Dev, what: What) {
         self.trace.push(self.now, Some(dev), what);
+    }
+
+    /// Until when the device sleeps in which something is to happen.
+    fn sleeper(&self, act: &Act) -> Option<u64> {
+        let dev = act.place().or_else(|| match *act {
+            Act::Opened { stream } => Some(self.device_of(stream, 1)),
+            Act::Bytes { stream, from, .. } | Act::End { stream, from } => Some(self.device_of(stream, 1 - from)),
+            Act::Broken { stream, end } | Act::Seal { stream, end } | Act::Drained { stream, end } => Some(self.device_of(stream, end)),
+            Act::Gone { conn, end } => Some(self.conns[conn].ends[end].dev),
+            _ => None,
+        })?;
+        Some(self.devices[dev.0].asleep_until).filter(|&until| until > self.now)
     }
 
     pub(crate) fn after(&mut self, delay: u64, act: Act) {
@@ -582,6 +942,15 @@ impl World {
 
     /// The device loses its Node and everything that is not durable. Its connections are reset.
     pub fn crash(&mut self, dev: Dev) {
+        self.fall(dev, true);
+    }
+
+    /// The same, but nobody is told: its power failed.
+    pub fn lose_power(&mut self, dev: Dev) {
+        self.fall(dev, false);
+    }
+
+    fn fall(&mut self, dev: Dev, told: bool) {
         let device = &mut self.devices[dev.0];
         if device.node.take().is_none() {
             return;
@@ -589,14 +958,18 @@ impl World {
         device.life += 1;
         device.store_busy = 0;
         device.disk_busy = 0;
+        device.asleep_until = 0;
+        self.devices[dev.0].disk.crash(&mut self.choices);
         self.note(dev, What::Crashes);
         for conn in 0..self.conns.len() {
             for end in 0..2 {
                 let own = &mut self.conns[conn].ends[end];
                 if own.dev == dev && own.up {
                     own.up = false;
-                    let delay = self.one_way();
-                    self.after(delay, Act::Gone { conn, end: 1 - end });
+                    if told {
+                        let delay = self.one_way();
+                        self.after(delay, Act::Gone { conn, end: 1 - end });
+                    }
                 }
             }
         }
@@ -604,10 +977,13 @@ impl World {
 
     pub(crate) fn handle(&mut self, dev: Dev, input: Input) {
         let unix_s = self.unix_s(dev);
-        let now = Timestamp::from_micros(self.now);
+        let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         let Some(node) = &mut device.node else { return };
+        Recorder::set_device(dev);
+        self.handled += 1;
         node.handle(&mut Env { now, unix_s, entropy: &mut device.random }, input);
         self.perform(dev);
+        self.with_oracle(|oracle, world| oracle.on_handled(world, dev));
     }
 }

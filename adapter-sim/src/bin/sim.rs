@@ -1,0 +1,264 @@
+//! Runs worlds by the thousand, and tells what came of them.
+//!
+//! `cargo run --release --bin sim -- --help`
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use adapter_sim::run::{Outcome, run, run_kept};
+use adapter_sim::script::{Profile, Script};
+use adapter_sim::shrink::shrink;
+use adapter_sim::trace::Rolling;
+use clap::{Parser, ValueEnum};
+use serde_json::json;
+
+/// Runs simulated worlds of kin devices, searches them for broken promises, and replays what was found.
+#[derive(Debug, Parser)]
+#[command(name = "sim")]
+struct Arguments {
+    /// Seeds to run, as FROM..TO (TO is not run).
+    #[arg(long, value_parser = seeds, default_value = "0..1000")]
+    seeds: (u64, u64),
+    /// What the worlds are about.
+    #[arg(long, value_enum, default_value = "default")]
+    profile: Kind,
+    /// Threads; 0 is one for each processor.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// One JSON line on standard output, nothing else there.
+    #[arg(long)]
+    json: bool,
+    /// Go on after a failure, and count.
+    #[arg(long)]
+    keep_going: bool,
+    /// Tell the story of one seed, or of a script in a file.
+    #[arg(long, value_name = "SEED|FILE")]
+    replay: Option<String>,
+    /// With --replay: write the smallest script that fails in the same way.
+    #[arg(long)]
+    shrink: Option<PathBuf>,
+    /// With --replay: write the script.
+    #[arg(long)]
+    script: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Default,
+    Pairing,
+    Link,
+    Transfer,
+    Enemy,
+}
+
+impl Kind {
+    const fn profile(self) -> Profile {
+        match self {
+            Self::Default => Profile::Default,
+            Self::Pairing => Profile::Pairing,
+            Self::Link => Profile::Link,
+            Self::Transfer => Profile::Transfer,
+            Self::Enemy => Profile::Enemy,
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let (from, to) = text.split_once("..").ok_or("seeds are given as FROM..TO")?;
+    let number = |text: &str| text.replace('_', "").parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    let (from, to) = (number(from)?, number(to)?);
+    if from < to { Ok((from, to)) } else { Err("there is no seed in this range".into()) }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // A panic is a finding, and is told as one.
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = match &arguments.replay {
+        Some(what) => replay(&arguments, what),
+        None => Ok(search(&arguments)),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("sim: {error}");
+        ExitCode::from(2)
+    })
+}
+
+fn replay(arguments: &Arguments, what: &str) -> Result<ExitCode, String> {
+    let script = match what.parse::<u64>() {
+        Ok(seed) => Script::of_seed(seed, arguments.profile.profile()),
+        Err(_) => Script::from_text(&std::fs::read_to_string(what).map_err(|error| format!("{what}: {error}"))?)?,
+    };
+    let write = |path: &PathBuf, text: &str| std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
+    if let Some(path) = &arguments.script {
+        write(path, &script.to_text())?;
+    }
+    let kept = run_kept(&script);
+    for line in kept.trace.lines() {
+        println!("{line}");
+    }
+    if let Some(path) = &arguments.shrink {
+        let Some(small) = shrink(&script) else { return Err("this run does not fail: there is nothing to shrink".into()) };
+        write(path, &small.to_text())?;
+        eprintln!("{} of {} steps are left, in {}", small.steps.len(), script.steps.len(), path.display());
+    }
+    eprintln!("hash {:016x}, {} events, {:?} of virtual time", kept.outcome.hash, kept.outcome.events, kept.outcome.time);
+    Ok(match kept.outcome.violation {
+        Some(violation) => {
+            eprintln!("FAILED {}: {}", violation.rule, violation.what);
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    })
+}
+
+/// What all runs came to.
+#[derive(Default)]
+struct Sum {
+    /// The hash of each block of seeds, by its first seed: so the hash of all does not depend on who ran what.
+    hashes: BTreeMap<u64, u64>,
+    events: u64,
+    runs: u64,
+    virtual_s: f64,
+    sealed: u64,
+    fired: BTreeMap<&'static str, u64>,
+    recovered: BTreeMap<&'static str, u64>,
+    marks: BTreeMap<&'static str, u64>,
+    failures: Vec<(u64, Outcome)>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.events += outcome.events;
+        self.runs += 1;
+        self.virtual_s += outcome.time.as_secs_f64();
+        self.sealed += outcome.sealed;
+        for kind in &outcome.fired {
+            *self.fired.entry(kind).or_default() += 1;
+            *self.recovered.entry(kind).or_default() += u64::from(outcome.recovered);
+        }
+        for mark in &outcome.marks {
+            *self.marks.entry(mark).or_default() += 1;
+        }
+        if outcome.violation.is_some() {
+            self.failures.push((seed, outcome));
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.hashes.extend(other.hashes);
+        self.events += other.events;
+        self.runs += other.runs;
+        self.virtual_s += other.virtual_s;
+        self.sealed += other.sealed;
+        for (kind, count) in other.fired {
+            *self.fired.entry(kind).or_default() += count;
+        }
+        for (kind, count) in other.recovered {
+            *self.recovered.entry(kind).or_default() += count;
+        }
+        for (mark, count) in other.marks {
+            *self.marks.entry(mark).or_default() += count;
+        }
+        self.failures.extend(other.failures);
+    }
+}
+
+const BLOCK: u64 = 64;
+
+fn search(arguments: &Arguments) -> ExitCode {
+    let (from, to) = arguments.seeds;
+    let profile = arguments.profile.profile();
+    let threads = if arguments.threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { arguments.threads };
+    let (next, stop) = (AtomicU64::new(from), AtomicBool::new(false));
+    let sum = Mutex::new(Sum::default());
+    let (wall, cpu) = (Instant::now(), cpu_seconds());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut mine = Sum::default();
+                while !stop.load(Ordering::Relaxed) {
+                    let first = next.fetch_add(BLOCK, Ordering::Relaxed);
+                    if first >= to {
+                        break;
+                    }
+                    let mut hash = Rolling::default();
+                    for seed in first..(first + BLOCK).min(to) {
+                        let outcome = run(&Script::of_seed(seed, profile));
+                        hash.number(outcome.hash);
+                        let failed = outcome.violation.is_some();
+                        mine.add(seed, outcome);
+                        if failed && !arguments.keep_going {
+                            stop.store(true, Ordering::Relaxed);
+                            break;
+                        }
+                    }
+                    mine.hashes.insert(first, hash.value());
+                }
+                if let Ok(mut sum) = sum.lock() {
+                    sum.merge(mine);
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    report(arguments, &sum, wall.elapsed().as_secs_f64(), cpu_seconds() - cpu)
+}
+
+fn report(arguments: &Arguments, sum: &Sum, wall: f64, cpu: f64) -> ExitCode {
+    let mut hash = Rolling::default();
+    for of_block in sum.hashes.values() {
+        hash.number(*of_block);
+    }
+    let mut failures: Vec<_> = sum.failures.iter().collect();
+    failures.sort_by_key(|(seed, _)| *seed);
+    let command = |seed: u64| format!("cargo run --release --bin sim -- --profile {} --replay {seed}", arguments.profile.name());
+    for (seed, outcome) in failures.iter().take(20) {
+        if let Some(violation) = &outcome.violation {
+            eprintln!("seed {seed} FAILED {}: {}\n    {}", violation.rule, violation.what, command(*seed));
+        }
+    }
+    if !arguments.json {
+        eprintln!("{} runs, {} failures, {wall:.1} s, {cpu:.1} CPU seconds, {:.1} virtual days", sum.runs, failures.len(), sum.virtual_s / 86_400.0);
+        for (kind, fired) in &sum.fired {
+            eprintln!("    {kind:<4} fired in {fired} runs, recovered in {}", sum.recovered.get(kind).copied().unwrap_or(0));
+        }
+        for (mark, count) in &sum.marks {
+            eprintln!("    {count:>8} × {mark}");
+        }
+    }
+    let rules: BTreeMap<&str, u64> = failures.iter().fold(BTreeMap::new(), |mut rules, (_, outcome)| {
+        *rules.entry(outcome.violation.as_ref().map_or("", |violation| violation.rule)).or_default() += 1;
+        rules
+    });
+    let line = json!({
+        "seeds": sum.runs,
+        "failures": failures.len(),
+        "failed_rules": rules,
+        "trace_hash": format!("{:016x}", hash.value()),
+        "events": sum.events,
+        "events_per_cpu_second": (sum.events as f64 / cpu).round(),
+        "runs_per_cpu_second": (sum.runs as f64 / cpu * 10.0).round() / 10.0,
+        "fault_kinds_fired": sum.fired.len(),
+        "fault_kinds_recovered": sum.recovered.values().filter(|count| **count > 0).count(),
+        "aead_uses": sum.sealed,
+        "virtual_seconds": sum.virtual_s.round(),
+        "cpu_seconds": (cpu * 10.0).round() / 10.0,
+    });
+    println!("{line}");
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The CPU time of this process so far, in seconds.
+fn cpu_seconds() -> f64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+}

@@ -1,0 +1,461 @@
+//! What must hold, checked from above while a world runs: the oracle sees every device, every store and every disk at once.
+//!
+//! Every rule has the id of docs/SIMULATION.md. The first rule that is broken ends the run: whatever comes after it may only be
+//! a consequence. Devices that lie are left out of what is said about honest ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol_core::effects::{Direction, Event, FileOp, TransferKey};
+use protocol_core::ids::{DeviceId, PeerKey, SessionId, SessionRef, TransferId};
+use protocol_core::limits;
+use protocol_core::node::probe::{Holdings, Print, RootProbe, Trust, stored_roots};
+use protocol_core::records::{DEVICES, Record};
+use protocol_core::transfer::receipt::Outcome;
+
+use crate::disk::{Item, Tree};
+use crate::{Dev, World};
+
+mod aead;
+
+pub use aead::{Recorder, recording_cipher};
+
+/// A rule that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule's id.
+    pub rule: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// One root as it was ever durable on a device.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    print: Print,
+    /// It was confirmed.
+    confirmed: bool,
+    /// It was a joiner's: provisional first.
+    joined: bool,
+}
+
+/// A transfer as one side told its owner of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    durable: u64,
+    ended: bool,
+    done: bool,
+}
+
+/// A code that was shown.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    /// When it expires.
+    until: u64,
+    admitted: usize,
+}
+
+/// The god of a world.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    violation: Option<Violation>,
+    /// Devices without keys of ours, and devices whose word means nothing.
+    liars: BTreeSet<Dev>,
+    /// State was rolled back or wiped: agreement is over, secrecy and integrity are not.
+    pub(crate) over_budget: BTreeSet<Dev>,
+    kept: BTreeMap<(Dev, PeerKey, SessionRef), Kept>,
+    /// Whose user or policy said yes to whom, under which code.
+    yes: BTreeSet<(Dev, SessionId)>,
+    /// Which pairing a root came from, as its device said.
+    asked: BTreeMap<(Dev, DeviceId), BTreeSet<SessionId>>,
+    codes: BTreeMap<(Dev, SessionId), Shown>,
+    /// Pairings, connects and transfers that an owner began, and the life in which that was.
+    begun: BTreeMap<(Dev, SessionId, bool), u32>,
+    connecting: BTreeMap<(Dev, DeviceId), u32>,
+    told: BTreeMap<(Dev, u32, TransferKey), Told>,
+    /// What senders offered.
+    offered: BTreeMap<(Dev, DeviceId, TransferId), Tree>,
+    /// Receivers that said that everything is there.
+    received: BTreeSet<(Dev, TransferId)>,
+    /// Roots that an owner has forgotten.
+    forgotten: BTreeSet<(Dev, Print)>,
+    /// What stood at destinations before.
+    pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
+    prints: BTreeMap<SessionRef, BTreeMap<Dev, (Print, Print, bool)>>,
+    /// The most that any device held.
+    pub(crate) most: Holdings,
+}
+
+impl Oracle {
+    /// What was broken first.
+    pub const fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// A rule is broken, unless another was before.
+    pub(crate) fn broken(&mut self, rule: &'static str, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { rule, what: what() });
+        }
+    }
+
+    fn check(&mut self, rule: &'static str, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.broken(rule, what);
+        }
+    }
+
+    /// What this device says means nothing.
+    pub(crate) fn distrust(&mut self, dev: Dev) {
+        self.liars.insert(dev);
+    }
+
+    fn honest(&self, world: &World, key: &PeerKey) -> Option<Dev> {
+        world.dev_of(key).filter(|dev| !self.liars.contains(dev))
+    }
+
+    fn in_budget(&self, devs: &[Dev]) -> bool {
+        devs.iter().all(|dev| !self.over_budget.contains(dev))
+    }
+
+    // What owners do.
+
+    pub(crate) fn on_invite(&mut self, world: &World, dev: Dev, session: SessionId, ttl: u64, automatic: bool) {
+        self.codes.insert((dev, session), Shown { until: world.micros() + ttl, admitted: 0 });
+        self.on_begun(world, dev, session, true, automatic);
+    }
+
+    pub(crate) fn on_join(&mut self, world: &World, dev: Dev, session: SessionId, automatic: bool) {
+        self.on_begun(world, dev, session, false, automatic);
+    }
+
+    fn on_begun(&mut self, world: &World, dev: Dev, session: SessionId, shows: bool, automatic: bool) {
+        self.begun.insert((dev, session, shows), world.life(dev));
+        if automatic {
+            self.yes.insert((dev, session));
+        }
+    }
+
+    pub(crate) fn on_yes(&mut self, dev: Dev, session: SessionId) {
+        self.yes.insert((dev, session));
+    }
+
+    pub(crate) fn on_connect(&mut self, world: &World, dev: Dev, peer: DeviceId) {
+        self.connecting.insert((dev, peer), world.life(dev));
+    }
+
+    pub(crate) fn not_connecting(&mut self, dev: Dev, peer: DeviceId) {
+        self.connecting.remove(&(dev, peer));
+    }
+
+    /// Pairings that a device has begun and that have not ended.
+    pub(crate) fn pairings_of(&self, dev: Dev) -> Vec<SessionId> {
+        self.begun.keys().filter(|(of, ..)| *of == dev).map(|&(_, session, _)| session).collect()
+    }
+
+    /// Transfers of a device's present life that have not ended.
+    pub(crate) fn transfers_of(&self, world: &World, dev: Dev) -> Vec<TransferKey> {
+        let life = world.life(dev);
+        self.told.iter().filter(|&(&(of, of_life, _), told)| of == dev && of_life == life && !told.ended).map(|(&(_, _, key), _)| key).collect()
+    }
+
+    pub(crate) fn on_share(&mut self, world: &World, dev: Dev, key: TransferKey, tree: &Tree) {
+        self.offered.insert((dev, key.device, key.id), tree.clone());
+        self.told.insert((dev, world.life(dev), key), Told::default());
+    }
+
+    /// An owner is about to forget a device: its roots may never be seen here again.
+    pub(crate) fn on_forget(&mut self, world: &World, dev: Dev, peer: DeviceId) {
+        for root in world.node(dev).probe_roots() {
+            if world.dev_of(&root.peer).is_some_and(|of| world.id(of) == peer) {
+                self.forgotten.insert((dev, root.print));
+            }
+        }
+    }
+
+    // What happens.
+
+    /// A Node has taken something in.
+    pub(crate) fn on_handled(&mut self, world: &World, dev: Dev) {
+        if let Some((rule, what)) = Recorder::take_violation() {
+            self.broken(rule, || format!("{what}, at device {}", dev.0));
+        }
+        let Some(held) = world.node_of(dev).map(protocol_core::node::Node::probe_holdings) else { return };
+        let devices = world.devices_len();
+        let bounds = [
+            ("unproved streams", held.streams.1, limits::UNPROVED_STREAMS),
+            ("streams", held.streams.0, limits::UNPROVED_STREAMS + devices * 8 * (2 + limits::BULK_STREAMS + limits::OPEN_OFFERS)),
+            ("early streams", held.early.0, limits::EARLY_STREAMS * (1 + held.sessions)),
+            ("records on early streams", held.early.1, limits::EARLY_STREAMS * limits::EARLY_RECORDS * (1 + held.sessions)),
+            ("sessions", held.sessions, devices * 16),
+            ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
+            ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
+            ("timers", held.timers, 8 * (held.streams.0 + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)),
+        ];
+        for (what, has, bound) in bounds {
+            self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
+        }
+        self.most.streams.0 = self.most.streams.0.max(held.streams.0);
+        self.most.sessions = self.most.sessions.max(held.sessions);
+        self.most.timers = self.most.timers.max(held.timers);
+    }
+
+    /// A write has become durable.
+    pub(crate) fn on_durable(&mut self, world: &World, dev: Dev) {
+        for root in stored(world, dev) {
+            self.keep(world, dev, &root);
+        }
+    }
+
+    /// What must hold of a root that a device holds durably (A2, A3, K1).
+    fn keep(&mut self, world: &World, dev: Dev, root: &RootProbe) {
+        let RootProbe { peer, session_ref, print, trust } = *root;
+        let kept = self.kept.entry((dev, peer, session_ref)).or_insert(Kept {
+            print,
+            confirmed: false,
+            joined: matches!(trust, Trust::Provisional { .. }),
+        });
+        let news = trust == Trust::Confirmed && !kept.confirmed;
+        kept.confirmed |= trust == Trust::Confirmed;
+        let (same, joined) = (kept.print == print, kept.joined);
+        self.check("K1", same, || format!("device {} changed the root of {session_ref}", dev.0));
+        let forgotten = self.forgotten.contains(&(dev, print));
+        self.check("S6", !forgotten || !news, || format!("device {} holds a root again that it has forgotten", dev.0));
+        let Some(other) = self.honest(world, &peer) else { return };
+        let theirs = self.kept.get(&(other, world.key(dev), session_ref)).copied();
+        if let Some(theirs) = theirs {
+            self.check("K1", theirs.print == print, || format!("devices {} and {} hold different roots of {session_ref}", dev.0, other.0));
+        }
+        if !news || !self.in_budget(&[dev, other]) {
+            return;
+        }
+        let rule = if joined { "A2" } else { "A3" };
+        let holds = theirs.is_some_and(|theirs| joined || theirs.confirmed);
+        self.check(rule, holds, || format!("device {} is sure of {session_ref}, and device {} is not: {theirs:?}", dev.0, other.0));
+        let agreed = self.agreed(world, dev, other);
+        self.check("A3", agreed, || format!("device {} is sure of device {} without its owner's yes", dev.0, other.0));
+    }
+
+    /// Whether an owner said yes to a pairing with that device.
+    fn agreed(&self, world: &World, dev: Dev, other: Dev) -> bool {
+        let Some(sessions) = self.asked.get(&(dev, world.id(other))) else {
+            // Nobody is asked where the policy says yes.
+            return self.yes.iter().any(|&(of, _)| of == dev);
+        };
+        sessions.iter().any(|&session| self.yes.contains(&(dev, session)))
+    }
+
+    /// An owner is told something.
+    pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
+        match event {
+            Event::PairRequest { session, peer, .. } => {
+                self.asked.entry((dev, peer.device)).or_default().insert(*session);
+            }
+            Event::Paired { session, peer, confirmed, .. } => self.on_paired(world, dev, *session, peer.device, *confirmed),
+            Event::PairConfirmed { device } => {
+                // That it is confirmed may be forgotten: the next contact shows it again. The pairing itself may not.
+                let there = stored(world, dev).any(|root| of_device(world, &root, *device));
+                self.check("S5", there, || format!("device {} was told that a pairing is confirmed, and the store does not hold it", dev.0));
+            }
+            Event::PairFailed { session, .. } | Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
+            Event::Device { device, .. } | Event::ConnectFailed { device, .. } | Event::Removed { device } => {
+                self.connecting.remove(&(dev, *device));
+                self.on_sessions(world, dev);
+            }
+            Event::Progress { transfer, durable, total, .. } => {
+                let told = self.told.entry((dev, world.life(dev), *transfer)).or_default();
+                let (before, ended) = (std::mem::replace(&mut told.durable, *durable), told.ended);
+                self.check("S28", before <= *durable && *durable <= *total, || format!("device {} went from {before} to {durable} of {total} bytes", dev.0));
+                self.check("S25", !ended, || format!("device {} was told of progress after the end", dev.0));
+            }
+            Event::Entry { transfer, entry, outcome, digest, .. } => self.on_entry(world, dev, *transfer, *entry, *outcome, *digest),
+            Event::Done { transfer, .. } => self.on_done(world, dev, *transfer),
+            Event::Failed { transfer, .. } => self.end_transfer(world, dev, *transfer, false),
+            Event::Offered { transfer, .. } | Event::Accepted { transfer } => {
+                let ended = self.told.entry((dev, world.life(dev), *transfer)).or_default().ended;
+                let again = transfer.direction == Direction::Incoming;
+                self.check("S25", !ended || again, || format!("device {} was told of a transfer after its end", dev.0));
+                if again {
+                    self.told.insert((dev, world.life(dev), *transfer), Told::default());
+                }
+            }
+            Event::BadRecord { .. } => {
+                let expected = self.over_budget.contains(&dev);
+                self.check("L9", expected, || format!("device {} cannot read its own store", dev.0));
+            }
+            _ => {}
+        }
+    }
+
+    /// A pairing has ended. A device that typed its own code hears it once for each of its roles.
+    fn end_pairing(&mut self, dev: Dev, session: SessionId) {
+        if self.begun.remove(&(dev, session, false)).is_none() {
+            self.begun.remove(&(dev, session, true));
+        }
+    }
+
+    fn on_paired(&mut self, world: &World, dev: Dev, session: SessionId, peer: DeviceId, confirmed: bool) {
+        self.end_pairing(dev, session);
+        // S5: what is told is durable.
+        let wanted = |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
+        let durable = stored(world, dev).any(|root| of_device(world, &root, peer) && wanted(root.trust));
+        self.check("S5", durable, || format!("device {} was told of a pairing that is not durable", dev.0));
+        let said = self.yes.contains(&(dev, session));
+        self.check("A3", said, || format!("device {} is paired without its owner's yes", dev.0));
+        let now = world.micros();
+        if let Some(shown) = self.codes.get_mut(&(dev, session)) {
+            shown.admitted += 1;
+            let (admitted, late) = (shown.admitted, now.saturating_sub(shown.until));
+            self.check("A1", admitted == 1, || format!("device {} let {admitted} devices in under one code", dev.0));
+            let most = limits::HANDSHAKE_WAIT.as_micros() as u64;
+            self.check("A4", late <= most, || format!("device {} accepted {late} µs after its code ended", dev.0));
+        }
+    }
+
+    /// K1: both sides of a session hold the same two secrets, each the other way round.
+    fn on_sessions(&mut self, world: &World, dev: Dev) {
+        let Some(node) = world.node_of(dev) else { return };
+        for session in node.probe_sessions() {
+            let (out, input) = session.prints;
+            self.check("K1", out != input, || format!("both directions of session {} have one key", session.session_ref));
+            let sides = self.prints.entry(session.session_ref).or_default();
+            sides.insert(dev, (out, input, session.we_opened));
+            let crossed = sides.iter().all(|(other, side)| *other == dev || (side.0 == input && side.1 == out && side.2 != session.we_opened));
+            let count = sides.len();
+            self.check("K1", crossed, || format!("the two sides of session {} do not match", session.session_ref));
+            self.check("S1", count <= 2, || format!("{count} devices hold session {}", session.session_ref));
+            let removed = node.probe_roots().iter().all(|root| root.peer != session.peer);
+            self.check("S6", !removed, || format!("device {} has a session with a device that it does not know", dev.0));
+        }
+    }
+
+    // Transfers.
+
+    /// The tree that a transfer was offered with, if its sender is honest.
+    fn truth(&self, world: &World, dev: Dev, key: &TransferKey) -> Option<&Tree> {
+        let sender = world.dev_of_id(key.device).filter(|sender| !self.liars.contains(sender))?;
+        self.offered.get(&(sender, world.id(dev), key.id))
+    }
+
+    fn on_entry(&mut self, world: &World, dev: Dev, key: TransferKey, entry: u32, outcome: Outcome, digest: Option<[u8; 32]>) {
+        let ended = self.told.entry((dev, world.life(dev), key)).or_default().ended;
+        self.check("S25", !ended, || format!("device {} was told of an entry after the end", dev.0));
+        let stands = matches!(outcome, Outcome::Stored | Outcome::Renamed);
+        if key.direction == Direction::Incoming
+            && stands
+            && let Some(digest) = digest
+        {
+            let here = world.disk(dev).arrived().iter().find(|(_, of)| of.key == key && of.entry == entry);
+            let content = here.and_then(|(path, _)| world.disk(dev).files.get(path));
+            let right = matches!(content, Some(Item::File(content)) if *blake3::hash(content).as_bytes() == digest);
+            self.check("D1", right, || format!("device {} was told that entry {entry} is stored, and it is not", dev.0));
+        }
+    }
+
+    fn on_done(&mut self, world: &World, dev: Dev, key: TransferKey) {
+        self.end_transfer(world, dev, key, true);
+        match key.direction {
+            Direction::Incoming => {
+                self.received.insert((dev, key.id));
+                let lost = world.disk(dev).arrived().values().find(|of| of.key == key && !(of.synced && of.named));
+                self.check("S19", lost.is_none(), || format!("device {} said that all is there before it was durable: {lost:?}", dev.0));
+            }
+            Direction::Outgoing => {
+                let receiver = world.dev_of_id(key.device).filter(|receiver| !self.liars.contains(receiver));
+                let there = receiver.is_none_or(|receiver| self.received.contains(&(receiver, key.id)));
+                self.check("S19", there, || format!("device {} was told that all arrived, and the receiver does not say so", dev.0));
+            }
+        }
+    }
+
+    fn end_transfer(&mut self, world: &World, dev: Dev, key: TransferKey, done: bool) {
+        let told = self.told.entry((dev, world.life(dev), key)).or_default();
+        let again = std::mem::replace(&mut told.ended, true);
+        told.done = done;
+        self.check("S25", !again, || format!("device {} was told twice that a transfer ended", dev.0));
+    }
+
+    /// An operation on files is over.
+    pub(crate) fn on_files(&mut self, world: &World, dev: Dev, key: TransferKey, op: FileOp) {
+        if matches!(op, FileOp::Publish | FileOp::Finish) {
+            let ended = self.told.get(&(dev, world.life(dev), key)).is_some_and(|told| told.ended);
+            self.check("S25", !ended, || format!("device {} names files of a transfer that has ended", dev.0));
+            self.check_files(world, dev);
+        }
+    }
+
+    /// S18: whatever stands under a final name is whole and right; what stood there before is untouched.
+    pub(crate) fn check_files(&mut self, world: &World, dev: Dev) {
+        let disk = world.disk(dev);
+        let mut wrong = None;
+        for (path, of) in disk.arrived() {
+            let Some(truth) = self.truth(world, dev, &of.key) else { continue };
+            // A renamed file has another last component.
+            let original = disk.entry_path(&of.key, of.entry);
+            let right = truth.get(original.as_ref().unwrap_or(path));
+            let is = disk.files.get(path);
+            let whole = matches!((is, right), (Some(Item::File(is)), Some(Item::File(right))) if is == right);
+            if !whole && (original.is_some() || right.is_some()) {
+                wrong = Some(path.clone());
+            }
+        }
+        self.check("S18", wrong.is_none(), || format!("device {}: {:?} has its final name and not its content", dev.0, wrong.map(|path| String::from_utf8_lossy(&path.join(&b'/')).into_owned())));
+        let changed = self.foreign.iter().find(|((of, path), item)| *of == dev && disk.files.get(path) != Some(item)).map(|((_, path), _)| path.clone());
+        self.check("S21", changed.is_none(), || format!("device {}: {changed:?} was there before and has changed", dev.0));
+    }
+
+    // The end.
+
+    /// A device has begun a new life: what was under way in the old one ends with it.
+    pub(crate) fn on_start(&mut self, world: &World, dev: Dev) {
+        let life = world.life(dev);
+        self.begun.retain(|&(of, ..), of_life| of != dev || *of_life == life);
+        self.connecting.retain(|&(of, _), of_life| of != dev || *of_life == life);
+        self.check_files(world, dev);
+    }
+
+    /// Long after everything was begun: nothing is still under way.
+    pub(crate) fn check_ended(&mut self, world: &World) {
+        let begun = self.begun.iter().find(|&(&(dev, ..), &life)| world.is_up(dev) && world.life(dev) == life).map(|(key, _)| *key);
+        self.check("L1", begun.is_none(), || format!("a pairing never ended: {begun:?}"));
+        let connecting = self.connecting.iter().find(|&(&(dev, _), &life)| world.is_up(dev) && world.life(dev) == life).map(|(key, _)| *key);
+        self.check("L2", connecting.is_none(), || format!("an attempt to connect never ended: {connecting:?}"));
+        let told = self.told.iter().find(|&(&(dev, life, _), told)| world.is_up(dev) && world.life(dev) == life && !told.ended);
+        let open = told.map(|(&(dev, _, key), _)| (dev, key));
+        self.check("L3", open.is_none(), || format!("a transfer never ended: {open:?}"));
+    }
+
+    /// Everything was closed: nothing is held any more.
+    pub(crate) fn check_released(&mut self, world: &World, dev: Dev) {
+        let held = world.node(dev).probe_holdings();
+        let nothing = held.conns == 0
+            && held.streams.0 == 0
+            && held.sessions == 0
+            && held.dialers == 0
+            && held.transfers == (0, 0)
+            && held.tickets == 0
+            && held.wanted == 0
+            && !held.pairing;
+        self.check("S32", nothing, || format!("device {} still holds something: {held:?}", dev.0));
+        // Pending roots wait for their day to end.
+        let pending = world.node(dev).probe_roots().iter().filter(|root| matches!(root.trust, Trust::Provisional { .. })).count();
+        self.check("S32", held.timers <= pending, || format!("device {} has {} timers for {pending} pending roots", dev.0, held.timers));
+        let left = world.disk(dev).temporaries();
+        self.check("S32", left == 0, || format!("device {} has {left} temporary files left", dev.0));
+    }
+}
+
+/// The roots in a device's store.
+fn stored(world: &World, dev: Dev) -> impl Iterator<Item = RootProbe> {
+    let me = world.key(dev);
+    let rows = world.store(dev).iter().filter(|((table, _), _)| *table == DEVICES);
+    let record = |((table, key), value): (&(u8, Vec<u8>), &Vec<u8>)| Record {
+        table: *table,
+        key: key.clone(),
+        value: protocol_core::crypto::secret::SecretBytes::new(value.clone()),
+    };
+    rows.map(record).filter_map(|record| stored_roots(&me, &record).ok()).flatten().collect::<Vec<_>>().into_iter()
+}
+
+fn of_device(world: &World, root: &RootProbe, device: DeviceId) -> bool {
+    world.dev_of(&root.peer).map_or_else(|| protocol_core::identity::device_id(&root.peer) == device, |dev| world.id(dev) == device)
+}

@@ -1,0 +1,104 @@
+//! N1 and S12: every key and nonce seals one thing, and what opens was sealed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use protocol_core::bulk::cipher::{Aead, BulkCipher, RustCrypto};
+use protocol_core::crypto::aead::{Forged, TAG};
+use protocol_core::probe::{AeadUse, watch};
+
+use crate::Dev;
+use crate::trace::Rolling;
+
+/// Every use of an AEAD on this thread, since [`Recorder::start`].
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// Key and nonce, and what was sealed under them.
+    sealed: BTreeMap<([u8; 32], u64), u64>,
+    /// What was opened, by which device.
+    opened: BTreeMap<([u8; 32], u64, usize), ()>,
+    uses: u64,
+    violation: Option<(&'static str, String)>,
+}
+
+thread_local! {
+    static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
+    static DEVICE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+impl Recorder {
+    /// From now on all uses on this thread are recorded, and those before are forgotten.
+    pub fn start() {
+        watch(Some(hear));
+        RECORDER.set(Some(Self::default()));
+    }
+
+    /// Nothing is recorded any more. How many uses there were.
+    pub fn stop() -> u64 {
+        watch(None);
+        RECORDER.take().map_or(0, |recorder| recorder.uses)
+    }
+
+    /// Uses from now on are this device's.
+    pub(crate) fn set_device(dev: Dev) {
+        DEVICE.set(dev.0);
+    }
+
+    /// What was broken, once.
+    pub(crate) fn take_violation() -> Option<(&'static str, String)> {
+        RECORDER.with_borrow_mut(|recorder| recorder.as_mut()?.violation.take())
+    }
+
+    fn hear(&mut self, used: &AeadUse<'_>) {
+        self.uses += 1;
+        let mut hash = Rolling::default();
+        hash.bytes(used.aad);
+        hash.bytes(used.text);
+        let hash = hash.value();
+        // Nonces of this protocol are four zeros and a counter or index.
+        let nonce = u64::from_be_bytes(std::array::from_fn(|at| used.nonce[at + 4]));
+        let key = (*used.key, nonce);
+        if used.opened {
+            match self.sealed.get(&key) {
+                Some(&sealed) if sealed == hash => {}
+                _ => self.violation = Some(("S9", format!("something opened that nobody sealed (nonce {nonce})"))),
+            }
+            if self.opened.insert((key.0, key.1, DEVICE.get()), ()).is_some() {
+                self.violation = Some(("S12", format!("something was opened twice (nonce {nonce})")));
+            }
+        } else if self.sealed.insert(key, hash).is_some_and(|before| before != hash) {
+            self.violation = Some(("N1", format!("two things were sealed under one key and nonce (nonce {nonce})")));
+        }
+    }
+}
+
+fn hear(used: &AeadUse<'_>) {
+    RECORDER.with_borrow_mut(|recorder| {
+        if let Some(recorder) = recorder {
+            recorder.hear(used);
+        }
+    });
+}
+
+/// The core's own cipher for chunks, recorded.
+#[derive(Debug)]
+struct Recording(RustCrypto);
+
+/// A cipher for chunks that tells the recorder of this thread.
+pub fn recording_cipher() -> Arc<dyn BulkCipher> {
+    Arc::new(Recording(RustCrypto))
+}
+
+impl BulkCipher for Recording {
+    fn seal(&self, aead: Aead, key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], buffer: &mut [u8]) -> [u8; TAG] {
+        hear(&AeadUse { opened: false, key, nonce, aad, text: buffer });
+        self.0.seal(aead, key, nonce, aad, buffer)
+    }
+
+    fn open(&self, aead: Aead, key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], buffer: &mut [u8], tag: &[u8; TAG]) -> Result<(), Forged> {
+        self.0.open(aead, key, nonce, aad, buffer, tag)?;
+        hear(&AeadUse { opened: true, key, nonce, aad, text: buffer });
+        Ok(())
+    }
+}

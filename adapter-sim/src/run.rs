@@ -1,0 +1,332 @@
+//! One run: a script is played, everything heals, what should work is tried, everything is closed, and the books are checked.
+//!
+//! ```text
+//! play ─▶ heal ─▶ agree (reconnect, pair again, send) ─▶ close ─▶ start again ─▶ audit
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use protocol_core::effects::{DeviceState, Event};
+use protocol_core::node::Confirm;
+use protocol_core::node::probe::{RootProbe, Trust};
+
+use crate::oracle::{Recorder, Violation};
+use crate::script::{Script, tree};
+use crate::world::Answer;
+use crate::{Dev, Trace, World};
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The rule that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// The hash of its trace.
+    pub hash: u64,
+    /// What happened in it, in entries of the trace and in events of its queue.
+    pub events: u64,
+    /// The kinds of faults that fired.
+    pub fired: Vec<&'static str>,
+    /// Everything worked again in the end.
+    pub recovered: bool,
+    /// What was reached, for "sometimes" marks.
+    pub marks: Vec<&'static str>,
+    /// Virtual time.
+    pub time: Duration,
+    /// Uses of an AEAD.
+    pub sealed: u64,
+}
+
+/// A run that is kept: its trace can be read.
+#[derive(Debug)]
+pub struct Kept {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What happened.
+    pub trace: Trace,
+    /// The names of the devices.
+    pub devices: Vec<String>,
+}
+
+/// Plays a script, and keeps nothing but what came of it.
+pub fn run(script: &Script) -> Outcome {
+    play(script, false).outcome
+}
+
+/// Plays a script, and keeps the trace.
+pub fn run_kept(script: &Script) -> Kept {
+    play(script, true)
+}
+
+fn play(script: &Script, keep: bool) -> Kept {
+    Recorder::start();
+    let mut run = Run { world: World::of_script(script, keep), recovered: false, marks: Vec::new() };
+    let panicked = catch_unwind(AssertUnwindSafe(|| run.phases(script))).err();
+    let sealed = Recorder::stop();
+    let Run { mut world, recovered, marks } = run;
+    let panic = panicked.map(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Violation { rule: "S30", what: format!("panicked: {}", text.unwrap_or("?")) }
+    });
+    let violation = world.oracle.as_ref().and_then(|oracle| oracle.violation().cloned()).or(panic);
+    let devices = world.names();
+    let mut fired = std::mem::take(&mut world.fired);
+    fired.sort_unstable();
+    fired.dedup();
+    let (hash, events, time) = (world.trace().hash(), world.events_handled(), world.now());
+    let outcome = Outcome { violation, hash, events, fired, recovered, marks, time, sealed };
+    Kept { outcome, trace: world.into_trace(), devices }
+}
+
+struct Run {
+    world: World,
+    recovered: bool,
+    marks: Vec<&'static str>,
+}
+
+impl Run {
+    /// Whether a rule is broken, so that the run is over.
+    fn broken(&self) -> bool {
+        self.world.oracle.as_ref().is_some_and(|oracle| oracle.violation().is_some())
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.world.run_until(time, |world| world.oracle.as_ref().is_some_and(|oracle| oracle.violation().is_some()));
+    }
+
+    fn phases(&mut self, script: &Script) {
+        let last = script.steps.iter().map(|step| step.at).max().unwrap_or(0);
+        self.wait(Duration::from_millis(last) + Duration::from_secs(5));
+        self.heal(script);
+        let honest: Vec<Dev> = (0..self.world.honest).map(Dev).collect();
+        for (at, &one) in honest.iter().enumerate() {
+            for &other in &honest[at + 1..] {
+                if !self.broken() {
+                    self.agree(one, other);
+                }
+            }
+        }
+        if !self.broken() {
+            self.close(&honest);
+        }
+        if !self.broken() {
+            self.start_again(&honest);
+        }
+        self.recovered = !self.broken();
+        self.note_marks();
+    }
+
+    /// No fault happens any more, who is down starts, and users say yes.
+    fn heal(&mut self, script: &Script) {
+        let world = &mut self.world;
+        world.clear_rules();
+        world.heal_hosts();
+        for dev in (0..world.honest).map(Dev) {
+            world.silence(dev, false);
+            world.set_pairings(dev, Answer::Yes);
+            world.set_offers(dev, Answer::Yes);
+            if !world.is_up(dev) {
+                world.restart(dev);
+            }
+        }
+        if script.setting.patient {
+            self.mark("patient");
+            // The longest waits: a code of ten minutes with a handshake that began at its end, an attempt, a dead session.
+            self.wait(Duration::from_secs(1_000));
+            self.world.with_oracle(|oracle, world| oracle.check_ended(world));
+        } else {
+            self.wait(Duration::from_secs(2));
+            for dev in (0..self.world.honest).map(Dev) {
+                self.world.cancel_pairings(dev);
+            }
+            // Dead sessions are noticed in thirty seconds, streams that prove nothing in ten.
+            self.wait(Duration::from_secs(45));
+        }
+    }
+
+    /// Roots that both devices would use for each other.
+    fn common_roots(&self, one: Dev, other: Dev) -> usize {
+        let world = &self.world;
+        let usable = |root: &RootProbe| !matches!(root.trust, Trust::Provisional { agreed: false });
+        let theirs = world.node(other).probe_roots();
+        let of_one = world.node(one).probe_roots();
+        let (one, other) = (world.key(one), world.key(other));
+        let mine = of_one.iter().filter(|root| root.peer == other && usable(root));
+        mine.filter(|root| theirs.iter().any(|their| their.peer == one && usable(their) && their.print == root.print)).count()
+    }
+
+    fn both_connected(world: &World, one: Dev, other: Dev) -> bool {
+        world.has_session(one, other) && world.has_session(other, one)
+    }
+
+    /// L2, L14: what both hold leads to a session, and nothing else does; then they can pair anew and send.
+    fn agree(&mut self, one: Dev, other: Dev) {
+        let common = self.common_roots(one, other);
+        let knows = |run: &Self, dev: Dev, peer: Dev| run.world.node(dev).probe_roots().iter().any(|root| root.peer == run.world.key(peer));
+        let (from, to) = if knows(self, other, one) && !knows(self, one, other) { (other, one) } else { (one, other) };
+        if knows(self, from, to) {
+            self.connect(from, to);
+            let limit = Duration::from_secs(if common > 0 { 30 } else { 100 });
+            let events = self.world.events().len();
+            self.world.run_until(limit, |world| {
+                let news = &world.events()[events..];
+                let failed = |event: &Event| matches!(event, Event::ConnectFailed { .. });
+                Self::both_connected(world, from, to) || (common == 0 && news.iter().any(|(dev, event)| *dev == from && failed(event)))
+            });
+            let connected = Self::both_connected(&self.world, from, to);
+            if common > 0 {
+                self.check("L2", connected, || format!("devices {} and {} share {common} roots and find no session", one.0, other.0));
+            } else {
+                self.check("S1", !connected, || format!("devices {} and {} share no root and have a session", one.0, other.0));
+            }
+            self.wait(Duration::from_secs(1));
+        }
+        if self.broken() {
+            return;
+        }
+        if !Self::both_connected(&self.world, one, other) {
+            self.pair_again(one, other);
+        }
+        if self.broken() {
+            return;
+        }
+        self.check_pair(one, other);
+        self.send(one, other);
+        self.send(other, one);
+    }
+
+    fn connect(&mut self, from: Dev, to: Dev) {
+        let (id, at) = (self.world.id(to), self.world.addresses(to));
+        // A device that is not known is paired below.
+        let _unknown = self.world.call(from, |node, env| node.connect(env, id, &at));
+    }
+
+    /// L1, A7: two that do not know each other (any more) pair, within a minute.
+    fn pair_again(&mut self, one: Dev, other: Dev) {
+        self.mark("paired in the end");
+        let world = &mut self.world;
+        let Ok(invite) = world.invite(one, Confirm::Ask) else {
+            return self.fail("L1", || format!("device {} is busy with a pairing that should have ended", one.0));
+        };
+        let (session, ttl) = (invite.session, invite.ttl.as_micros() as u64);
+        world.with_oracle(|oracle, world| oracle.on_invite(world, one, session, ttl, false));
+        let at = world.addresses(one);
+        let Ok(session) = world.join(other, &invite.code, &at, Confirm::Ask) else {
+            return self.fail("L1", || format!("device {} is busy with a pairing that should have ended", other.0));
+        };
+        world.with_oracle(|oracle, world| oracle.on_join(world, other, session, false));
+        let paired = self.world.run_until(Duration::from_secs(60), |world| Self::both_connected(world, one, other));
+        self.check("L1", paired, || format!("devices {} and {} could not pair when all was well", one.0, other.0));
+    }
+
+    /// R3, A6, A7: one session, the same on both sides; one confirmed root.
+    fn check_pair(&mut self, one: Dev, other: Dev) {
+        self.wait(Duration::from_secs(1));
+        let world = &self.world;
+        let primary = |dev: Dev, peer: Dev| {
+            let peer = world.key(peer);
+            let all = world.node(dev).probe_sessions();
+            let mut of_peer = all.into_iter().filter(|session| session.peer == peer && session.primary);
+            (of_peer.next().map(|session| session.session_ref), of_peer.count())
+        };
+        let (mine, theirs) = (primary(one, other), primary(other, one));
+        let same = mine.0.is_some() && mine == theirs && mine.1 == 0;
+        let records = |dev: Dev, peer: Dev| {
+            let peer = world.key(peer);
+            world.node(dev).probe_roots().iter().filter(|root| root.peer == peer && root.trust == Trust::Confirmed).count()
+        };
+        let confirmed = (records(one, other), records(other, one));
+        self.check("R3", same, || format!("devices {} and {} do not agree on their session: {mine:?}, {theirs:?}", one.0, other.0));
+        self.check("A7", confirmed == (1, 1), || format!("devices {} and {} hold {confirmed:?} confirmed roots", one.0, other.0));
+    }
+
+    /// L3: a small tree arrives.
+    fn send(&mut self, from: Dev, to: Dev) {
+        if self.broken() {
+            return;
+        }
+        self.world.disk_mut(to).files.clear();
+        self.world.forget_arrivals(to);
+        let tree = tree(1);
+        let Some(key) = self.world.offer(from, to, &tree) else {
+            return self.fail("L3", || format!("device {} cannot offer anything to device {}", from.0, to.0));
+        };
+        let done = |world: &World| world.events().iter().rev().take(64).any(|(dev, event)| {
+            *dev == from && matches!(event, Event::Done { transfer, .. } | Event::Failed { transfer, .. } if *transfer == key)
+        });
+        self.world.run_until(Duration::from_secs(30), done);
+        let whole = self.world.disk(to).files == tree;
+        self.check("L3", whole, || format!("a small tree did not arrive whole from device {} at device {}", from.0, to.0));
+    }
+
+    /// L7, S32: sessions are ended, and nothing is left.
+    fn close(&mut self, honest: &[Dev]) {
+        for &dev in honest {
+            for &peer in honest {
+                let id = self.world.id(peer);
+                self.world.call(dev, |node, env| node.disconnect(env, id));
+            }
+        }
+        self.wait(Duration::from_secs(150));
+        for &dev in honest {
+            self.world.with_oracle(|oracle, world| {
+                oracle.check_released(world, dev);
+                oracle.check_files(world, dev);
+            });
+        }
+    }
+
+    /// L9: what is known survives a restart.
+    fn start_again(&mut self, honest: &[Dev]) {
+        for &dev in honest {
+            let before = self.known(dev);
+            self.world.crash(dev);
+            self.world.restart(dev);
+            let after = self.known(dev);
+            self.check("L9", before == after, || format!("device {} knows other devices after a restart than before", dev.0));
+        }
+    }
+
+    fn known(&self, dev: Dev) -> Vec<(protocol_core::ids::DeviceId, bool)> {
+        let views = self.world.devices(dev);
+        views.into_iter().filter(|view| view.state != DeviceState::Pairing).map(|view| (view.id, view.confirmed)).collect()
+    }
+
+    fn check(&mut self, rule: &'static str, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(rule, what);
+        }
+    }
+
+    fn fail(&mut self, rule: &'static str, what: impl FnOnce() -> String) {
+        self.world.with_oracle(|oracle, _| oracle.broken(rule, what));
+    }
+
+    fn mark(&mut self, mark: &'static str) {
+        self.marks.push(mark);
+    }
+
+    /// What was seen at least once in this run.
+    fn note_marks(&mut self) {
+        for (_, event) in self.world.events() {
+            let mark = match event {
+                Event::PairRequest { .. } => "asked about a pairing",
+                Event::Paired { repaired: true, .. } => "paired again",
+                Event::Paired { .. } => "paired",
+                Event::PairConfirmed { .. } => "a pairing was confirmed",
+                Event::PairRefused { .. } => "a joiner refused after Complete",
+                Event::PairUnfinished { .. } => "a joiner's last message was lost",
+                Event::PairFailed { .. } => "a pairing failed",
+                Event::ConnectFailed { .. } => "a connection attempt failed",
+                Event::Removed { .. } => "a device was removed",
+                Event::Offered { .. } => "an offer was shown",
+                Event::Done { .. } => "a transfer was done",
+                Event::Failed { .. } => "a transfer failed",
+                _ => continue,
+            };
+            if !self.marks.contains(&mark) {
+                self.marks.push(mark);
+            }
+        }
+    }
+}

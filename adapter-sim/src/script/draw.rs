@@ -1,0 +1,381 @@
+//! Scripts out of a tape: first what kind of world, then which faults may happen in it, then what happens when.
+//!
+//! Most worlds have few kinds of faults: a fault that always happens hides what comes behind it.
+
+use protocol_core::limits;
+
+use super::{Name, Script, Setting, Step, Timed, Words};
+use crate::adversary::Move;
+use crate::choice::Tape;
+use crate::disk::OnConflict;
+use crate::link::Wire;
+use crate::rules::{At, Damage, DialFault, DiskFault, Side, StoreFault};
+use crate::world::{Answer, Dev, Pieces};
+
+/// What scripts are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Everything.
+    #[default]
+    Default,
+    /// Codes, words, questions, and what disturbs them.
+    Pairing,
+    /// Reconnects and sessions of devices that are paired.
+    Link,
+    /// Files.
+    Transfer,
+    /// Enemies.
+    Enemy,
+}
+
+impl Profile {
+    /// All, by name.
+    pub const ALL: &[(&str, Self)] = &[
+        ("default", Self::Default),
+        ("pairing", Self::Pairing),
+        ("link", Self::Link),
+        ("transfer", Self::Transfer),
+        ("enemy", Self::Enemy),
+    ];
+}
+
+/// Families of faults: a script has some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Cuts,
+    Flips,
+    Losses,
+    Crashes,
+    StoreFaults,
+    DiskFaults,
+    Holds,
+    Silences,
+    Moves,
+    Dials,
+    Clocks,
+    Sleeps,
+    Entropy,
+    Backups,
+    Refusals,
+    Conflicts,
+    Edits,
+    Cancels,
+    Forgets,
+    Wrong,
+    Enemies,
+}
+
+const FAMILIES: &[Family] = &[
+    Family::Cuts,
+    Family::Flips,
+    Family::Losses,
+    Family::Crashes,
+    Family::StoreFaults,
+    Family::DiskFaults,
+    Family::Holds,
+    Family::Silences,
+    Family::Moves,
+    Family::Dials,
+    Family::Clocks,
+    Family::Sleeps,
+    Family::Entropy,
+    Family::Backups,
+    Family::Refusals,
+    Family::Conflicts,
+    Family::Edits,
+    Family::Cancels,
+    Family::Forgets,
+    Family::Wrong,
+    Family::Enemies,
+];
+
+/// Trees of the catalogue.
+pub(crate) const TREES: u64 = 6;
+
+struct Draw<'t, 'b> {
+    tape: &'t mut Tape<'b>,
+    devices: u64,
+    families: Vec<Family>,
+    at: u64,
+    steps: Vec<Timed>,
+}
+
+impl Script {
+    /// A script out of a tape.
+    pub fn draw(tape: &mut Tape<'_>, profile: Profile) -> Self {
+        let devices = if tape.percent(15) { 3 } else { 2 };
+        let wire = tape.one_of(&[Wire::Sim, Wire::Tcp, Wire::Both]);
+        let wires = (0..devices).map(|_| if tape.percent(10) { Wire::Both } else { wire }).collect();
+        let setting = Setting {
+            chance: if tape.percent(90) { 1 + tape.below(1 << 40) } else { 0 },
+            wires,
+            pieces: tape.one_of(&[Pieces::Any, Pieces::Any, Pieces::Whole, Pieces::Tiny]),
+            latency: tape.one_of(&[(5_000, 3_000), (200, 100), (0, 0), (50_000, 200_000), (300_000, 1_000)]),
+            aes: tape.percent(15),
+            patient: tape.percent(10),
+        };
+        let families = families(tape, profile);
+        let mut draw = Draw { tape, devices, families, at: 0, steps: Vec::new() };
+        draw.story(profile);
+        Self { setting, steps: draw.steps }
+    }
+}
+
+fn families(tape: &mut Tape<'_>, profile: Profile) -> Vec<Family> {
+    let many = match tape.below(100) {
+        0..5 => 0,
+        5..55 => 1 + tape.below(3),
+        55..90 => 4 + tape.below(5),
+        _ => FAMILIES.len() as u64 / 2,
+    };
+    let mut chosen: Vec<Family> = (0..many).map(|_| tape.one_of(FAMILIES)).collect();
+    if profile == Profile::Enemy {
+        chosen.push(Family::Enemies);
+    }
+    chosen
+}
+
+impl Draw<'_, '_> {
+    fn push(&mut self, step: Step) {
+        self.steps.push(Timed { at: self.at, step });
+    }
+
+    fn wait(&mut self, most: u64) {
+        self.at += self.tape.log(most);
+    }
+
+    fn dev(&mut self) -> usize {
+        self.tape.below(self.devices) as usize
+    }
+
+    fn has(&self, family: Family) -> bool {
+        self.families.contains(&family)
+    }
+
+    /// Usually two devices pair first, with or without disturbance; then things happen.
+    fn story(&mut self, profile: Profile) {
+        let pairing_first = match profile {
+            Profile::Pairing => false,
+            Profile::Link | Profile::Transfer => true,
+            Profile::Default | Profile::Enemy => self.tape.percent(75),
+        };
+        if pairing_first {
+            self.push(Step::Invite { dev: 0, ask: false });
+            self.push(Step::Join { dev: 1, of: 0, words: Words::Right, ask: false });
+            self.at = 2_000;
+        }
+        let acts = 1 + self.tape.log(10);
+        for _ in 0..acts {
+            for _ in 0..self.tape.below(3) {
+                self.fault();
+                if self.tape.percent(50) {
+                    self.wait(100);
+                }
+            }
+            self.act(profile);
+            let gap = self.tape.one_of(&[30, 1_000, 5_000, 20_000, 400_000, 4_000_000]);
+            self.wait(gap);
+        }
+        self.fault();
+    }
+
+    /// What an owner does.
+    fn act(&mut self, profile: Profile) {
+        let (dev, peer) = (self.dev(), self.dev());
+        let pairing = |draw: &mut Self| {
+            let (ask, also) = (!draw.tape.percent(40), !draw.tape.percent(40));
+            draw.push(Step::Invite { dev, ask });
+            if draw.tape.percent(50) {
+                draw.wait(2_000);
+            }
+            let words = if draw.has(Family::Wrong) { draw.tape.one_of(&[Words::Right, Words::Wrong, Words::Old]) } else { Words::Right };
+            draw.push(Step::Join { dev: peer, of: dev, words, ask: also });
+        };
+        let kinds: &[u64] = match profile {
+            Profile::Default | Profile::Enemy => &[0, 1, 2, 2, 3, 4],
+            Profile::Pairing => &[0, 0, 0, 1, 3],
+            Profile::Link => &[1, 1, 1, 2, 3, 4],
+            Profile::Transfer => &[2, 2, 2, 1],
+        };
+        match self.tape.one_of(kinds) {
+            0 => pairing(self),
+            1 => {
+                let told = self.tape.percent(30);
+                self.push(Step::Connect { dev, peer, told });
+                // Glare: the other does the same.
+                if self.tape.percent(30) {
+                    self.push(Step::Connect { dev: peer, peer: dev, told });
+                }
+            }
+            2 => {
+                let tree = self.tape.below(TREES) as usize;
+                self.push(Step::Share { dev, peer, tree });
+                if self.tape.percent(20) {
+                    let tree = self.tape.below(TREES) as usize;
+                    self.push(Step::Share { dev: peer, peer: dev, tree });
+                }
+            }
+            3 => self.push(Step::Disconnect { dev, peer }),
+            _ => self.push(Step::Rename { dev, peer }),
+        }
+    }
+
+    /// A fault of the families of this script.
+    fn fault(&mut self) {
+        if self.families.is_empty() {
+            return;
+        }
+        let at = self.tape.below(self.families.len() as u64) as usize;
+        let (dev, peer) = (self.dev(), self.dev());
+        match self.families[at] {
+            Family::Cuts => {
+                let damage = Damage::Cut;
+                if self.tape.percent(30) {
+                    self.push(Step::Reset { dev, peer });
+                } else {
+                    self.damage(damage);
+                }
+            }
+            Family::Flips => {
+                let bit = self.tape.log(20_000) as usize;
+                self.damage(Damage::Flip(bit));
+            }
+            Family::Losses => {
+                let damage = self.tape.one_of(&[Damage::Vanish, Damage::Append(0), Damage::Replace(0)]);
+                self.damage(damage);
+            }
+            Family::Crashes => self.crash(dev),
+            Family::StoreFaults => {
+                let number = 1 + self.tape.log(8) as u32;
+                let fault = self.tape.one_of(&[StoreFault::CrashBefore, StoreFault::CrashAfter, StoreFault::Fail]);
+                self.push(Step::Store { dev, number, fault });
+                self.restart_later(dev);
+            }
+            Family::DiskFaults => {
+                let number = 1 + self.tape.log(8) as u32;
+                let all = [DiskFault::Full, DiskFault::Io, DiskFault::Entry, DiskFault::Crash, DiskFault::WritesFail, DiskFault::ReadsFail];
+                let fault = self.tape.one_of(&all);
+                self.push(Step::Disk { dev, number, fault });
+                self.restart_later(dev);
+            }
+            Family::Holds => {
+                let millis = self.tape.log(60_000);
+                self.push(Step::Hold { dev, peer, millis });
+            }
+            Family::Silences => {
+                let millis = self.tape.log(200_000);
+                self.push(Step::Silence { dev, millis });
+            }
+            Family::Moves => {
+                let taken_by = if self.tape.percent(30) { Some(peer) } else { None };
+                self.push(Step::Move { dev, taken_by });
+            }
+            Family::Dials => {
+                let number = 1 + self.tape.log(4) as u32;
+                if self.tape.percent(30) {
+                    self.push(Step::NoStream { dev, number });
+                } else {
+                    let slow = self.tape.log(40_000) as u32;
+                    let all = [DialFault::Refused, DialFault::TimedOut, DialFault::Unreachable, DialFault::Slow(slow), DialFault::Misrouted(peer)];
+                    let fault = self.tape.one_of(&all);
+                    self.push(Step::Dial { dev, number, fault });
+                }
+            }
+            Family::Clocks => self.clock(dev),
+            Family::Sleeps => {
+                let millis = self.tape.log(100_000_000);
+                self.push(Step::Sleep { dev, millis });
+                if self.tape.percent(20) {
+                    let millis = self.tape.log(10_000);
+                    self.push(Step::SlowDisk { dev, millis });
+                }
+            }
+            Family::Entropy => {
+                let number = 1 + self.tape.log(12) as u32;
+                self.push(Step::NoEntropy { dev, number });
+            }
+            Family::Backups => {
+                let step = if self.tape.percent(50) { Step::RollBack { dev } } else { Step::BackUp { dev } };
+                self.push(step);
+            }
+            Family::Refusals => {
+                let answers = [Answer::Yes, Answer::No, Answer::Silent];
+                let (pairings, offers) = (self.tape.one_of(&answers), self.tape.one_of(&answers));
+                self.push(Step::Answers { dev, pairings, offers });
+                if self.tape.percent(20) {
+                    self.push(Step::Misuse { dev });
+                }
+            }
+            Family::Conflicts => {
+                let what = self.tape.one_of(&[OnConflict::Fail, OnConflict::Skip, OnConflict::Rename]);
+                self.push(Step::OnConflict { dev, what });
+                let tree = self.tape.below(TREES) as usize;
+                self.push(Step::Occupy { dev, tree });
+            }
+            Family::Edits => {
+                let number = self.tape.below(4) as usize;
+                self.push(Step::Edit { dev, number });
+            }
+            Family::Cancels => {
+                let number = self.tape.below(4) as usize;
+                let step = match self.tape.below(3) {
+                    0 => Step::CancelTransfer { dev, number },
+                    1 => Step::CancelPairing { dev },
+                    _ => Step::Shutdown { dev },
+                };
+                self.push(step);
+                self.restart_later(dev);
+            }
+            Family::Forgets => self.push(Step::Forget { dev, peer }),
+            Family::Wrong => self.push(Step::Invite { dev, ask: false }),
+            Family::Enemies => {
+                let step = Move::draw(self.tape, dev, peer);
+                self.push(Step::Enemy(step));
+            }
+        }
+    }
+
+    fn crash(&mut self, dev: usize) {
+        let step = match self.tape.below(3) {
+            0 => Step::Crash { dev },
+            1 => Step::PowerFails { dev },
+            _ => {
+                let damage = Damage::Crash(Dev(dev));
+                return self.damage(damage);
+            }
+        };
+        self.push(step);
+        self.restart_later(dev);
+    }
+
+    fn restart_later(&mut self, dev: usize) {
+        if self.tape.percent(70) {
+            let before = self.at;
+            self.wait(10_000);
+            self.push(Step::Restart { dev });
+            if self.tape.percent(50) {
+                self.at = before;
+                self.steps.sort_by_key(|step| step.at);
+            }
+        }
+    }
+
+    fn clock(&mut self, dev: usize) {
+        if self.tape.percent(40) {
+            let millis = self.tape.one_of(&[10, 1_000, 16]);
+            return self.push(Step::Coarse { dev, millis });
+        }
+        let seconds = self.tape.log(300_000_000) as i64;
+        let seconds = if self.tape.percent(50) { -seconds } else { seconds };
+        self.push(Step::WallClock { dev, seconds });
+    }
+
+    fn damage(&mut self, damage: Damage) {
+        let name = self.tape.one_of(&[Name::Pair, Name::Link, Name::Manifest, Name::Bulk]);
+        let side = self.tape.one_of(&[Side::Opener, Side::Answerer]);
+        let at = if self.tape.percent(50) { At::Byte(self.tape.log(200_000)) } else { At::Frame(self.tape.log(6) as u32) };
+        self.push(Step::Damage { name, side, at, damage });
+    }
+}
+
+const _: () = assert!(limits::CHUNK_SIZE_RANGE.0 == 64 << 10, "the catalogue's trees have several chunks of this size");
