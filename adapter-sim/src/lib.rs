@@ -14,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod chart;
 pub mod choice;
 mod disk;
 pub mod fuzz;

@@ -51,6 +51,17 @@ pub enum What {
         /// How many bytes.
         len: usize,
     },
+    /// Bytes of one frame arrive; what was sent in one piece may arrive in several.
+    Gets {
+        /// The stream's number in this world.
+        stream: usize,
+        /// They come from the side that opened the stream.
+        by_opener: bool,
+        /// Of which frame of that side.
+        frame: u32,
+        /// How many bytes.
+        len: usize,
+    },
     /// A Node resets a stream.
     Resets {
         /// Its number in this world.
@@ -118,6 +129,10 @@ impl fmt::Display for Entry {
             What::Sends { stream, to, name, frame, by_opener, len } => {
                 let side = if *by_opener { "opener" } else { "answerer" };
                 write!(f, "sends {len} bytes to {} on stream {stream} ({}, {side} {frame})", to.0, stream_name(*name))
+            }
+            What::Gets { stream, by_opener, frame, len } => {
+                let side = if *by_opener { "opener" } else { "answerer" };
+                write!(f, "gets {len} bytes on stream {stream} ({side} {frame})")
             }
             What::Resets { stream, code } => write!(f, "resets stream {stream} ({code})"),
             What::Down { stream, how } => write!(f, "stream {stream} is down: {how:?}"),
@@ -203,6 +218,11 @@ impl Trace {
         match &what {
             What::Sends { stream, frame, len, .. } => {
                 for number in [1, *stream as u64, u64::from(*frame), *len as u64] {
+                    self.hash.number(number);
+                }
+            }
+            What::Gets { stream, frame, len, .. } => {
+                for number in [4, *stream as u64, u64::from(*frame), *len as u64] {
                     self.hash.number(number);
                 }
             }

@@ -44,7 +44,7 @@ pub(crate) enum Act {
     Tell { dev: Dev, life: u32, input: Input },
     Dial { dev: Dev, life: u32, ticket: Ticket, to: Address },
     Opened { stream: usize },
-    Bytes { stream: usize, from: usize, bytes: Vec<u8> },
+    Bytes { stream: usize, from: usize, frame: u32, bytes: Vec<u8> },
     End { stream: usize, from: usize },
     Broken { stream: usize, end: usize },
     Cut { stream: usize },
