@@ -120,28 +120,34 @@ impl fmt::Display for Entry {
         if let Some(Dev(dev)) = self.dev {
             write!(f, "{dev} ")?;
         }
-        match &self.what {
-            What::Starts => f.write_str("starts"),
-            What::Crashes => f.write_str("crashes"),
-            What::Dials { to } => write!(f, "dials {to}"),
-            What::Connection { conn, to } => write!(f, "connection {conn} to {}", to.0),
-            What::HangsUp { conn, code } => write!(f, "hangs up connection {conn} ({code})"),
-            What::Sends { stream, to, name, frame, by_opener, len } => {
+        self.what.fmt(f)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starts => f.write_str("starts"),
+            Self::Crashes => f.write_str("crashes"),
+            Self::Dials { to } => write!(f, "dials {to}"),
+            Self::Connection { conn, to } => write!(f, "connection {conn} to {}", to.0),
+            Self::HangsUp { conn, code } => write!(f, "hangs up connection {conn} ({code})"),
+            Self::Sends { stream, to, name, frame, by_opener, len } => {
                 let side = if *by_opener { "opener" } else { "answerer" };
                 write!(f, "sends {len} bytes to {} on stream {stream} ({}, {side} {frame})", to.0, stream_name(*name))
             }
-            What::Gets { stream, by_opener, frame, len } => {
+            Self::Gets { stream, by_opener, frame, len } => {
                 let side = if *by_opener { "opener" } else { "answerer" };
                 write!(f, "gets {len} bytes on stream {stream} ({side} {frame})")
             }
-            What::Resets { stream, code } => write!(f, "resets stream {stream} ({code})"),
-            What::Down { stream, how } => write!(f, "stream {stream} is down: {how:?}"),
-            What::Malformed { stream, error } => write!(f, "stream {stream} is malformed: {error}"),
-            What::Persists { number } => write!(f, "persists {number}"),
-            What::Durable => f.write_str("write is durable"),
-            What::Files { op, entries: (from, to) } => write!(f, "files {op:?} {from}..{to}"),
-            What::Told(event) => write!(f, "told {event:?}"),
-            What::Step(step) => write!(f, "* {step}"),
+            Self::Resets { stream, code } => write!(f, "resets stream {stream} ({code})"),
+            Self::Down { stream, how } => write!(f, "stream {stream} is down: {how:?}"),
+            Self::Malformed { stream, error } => write!(f, "stream {stream} is malformed: {error}"),
+            Self::Persists { number } => write!(f, "persists {number}"),
+            Self::Durable => f.write_str("write is durable"),
+            Self::Files { op, entries: (from, to) } => write!(f, "files {op:?} {from}..{to}"),
+            Self::Told(event) => write!(f, "told {event:?}"),
+            Self::Step(step) => write!(f, "* {step}"),
         }
     }
 }

@@ -17,9 +17,9 @@ const SCRIPT: &str = include_str!("page.js");
 /// The height of a row; the script knows it from the page.
 const ROW: usize = 24;
 /// Where the first lane is, what is between lanes, and what is right of the last.
-const LEFT: usize = 380;
-const BETWEEN: usize = 330;
-const RIGHT: usize = 360;
+const LEFT: usize = 410;
+const BETWEEN: usize = 320;
+const RIGHT: usize = 340;
 /// The longest text that is kept to be read in full.
 const LONG: usize = 900;
 /// Loud moments that the top of the page leads to.
@@ -103,7 +103,7 @@ impl Page<'_> {
             let x = Self::lane(number);
             let last = number + 1 == self.lanes.len();
             let room = if last { RIGHT } else { BETWEEN } - 30;
-            let (right, outside) = (width - x + 14, LEFT - 110);
+            let (right, outside) = (width - x + 14, LEFT - 105);
             writeln!(self.html, ".p{number}{{left:{x}px}}")?;
             match number {
                 0 => writeln!(self.html, ".e0{{right:{right}px;max-width:{outside}px}}")?,
@@ -121,7 +121,7 @@ impl Page<'_> {
         let (html, count) = (&mut self.html, self.entries.len());
         writeln!(html, "<header>\n<h1>{}</h1>\n<dl>", Escaped(about.title))?;
         if !about.replay.is_empty() {
-            writeln!(html, "<dt>again</dt><dd><code>{}</code></dd>", Escaped(about.replay))?;
+            writeln!(html, "<dt>replay</dt><dd><code>{}</code></dd>", Escaped(about.replay))?;
         }
         writeln!(html, "<dt>devices</dt><dd>{}</dd>", names.join(", "))?;
         let plural = if count == 1 { "entry" } else { "entries" };
@@ -180,12 +180,12 @@ impl Page<'_> {
         self.html.push_str("</defs>\n");
         let all = self.rows.len();
         for number in 0..self.lanes.len() {
-            self.line("lane", Self::lane(number), (0, all, height), None)?;
+            self.line("lane", Self::lane(number), (0, all, height))?;
         }
         for While { dev, state, from, to } in marks::whiles(self.entries) {
-            let (from, to) = (self.row_of(from), self.row_of(to));
+            let (from, to) = (self.shown(from), self.shown(to));
             let style = if state == State::Down { "down" } else { "session" };
-            self.line(style, Self::lane(dev), (from, to, self.middle(to)), None)?;
+            self.line(style, Self::lane(dev), (from, to, self.middle(to)))?;
         }
         for number in 0..all {
             self.arrow(number)?;
@@ -199,17 +199,22 @@ impl Page<'_> {
         self.rows.partition_point(|row| row.entry < entry)
     }
 
+    /// The row in which an entry is, and not the gap above it.
+    fn shown(&self, entry: usize) -> usize {
+        let row = self.row_of(entry);
+        row + usize::from(matches!(self.rows.get(row), Some(Row { body: Body::Gap(_), .. })))
+    }
+
     fn middle(&self, row: usize) -> usize {
         self.tops[row] + if row < self.rows.len() { ROW / 2 } else { 0 }
     }
 
     /// A line downwards along a lane.
-    fn line(&mut self, style: &str, x: usize, (from, to, bottom): (usize, usize, usize), hidden: Option<usize>) -> fmt::Result {
+    fn line(&mut self, style: &str, x: usize, (from, to, bottom): (usize, usize, usize)) -> fmt::Result {
         let top = if style == "lane" { 0 } else { self.middle(from) };
-        let hidden = if hidden.is_some() { " hidden" } else { "" };
         writeln!(
             self.html,
-            "<line class=\"{style}\" data-a=\"{from}\" data-b=\"{to}\" x1=\"{x}\" y1=\"{top}\" x2=\"{x}\" y2=\"{bottom}\"{hidden}/>"
+            "<line class=\"{style}\" data-a=\"{from}\" data-b=\"{to}\" x1=\"{x}\" y1=\"{top}\" x2=\"{x}\" y2=\"{bottom}\"/>"
         )
     }
 
@@ -231,7 +236,7 @@ impl Page<'_> {
             Fate::Torn(_) => (number + 1, toward(x2, 75), "lost"),
             Fate::Lost => (number + 1, toward(x2, 50), "lost"),
         };
-        let many = if matches!(row.body, Body::Many { .. }) { " many" } else { "" };
+        let many = if matches!(row.body, Body::Many { times: 2.., .. }) { " many" } else { "" };
         let hidden = if row.inside.is_some() { " hidden" } else { "" };
         // The script has the same two sums.
         let y1 = self.tops[number] + ROW - 4;
@@ -253,8 +258,8 @@ impl Page<'_> {
             Body::LeftOut(_) => "row left".to_owned(),
             Body::One(mark) | Body::Many { mark, .. } => format!("row {kind} {}", tone(mark)),
         };
-        if let Body::Many { .. } = row.body {
-            class.push_str(" sum");
+        if let Body::Many { times, .. } = row.body {
+            class.push_str(if times > 1 { " sum many" } else { " sum" });
         }
         write!(self.html, "<div class=\"{class}\" id=\"row{number}\" data-k=\"{kind}\" data-t=\"{}\" data-u=\"{}\"", row.at, row.until)?;
         if let Some(fold) = row.inside {
@@ -277,11 +282,15 @@ impl Page<'_> {
     fn label(&mut self, row: &Row, mark: &Mark, said: &str) -> fmt::Result {
         let long = match &row.body {
             Body::Many { .. } => format!("{said}, from {} to {} – a click unfolds them", words::clock(row.at), words::clock(row.until)),
-            _ => self.entries[mark.entry].to_string().trim_start().chars().take(LONG).collect(),
+            _ => {
+                let what = self.entries[mark.entry].what.to_string();
+                let who = mark.dev.and_then(|dev| self.lanes.get(dev)).map_or("world", |lane| &lane.name);
+                format!("{} µs, {who}: {}", row.at, what.chars().take(LONG).collect::<String>())
+            }
         };
         let long = match mark.arrow {
             Some(Arrow { fate: Fate::Arrived { at, .. }, .. }) if at > mark.at && !matches!(row.body, Body::Many { .. }) => {
-                format!("{long} – arrives {} later, at {at}", words::span(at - mark.at))
+                format!("{long} – arrives {} later, at {at} µs", words::span(at - mark.at))
             }
             _ => long,
         };

@@ -8,11 +8,8 @@ use super::rows::{Body, rows};
 use super::words::{self, Tone};
 use crate::trace::Entry;
 
-/// The longest name that is shown whole.
-const NAME: usize = 12;
-
 pub(super) fn story(lanes: &[Lane], entries: &[Entry]) -> String {
-    let names: Vec<String> = lanes.iter().map(|lane| words::clean(&lane.name).chars().take(NAME).collect()).collect();
+    let names: Vec<String> = lanes.iter().map(|lane| words::short(&lane.name)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let name = |dev: Option<usize>| dev.and_then(|dev| names.get(dev)).map_or("*", String::as_str);
     let mut text = String::new();

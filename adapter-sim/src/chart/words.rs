@@ -69,6 +69,8 @@ fn words(kind: Kind, tone: Tone, name: impl Into<String>, detail: impl Into<Stri
     Words { kind, tone, name: name.into(), detail: detail.into() }
 }
 
+/// The longest name that is shown whole.
+const NAME: usize = 14;
 /// Bytes of header and Ack; a Refuse has one more, its status (PROTOCOL.md, section 9.2).
 const HEADER_AND_ACK: usize = 57;
 /// Bytes of a fin, the only record without a plaintext.
@@ -187,7 +189,7 @@ fn told(event: &Event, lanes: &[Lane]) -> Words {
         }
         Event::Accepted { transfer } => say(Plain, format!("offer accepted by {}{}", who(&transfer.device), id(transfer))),
         Event::Progress { moved, durable, total, .. } => {
-            words(Kind::Event, Minor, "progress", format!(": {} of {}, {} durable", size(*moved), size(*total), size(*durable)))
+            words(Kind::Event, Minor, "progress", format!(" {}/{}, {} durable", size(*moved), size(*total), size(*durable)))
         }
         Event::Entry { entry, outcome, fault, .. } => {
             let (tone, why) = fault.map_or((Minor, String::new()), |fault| (Bad, format!(": {fault}")));
@@ -208,7 +210,13 @@ fn told(event: &Event, lanes: &[Lane]) -> Words {
 /// The name of a device: its lane's, and not the one it gives itself.
 fn device(id: &DeviceId, lanes: &[Lane]) -> String {
     let lane = lanes.iter().find(|lane| lane.id == *id);
-    lane.map_or_else(|| id.to_string().chars().take(8).collect(), |lane| clean(&lane.name))
+    lane.map_or_else(|| id.to_string().chars().take(8).collect(), |lane| short(&lane.name))
+}
+
+/// A name that leaves room for what is said about it.
+pub(super) fn short(name: &str) -> String {
+    let name = clean(name);
+    if name.chars().count() <= NAME { name } else { name.chars().take(NAME - 1).chain(['…']).collect() }
 }
 
 /// Enough of a transfer's id to tell it from another.
@@ -224,9 +232,16 @@ fn count(number: u64, one: &str, many: &str) -> String {
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{}.{} kB", bytes / 1_000, bytes / 100 % 10),
-        1_000_000..1_000_000_000 => format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10),
-        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
+        1_000..1_000_000 => format!("{} kB", tenths(bytes / 100)),
+        1_000_000..1_000_000_000 => format!("{} MB", tenths(bytes / 100_000)),
+        _ => format!("{} GB", tenths(bytes / 100_000_000)),
+    }
+}
+
+fn tenths(number: u64) -> String {
+    match number % 10 {
+        0 => (number / 10).to_string(),
+        tenth => format!("{}.{tenth}", number / 10),
     }
 }
 
