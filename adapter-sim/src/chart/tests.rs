@@ -117,12 +117,12 @@ fn what_repeats_is_folded_and_nothing_else() {
     let mut entries = vec![step(0)];
     entries.extend((0..40).map(|number| entry(1 + u64::from(number), What::Persists { number })));
     entries.push(step(50));
-    let texts = texts(&entries);
-    assert_eq!(texts.len(), 1 + 1 + 40 + 1);
-    assert_eq!(texts[1], (None, "40 × write, last 39".into()));
-    assert_eq!(texts[2], (Some(0), "write 0".into()));
+    let folded = texts(&entries);
+    assert_eq!(folded.len(), 1 + 1 + 40 + 1);
+    assert_eq!(folded[1], (None, "40 × write, last 39".into()));
+    assert_eq!(folded[2], (Some(0), "write 0".into()));
     // What is loud is never folded.
-    assert_eq!(super::tests::texts(&(0..9).map(step).collect::<Vec<_>>()).len(), 9);
+    assert_eq!(texts(&(0..9).map(step).collect::<Vec<_>>()).len(), 9);
 }
 
 #[test]
