@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod adversary;
+pub mod chart;
 pub mod choice;
 mod disk;
 pub mod fuzz;
@@ -30,8 +31,7 @@ pub mod trace;
 mod world;
 
 pub use adversary::Move;
-pub use disk::{Arrived};
-pub use disk::{Disk, Item, OnConflict, Tree, manifest_of};
+pub use disk::{Arrived, Disk, Item, OnConflict, Tree, manifest_of};
 pub use link::Wire;
 pub use perform::Raw;
 pub use rules::{At, Damage, DialFault, DiskFault, Rule, Side, StoreFault};

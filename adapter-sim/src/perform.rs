@@ -110,7 +110,7 @@ impl World {
             }
             Act::Dial { dev, life, ticket, to } => self.dial(dev, life, ticket, &to),
             Act::Opened { stream } => self.opened(stream, 1, None),
-            Act::Bytes { stream, from, bytes } => self.arrive(stream, from, &bytes),
+            Act::Bytes { stream, from, frame, bytes } => self.arrive(stream, from, frame, &bytes),
             Act::End { stream, from } => self.arrived_end(stream, from),
             Act::Broken { stream, end } => {
                 if !self.silent_between(self.streams[stream].conn) {
@@ -444,7 +444,7 @@ impl World {
             bytes = rest;
             let at = self.streams[stream].pipes[end].last.max(self.now + self.one_way()).max(held);
             self.streams[stream].pipes[end].last = at;
-            self.at(at, Act::Bytes { stream, from: end, bytes: piece.to_vec() });
+            self.at(at, Act::Bytes { stream, from: end, frame: self.streams[stream].pipes[end].frames, bytes: piece.to_vec() });
         }
     }
 
@@ -533,12 +533,13 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, stream: usize, from: usize, bytes: &[u8]) {
+    fn arrive(&mut self, stream: usize, from: usize, frame: u32, bytes: &[u8]) {
         let end = 1 - from;
         let Some(dev) = self.owner(stream, end) else { return };
         if self.streams[stream].pipes[from].dead || self.silent_between(self.streams[stream].conn) {
             return;
         }
+        self.note(dev, What::Gets { stream, by_opener: from == 0, frame, len: bytes.len() });
         if self.devices[dev.0].stranger.is_some() {
             return self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
         }

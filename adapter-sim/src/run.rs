@@ -14,7 +14,7 @@ use protocol_core::node::probe::{RootProbe, Trust};
 use crate::oracle::{Recorder, Violation};
 use crate::script::{Script, tree};
 use crate::world::Answer;
-use crate::{Dev, Trace, World};
+use crate::{Dev, World};
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -42,10 +42,8 @@ pub struct Outcome {
 pub struct Kept {
     /// What came of it.
     pub outcome: Outcome,
-    /// What happened.
-    pub trace: Trace,
-    /// The names of the devices.
-    pub devices: Vec<String>,
+    /// The world as it is at the end, with its trace.
+    pub world: World,
 }
 
 /// Plays a script, and keeps nothing but what came of it.
@@ -69,13 +67,12 @@ fn play(script: &Script, keep: bool) -> Kept {
         Violation { rule: "S30", what: format!("panicked: {}", text.unwrap_or("?")) }
     });
     let violation = world.oracle.as_ref().and_then(|oracle| oracle.violation().cloned()).or(panic);
-    let devices = world.names();
     let mut fired = std::mem::take(&mut world.fired);
     fired.sort_unstable();
     fired.dedup();
     let (hash, events, time) = (world.trace().hash(), world.events_handled(), world.now());
     let outcome = Outcome { violation, hash, events, fired, recovered, marks, time, sealed };
-    Kept { outcome, trace: world.into_trace(), devices }
+    Kept { outcome, world }
 }
 
 struct Run {

@@ -51,6 +51,17 @@ pub enum What {
         /// How many bytes.
         len: usize,
     },
+    /// Bytes of one frame arrive; what was sent in one piece may arrive in several.
+    Gets {
+        /// The stream's number in this world.
+        stream: usize,
+        /// They come from the side that opened the stream.
+        by_opener: bool,
+        /// Of which frame of that side.
+        frame: u32,
+        /// How many bytes.
+        len: usize,
+    },
     /// A Node resets a stream.
     Resets {
         /// Its number in this world.
@@ -109,24 +120,34 @@ impl fmt::Display for Entry {
         if let Some(Dev(dev)) = self.dev {
             write!(f, "{dev} ")?;
         }
-        match &self.what {
-            What::Starts => f.write_str("starts"),
-            What::Crashes => f.write_str("crashes"),
-            What::Dials { to } => write!(f, "dials {to}"),
-            What::Connection { conn, to } => write!(f, "connection {conn} to {}", to.0),
-            What::HangsUp { conn, code } => write!(f, "hangs up connection {conn} ({code})"),
-            What::Sends { stream, to, name, frame, by_opener, len } => {
+        self.what.fmt(f)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starts => f.write_str("starts"),
+            Self::Crashes => f.write_str("crashes"),
+            Self::Dials { to } => write!(f, "dials {to}"),
+            Self::Connection { conn, to } => write!(f, "connection {conn} to {}", to.0),
+            Self::HangsUp { conn, code } => write!(f, "hangs up connection {conn} ({code})"),
+            Self::Sends { stream, to, name, frame, by_opener, len } => {
                 let side = if *by_opener { "opener" } else { "answerer" };
                 write!(f, "sends {len} bytes to {} on stream {stream} ({}, {side} {frame})", to.0, stream_name(*name))
             }
-            What::Resets { stream, code } => write!(f, "resets stream {stream} ({code})"),
-            What::Down { stream, how } => write!(f, "stream {stream} is down: {how:?}"),
-            What::Malformed { stream, error } => write!(f, "stream {stream} is malformed: {error}"),
-            What::Persists { number } => write!(f, "persists {number}"),
-            What::Durable => f.write_str("write is durable"),
-            What::Files { op, entries: (from, to) } => write!(f, "files {op:?} {from}..{to}"),
-            What::Told(event) => write!(f, "told {event:?}"),
-            What::Step(step) => write!(f, "* {step}"),
+            Self::Gets { stream, by_opener, frame, len } => {
+                let side = if *by_opener { "opener" } else { "answerer" };
+                write!(f, "gets {len} bytes on stream {stream} ({side} {frame})")
+            }
+            Self::Resets { stream, code } => write!(f, "resets stream {stream} ({code})"),
+            Self::Down { stream, how } => write!(f, "stream {stream} is down: {how:?}"),
+            Self::Malformed { stream, error } => write!(f, "stream {stream} is malformed: {error}"),
+            Self::Persists { number } => write!(f, "persists {number}"),
+            Self::Durable => f.write_str("write is durable"),
+            Self::Files { op, entries: (from, to) } => write!(f, "files {op:?} {from}..{to}"),
+            Self::Told(event) => write!(f, "told {event:?}"),
+            Self::Step(step) => write!(f, "* {step}"),
         }
     }
 }
@@ -203,6 +224,11 @@ impl Trace {
         match &what {
             What::Sends { stream, frame, len, .. } => {
                 for number in [1, *stream as u64, u64::from(*frame), *len as u64] {
+                    self.hash.number(number);
+                }
+            }
+            What::Gets { stream, frame, len, .. } => {
+                for number in [4, *stream as u64, u64::from(*frame), *len as u64] {
                     self.hash.number(number);
                 }
             }

@@ -48,7 +48,7 @@ pub(crate) enum Act {
     Tell { dev: Dev, life: u32, input: Input },
     Dial { dev: Dev, life: u32, ticket: Ticket, to: Address },
     Opened { stream: usize },
-    Bytes { stream: usize, from: usize, bytes: Vec<u8> },
+    Bytes { stream: usize, from: usize, frame: u32, bytes: Vec<u8> },
     End { stream: usize, from: usize },
     Broken { stream: usize, end: usize },
     Cut { stream: usize },
@@ -460,11 +460,6 @@ impl World {
         self.devices.len()
     }
 
-    /// The names of the devices.
-    pub fn names(&self) -> Vec<String> {
-        self.devices.iter().map(|device| device.name.clone()).collect()
-    }
-
     /// Virtual microseconds.
     pub const fn micros(&self) -> u64 {
         self.now
@@ -473,11 +468,6 @@ impl World {
     /// Things that happened so far in the queue and in Nodes.
     pub const fn events_handled(&self) -> u64 {
         self.handled
-    }
-
-    /// The log of the run, when the world is over.
-    pub fn into_trace(self) -> Trace {
-        self.trace
     }
 
     /// Whether a device speaks with another in a session.

@@ -39,10 +39,13 @@ struct Arguments {
     #[arg(long, value_name = "SEED|FILE")]
     replay: Option<String>,
     /// With --replay: write the smallest script that fails in the same way.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     shrink: Option<PathBuf>,
+    /// With --replay: draw a sequence chart of the run, as one HTML file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// With --replay: write the script.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
 }
 
@@ -102,8 +105,14 @@ fn replay(arguments: &Arguments, what: &str) -> Result<ExitCode, String> {
         write(path, &script.to_text())?;
     }
     let kept = run_kept(&script);
-    for line in kept.trace.lines() {
-        println!("{line}");
+    print!("{}", kept.world.story());
+    if let Some(path) = &arguments.html {
+        let title = match &kept.outcome.violation {
+            Some(violation) => format!("{}: {}", violation.rule, violation.what),
+            None => "a run in which everything held".to_owned(),
+        };
+        let command = format!("cargo run --release --bin sim -- --profile {} --replay {what}", arguments.profile.name());
+        write(path, &kept.world.chart(&title, &command))?;
     }
     if let Some(path) = &arguments.shrink {
         let Some(small) = shrink(&script) else { return Err("this run does not fail: there is nothing to shrink".into()) };
