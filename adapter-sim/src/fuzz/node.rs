@@ -260,6 +260,9 @@ const fn incoming(device: DeviceId, number: u8) -> TransferKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol_core::ids::SessionRef;
+    use protocol_core::wire::deframer::StreamName;
+    use protocol_core::wire::header::{Header, StreamKind};
 
     /// The fuzzer starts from these stories: were one cut short, everything behind that point would hardly be reached.
     #[test]
@@ -302,6 +305,69 @@ mod tests {
         let world = story(&[&LINK_TCP[..], &offered].concat());
         assert!(world.sent > pages, "{} bytes were sent, the pages have {pages}", world.sent);
         world.fall_silent();
+    }
+
+    /// The peer half-closes the stream with this number, counted from the newest: it is over at once, by the end given.
+    #[track_caller]
+    fn half_closed(ops: &[(Op, &[u8])], number: u8, reset: bool) {
+        let before = story(ops);
+        let after = story(&[ops, &[(Op::Down, &[number, 0])]].concat());
+        assert_eq!(after.open_streams() + 1, before.open_streams(), "{ops:?}");
+        assert_eq!(after.resets - before.resets, usize::from(reset), "{ops:?}");
+        before.fall_silent();
+        after.fall_silent();
+    }
+
+    fn raw(bytes: &[u8]) -> Vec<u8> {
+        [&[0, 0, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+    }
+
+    /// A remote that half-closes a stream before it has said what it must is not left with our half of it, on a connection that
+    /// goes on.
+    // DATA-27.
+    #[test]
+    fn a_half_close_that_comes_too_early_resets_the_stream() {
+        let fresh: (Op, &[u8]) = (Op::Stream, &[0]);
+        half_closed(&[&LINK_SIM[..], &[fresh]].concat(), 0, true);
+        half_closed(&[&LINK_SIM[..], &[fresh, (Op::Raw, &raw(b"\x0akin"))]].concat(), 0, true);
+        for name in [StreamName::Pair, StreamName::Link, StreamName::Data(StreamKind::Bulk)] {
+            half_closed(&[&LINK_SIM[..], &[fresh, (Op::Raw, &raw(&name.preamble()))]].concat(), 0, true);
+        }
+        let header = Header::new(StreamKind::Bulk, SessionRef([1; 16]), 1, [2; 8]).unwrap().encode();
+        let bytes = [&StreamName::Data(StreamKind::Bulk).preamble(), &header[..]].concat();
+        half_closed(&[&LINK_SIM[..], &[fresh, (Op::Raw, &raw(&bytes))]].concat(), 0, true);
+        // Hello; PairingRequest, Response.
+        half_closed(&[&LINK_SIM[..], &[(Op::Link, &[0])]].concat(), 0, true);
+        half_closed(&[&LINK_SIM[..], &[(Op::Invite, &[1]), (Op::Pair, &[0])]].concat(), 0, true);
+        half_closed(&[&LINK_SIM[..], &[(Op::Invite, &[1]), (Op::Pair, &[0]), (Op::Honest, &[0])]].concat(), 0, true);
+        half_closed(&[&LINK_SIM[..], &[(Op::Invite, &[0]), (Op::Pair, &[0]), (Op::Honest, &[0]), (Op::AnswerAll, &[])]].concat(), 0, true);
+        // A control stream without fin, beside another stream.
+        half_closed(&[&LINK_SIM[..], &[fresh]].concat(), 1, true);
+    }
+
+    /// The same where the Node opened the stream.
+    #[test]
+    fn an_answer_that_never_comes_resets_the_stream() {
+        let up: [(Op, &[u8]); 2] = [(Op::AnswerAll, &[]), (Op::AnswerAll, &[])];
+        let beside: [(Op, &[u8]); 1] = [(Op::Stream, &[0])];
+        half_closed(&[&[(Op::Network, &[2][..]), (Op::Connect, &[0])], &up[..], &beside].concat(), 1, true);
+        half_closed(&[&[(Op::Join, &[1][..])], &up[..], &beside].concat(), 1, true);
+        let challenged: [(Op, &[u8]); 2] = [(Op::Honest, &[1]), (Op::AnswerAll, &[])];
+        half_closed(&[&[(Op::Join, &[1][..])], &up[..], &beside, &challenged].concat(), 1, true);
+    }
+
+    /// A sender that has said everything is answered by a half-close: a reset would look as if its pages had not arrived.
+    #[test]
+    fn data_that_ends_in_order_ends_on_both_sides() {
+        let offer: [(Op, &[u8]); 1] = [(Op::Tell, &[0, 0, 0, 0])];
+        let opened = [&LINK_SIM[..], &offer, &[(Op::Data, &[0, 0, 0])]].concat();
+        half_closed(&opened, 0, true);
+        let whole = [&opened[..], &[(Op::Pages, &[0, 0])]].concat();
+        half_closed(&whole, 0, false);
+        // Chunks that nobody asked for, and those that were.
+        half_closed(&[&LINK_SIM[..], &offer, &[(Op::Data, &[0, 1, 0])]].concat(), 0, true);
+        let taken: [(Op, &[u8]); 4] = [(Op::AnswerAll, &[]), (Op::Decide, &[0, 0]), (Op::AnswerAll, &[]), (Op::Data, &[0, 1, 0])];
+        half_closed(&[&whole[..], &taken].concat(), 0, false);
     }
 
     /// A transfer that ends resets its streams: they count no more against what a session may have.

@@ -128,6 +128,7 @@ impl Node {
         self.unproved.remove(&stream);
         self.held.remove(&stream);
         self.half_closed.remove(&stream);
+        self.out.forget_stream(stream);
         self.timers.cancel(TimerKind::Stream(stream));
         let slot = self.streams.remove(&stream)?;
         if let Some(conn) = self.conns.get_mut(&slot.conn) {
@@ -163,6 +164,11 @@ impl Node {
             // A receiver that opened the stream has nothing more to say on it: our pages go on, and then it is over.
             self.half_closed.insert(stream);
             return;
+        }
+        if how == Cut::Finished && self.streams.contains_key(&stream) && !self.out.has_finished(stream) {
+            // What is awaited on it will not come, and nobody else would end our half.
+            // DATA-27.
+            self.out.push(Output::Reset { stream, code: code::REFUSED });
         }
         self.stream_gone(env, stream, how);
     }
