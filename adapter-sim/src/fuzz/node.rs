@@ -370,6 +370,21 @@ mod tests {
         half_closed(&[&whole[..], &taken].concat(), 0, false);
     }
 
+    /// A remote that connects and opens nothing is not kept for ever.
+    // DATA-28.
+    #[test]
+    fn a_connection_that_nothing_is_on_is_closed() {
+        let idle: [(Op, &[u8]); 2] = [(Op::Connection, &[0, 0]), (Op::Tick, &[7])];
+        assert_eq!(story(&idle[..1]).open_connections(), 1);
+        assert_eq!(story(&idle).open_connections(), 0);
+        // Where the session is, and where a stream is under way, it stays.
+        assert_eq!(story(&[&LINK_SIM[..], &idle[1..]].concat()).open_connections(), 1);
+        // We dialled, and could not open the stream.
+        let refused: [(Op, &[u8]); 4] = [(Op::Connect, &[0]), (Op::AnswerAll, &[]), (Op::Answer, &[0, 4]), (Op::Tick, &[7])];
+        assert_eq!(story(&refused[..3]).open_connections(), 1);
+        assert_eq!(story(&refused).open_connections(), 0);
+    }
+
     /// A transfer that ends resets its streams: they count no more against what a session may have.
     #[test]
     fn streams_that_were_reset_make_room() {

@@ -1,6 +1,7 @@
 //! Connections and streams: what is new, what came, what is gone, and whose it is.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 
 use super::data::Early;
 use super::{Conn, Node, Role, Stream, cx};
@@ -16,10 +17,7 @@ use crate::wire::deframer::{Content, Preamble};
 
 impl Node {
     pub(super) fn on_conn_up(&mut self, env: &mut Env<'_>, conn: ConnId, dialed: Option<Ticket>, remote: Remote) {
-        let Some(ticket) = dialed else {
-            self.conns.insert(conn, Conn { remote, dialed: None, streams: alloc::collections::BTreeSet::new() });
-            return;
-        };
+        let Some(ticket) = dialed else { return self.add_conn(conn, remote, None) };
         let Some(purpose) = self.out.settle(ticket) else {
             // The owner lost interest while the host was dialling.
             self.stats.unknown_tickets += 1;
@@ -27,7 +25,7 @@ impl Node {
             return;
         };
         let to = purpose_address(&purpose);
-        self.conns.insert(conn, Conn { remote, dialed: to, streams: alloc::collections::BTreeSet::new() });
+        self.add_conn(conn, remote, to);
         let used = match purpose {
             Purpose::Join { session, address } => match &mut self.joiner {
                 Some(joiner) if joiner.session() == session => joiner.on_connected(cx!(self, env), conn, address),
@@ -51,7 +49,15 @@ impl Node {
         }
     }
 
+    /// Takes a connection in. If no stream comes on it, or ours cannot be opened, nothing else would end it.
+    // DATA-28.
+    fn add_conn(&mut self, conn: ConnId, remote: Remote, dialed: Option<Address>) {
+        self.conns.insert(conn, Conn { remote, dialed, streams: BTreeSet::new() });
+        self.timers.set(TimerKind::Connection(conn), self.now, limits::UNUSED_CONNECTION);
+    }
+
     pub(super) fn on_conn_down(&mut self, env: &mut Env<'_>, conn: ConnId) {
+        self.timers.cancel(TimerKind::Connection(conn));
         let Some(gone) = self.conns.remove(&conn) else { return };
         for stream in gone.streams {
             self.stream_gone(env, stream, Cut::Broken);

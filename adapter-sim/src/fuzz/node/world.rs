@@ -3,7 +3,7 @@
 //! After every call: a bounded number of outputs; no ticket twice; nothing is done to a stream or connection that the host does not
 //! have, or said on a half that the Node has closed; after a tick the next deadline lies ahead. When the peers have fallen silent
 //! and the host fails everything: every stream that a peer half-closed is over while its connection still stands, and after a
-//! bounded number of ticks nothing is waited for, and every stream was given back.
+//! bounded number of ticks nothing is waited for, and every stream and connection was given back.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -607,6 +607,12 @@ impl World {
         self.streams.len()
     }
 
+    /// Connections that the host has.
+    #[cfg(test)]
+    pub(super) fn open_connections(&self) -> usize {
+        self.conns.len()
+    }
+
     /// No peer says anything any more, and whatever the host is asked for fails: every wait ends.
     pub(super) fn fall_silent(mut self) {
         self.check_half_closed();
@@ -638,6 +644,7 @@ impl World {
     fn check_silence(&self) {
         let left = self.left(|_| true);
         assert!(left.is_empty(), "nobody waits for these streams, and nobody ended them: {left:?}");
+        assert!(self.conns.is_empty(), "nothing is on these connections, and nobody closed them: {:?}", self.conns);
     }
 
     fn left(&self, which: impl Fn(&Wire) -> bool) -> Vec<(StreamId, Option<StreamName>, &Hand)> {
