@@ -396,6 +396,25 @@ mod tests {
         world.fall_silent();
     }
 
+    /// A session that was dialled here, is 50 minutes old and cannot be renewed goes on, with what is under way on it.
+    #[test]
+    fn a_renewal_that_fails_costs_nothing() {
+        let dialled: [(Op, &[u8]); 6] =
+            [(Op::Connect, &[0]), (Op::AnswerAll, &[]), (Op::AnswerAll, &[]), (Op::Honest, &[0]), (Op::AnswerAll, &[]), (Op::Honest, &[0])];
+        let offered: [(Op, &[u8]); 4] = [(Op::Tell, &[0, 0, 0, 0]), (Op::Data, &[0, 0, 0]), (Op::Pages, &[0, 0]), (Op::AnswerAll, &[])];
+        let old: [(Op, &[u8]); 1] = [(Op::Tick, &[12])];
+        let world = story(&[&dialled[..], &offered, &old].concat());
+        assert!(world.dials() > 0, "it is being renewed");
+        let failed: Vec<(Op, &[u8])> = (0..8).map(|_| (Op::Answer, &[0, 1][..])).collect();
+        let world = story(&[&dialled[..], &offered, &old, &failed].concat());
+        assert_eq!((world.dials(), world.transfers.len()), (0, 1), "the offer is still open");
+        // And a new one leaves at once.
+        let sent = world.sent;
+        let world = story(&[&dialled[..], &offered, &old, &failed, &[(Op::Share, &[0])]].concat());
+        assert!(world.sent > sent, "the offer was told");
+        world.fall_silent();
+    }
+
     /// What a peer still says on a session that was ended begins no transfer: nobody would end it.
     #[test]
     fn nothing_begins_on_a_session_that_was_ended() {

@@ -31,8 +31,7 @@ impl Node {
         if let Some(dialer) = self.dialers.get_mut(&id) {
             dialer.add(cx!(self, env), addresses);
         } else if addresses.is_empty() {
-            cx!(self, env).notify(Event::ConnectFailed { device: id, reason: LinkFailure::Unreachable });
-            self.transfers.on_session_lost(cx!(self, env), id);
+            self.no_session(env, id, LinkFailure::Unreachable);
         } else {
             let dialer = Dialer::begin(cx!(self, env), id, addresses);
             self.dialers.insert(id, dialer);
@@ -105,8 +104,15 @@ impl Node {
         if let Some(stream) = stream {
             self.drop_stream(env, stream, code::DONE);
         }
-        cx!(self, env).notify(Event::ConnectFailed { device, reason });
-        self.transfers.on_session_lost(cx!(self, env), device);
+        self.no_session(env, device, reason);
+    }
+
+    /// No session could be had. Where one stands that was to be renewed, it goes on.
+    fn no_session(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
+        if !self.primary.contains_key(&device) {
+            cx!(self, env).notify(Event::ConnectFailed { device, reason });
+            self.transfers.on_session_lost(cx!(self, env), device);
+        }
     }
 
     /// A Hello: which pair is it, if any?

@@ -607,6 +607,12 @@ impl World {
         self.streams.len()
     }
 
+    /// Dials that the host has not answered.
+    #[cfg(test)]
+    pub(super) fn dials(&self) -> usize {
+        self.tickets.values().filter(|wish| matches!(wish, Wish::Dial(_))).count()
+    }
+
     /// Connections that the host has.
     #[cfg(test)]
     pub(super) fn open_connections(&self) -> usize {
