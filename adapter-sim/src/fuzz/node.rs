@@ -415,6 +415,14 @@ mod tests {
         world.fall_silent();
     }
 
+    /// Of three sessions in a row the newest waits for the second only: what waits is bounded by what one session may hold.
+    #[test]
+    fn sessions_do_not_queue_up() {
+        let again: [(Op, &[u8]); 2] = [(Op::Link, &[0]), (Op::Honest, &[0])];
+        assert_eq!(story(&[&LINK_SIM[..], &again].concat()).open_streams(), 2);
+        assert_eq!(story(&[&LINK_SIM[..], &again.repeat(9)].concat()).open_streams(), 2);
+    }
+
     /// What a peer still says on a session that was ended begins no transfer: nobody would end it.
     #[test]
     fn nothing_begins_on_a_session_that_was_ended() {

@@ -391,6 +391,10 @@ impl Node {
     /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its
     /// fin, its cut, or five seconds. The side that opened the newer lets go of the older when the newer was answered.
     fn succeed(&mut self, env: &mut Env<'_>, older: SessionRef, newer: SessionRef) {
+        // Only one session of a device waits, and holds records: the older stops waiting now.
+        if let Some(elder) = self.sessions.get(&older).and_then(|session| session.waits_for) {
+            self.session_over(env, elder, LinkFailure::Replaced);
+        }
         let (Some(we_opened), Some(session)) = (self.sessions.get(&newer).map(|session| session.we_opened), self.sessions.get_mut(&older))
         else {
             return;
