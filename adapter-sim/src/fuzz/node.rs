@@ -423,6 +423,16 @@ mod tests {
         assert_eq!(story(&[&LINK_SIM[..], &again.repeat(9)].concat()).open_streams(), 2);
     }
 
+    /// A receiver that says something on the stream of our pages has ended it: they go on another one.
+    #[test]
+    fn pages_whose_stream_was_spoilt_are_sent_again() {
+        let opened: [(Op, &[u8]); 2] = [(Op::Share, &[3]), (Op::Data, &[0, 0, 140])];
+        let before = story(&[&LINK_SIM[..], &opened].concat());
+        let after = story(&[&LINK_SIM[..], &opened, &[(Op::Sealed, &[0, 0, 0, 1, 7])]].concat());
+        assert_eq!((after.resets - before.resets, after.opens() - before.opens()), (1, 1));
+        after.fall_silent();
+    }
+
     /// What a peer still says on a session that was ended begins no transfer: nobody would end it.
     #[test]
     fn nothing_begins_on_a_session_that_was_ended() {

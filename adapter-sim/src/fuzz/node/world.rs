@@ -613,6 +613,12 @@ impl World {
         self.tickets.values().filter(|wish| matches!(wish, Wish::Dial(_))).count()
     }
 
+    /// Streams to be opened that the host has not answered.
+    #[cfg(test)]
+    pub(super) fn opens(&self) -> usize {
+        self.tickets.values().filter(|wish| matches!(wish, Wish::Open(..))).count()
+    }
+
     /// Connections that the host has.
     #[cfg(test)]
     pub(super) fn open_connections(&self) -> usize {
