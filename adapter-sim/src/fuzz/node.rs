@@ -433,6 +433,18 @@ mod tests {
         after.fall_silent();
     }
 
+    /// Disconnecting while the session is being renewed ends that too: the new one would undo it.
+    #[test]
+    fn disconnecting_ends_a_renewal() {
+        let dialled: [(Op, &[u8]); 6] =
+            [(Op::Connect, &[0]), (Op::AnswerAll, &[]), (Op::AnswerAll, &[]), (Op::Honest, &[0]), (Op::AnswerAll, &[]), (Op::Honest, &[0])];
+        let renewing = [&dialled[..], &[(Op::Tick, &[12])]].concat();
+        assert!(story(&[&renewing[..], &[(Op::AnswerAll, &[])]].concat()).opens() > 0, "the new session is on its way");
+        let world = story(&[&renewing[..], &[(Op::Disconnect, &[0]), (Op::AnswerAll, &[])]].concat());
+        assert_eq!((world.opens(), world.dials()), (0, 0));
+        world.fall_silent();
+    }
+
     /// What a peer still says on a session that was ended begins no transfer: nobody would end it.
     #[test]
     fn nothing_begins_on_a_session_that_was_ended() {

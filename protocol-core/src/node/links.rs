@@ -95,15 +95,24 @@ impl Node {
         }
     }
 
-    /// An attempt came to nothing.
-    // LINK-8.
-    pub(super) fn connect_failed(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
+    /// Gives an attempt up, without a word to the owner.
+    pub(super) fn stop_dialling(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let Some(dialer) = self.dialers.remove(&device) else { return };
         let stream = dialer.stream();
         dialer.end(cx!(self, env));
         if let Some(stream) = stream {
+            self.set_role(stream, Role::Closing);
             self.drop_stream(env, stream, code::DONE);
         }
+    }
+
+    /// An attempt came to nothing.
+    // LINK-8.
+    pub(super) fn connect_failed(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
+        if !self.dialers.contains_key(&device) {
+            return;
+        }
+        self.stop_dialling(env, device);
         self.no_session(env, device, reason);
     }
 
