@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use adapter_tokio::files::ConflictPolicy;
 use adapter_tokio::service::{Events, Inbox, NetworkingService, SendRequest, ServiceConfig, read_snapshot};
 use protocol_core::effects::{DeviceState, Event, TransferKey};
 use protocol_core::ids::DeviceId;
+use protocol_core::limits::UNPROVED_WAIT;
 use protocol_core::node::Confirm;
 
 /// What no step of these stories takes unless something hangs.
@@ -231,4 +233,26 @@ async fn offers_without_an_inbox_are_declined() {
     let sharing = a.share_with_device(b.identity().id, request).await.unwrap();
     wait(&mut events, |event| matches!(event, Event::Failed { transfer, .. } if *transfer == sharing.key).then_some(())).await;
     tokio::join!(a.shutdown(), b.shutdown());
+}
+
+/// Sooner than a stream that proves nothing has to go anyway.
+// DATA-27.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_its_remote_half_closes_is_closed() {
+    let dir = TempDir::new("half-closed");
+    let a = start(&dir.0.join("a"), "a").await;
+    let address = a.local_addresses().await.unwrap().remove(0).text;
+    for said in [&b""[..], b"\x0akin-pair/1", b"\x0akin-link/1", b"\x0akin-data/1"] {
+        let mut socket = TcpStream::connect(&address).unwrap();
+        let ended = tokio::task::spawn_blocking(move || {
+            socket.set_read_timeout(Some(UNPROVED_WAIT / 2)).unwrap();
+            socket.write_all(said).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+            let mut heard = Vec::new();
+            // It ends: by a reset, which is an error, or by an end.
+            socket.read_to_end(&mut heard).map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true)
+        });
+        assert!(ended.await.unwrap(), "{said:?}");
+    }
+    a.shutdown().await;
 }

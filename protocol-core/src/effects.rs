@@ -79,7 +79,7 @@ pub enum Direction {
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The peer half-closed it after its last byte.
+    /// The peer half-closed it after its last byte. Our half is open until the core ends it.
     Finished,
     /// It was reset or the connection broke: bytes may be missing at the end.
     Broken,
@@ -124,7 +124,9 @@ pub enum Input {
         /// See above.
         opened: Option<Ticket>,
     },
-    /// Nothing more will come on a stream.
+    /// Nothing more will come on a stream. It is over for the host unless it is `Finished` and our half is still open: then the
+    /// core ends that half too, by [`Output::Finish`] once it has said what it has to say, or by [`Output::Reset`]. Where workers
+    /// have a half of the stream, this follows their last report.
     StreamDown {
         /// Its number.
         stream: StreamId,
@@ -224,7 +226,7 @@ pub struct ChunkDone {
 /// The half of the data plane that a bulk stream gets.
 #[derive(Debug)]
 pub enum BulkHalf {
-    /// Claim, read, digest, seal and send until nothing is left to claim; then half-close.
+    /// Claim, read, digest, seal and send until nothing is left to claim; then half-close. Nothing but the end may come.
     Seal {
         /// The transfer: the host knows its sources.
         transfer: TransferKey,
@@ -233,7 +235,8 @@ pub enum BulkHalf {
         /// What may be claimed.
         chunks: Arc<Chunks>,
     },
-    /// Read, claim, open, digest and write until the stream ends. The deframer's rest comes first.
+    /// Read, claim, open, digest and write until the stream ends. The deframer's rest comes first. Our direction carries nothing:
+    /// half-close it, if that was not said before.
     Open {
         /// The transfer: the host knows its destination.
         transfer: TransferKey,
@@ -277,12 +280,13 @@ pub enum Output {
         /// Whole frames or records.
         bytes: Vec<u8>,
     },
-    /// Half-close a stream after what was sent.
+    /// Half-close a stream after what was sent. With the other half it is over; what was sent still leaves.
     Finish {
         /// Which.
         stream: StreamId,
     },
-    /// Drop a stream, both directions, at once. The last that is heard of it.
+    /// Drop a stream, both directions, at once. The last that is heard of it. Every stream ends by this, by [`Output::Finish`]
+    /// (or the end of its workers) together with the peer's half-close, by a cut, or with its connection.
     Reset {
         /// Which.
         stream: StreamId,

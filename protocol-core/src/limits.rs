@@ -45,6 +45,9 @@ pub const TOMBSTONES: usize = 256;
 pub const UNPROVED_WAIT: Duration = Duration::from_secs(10);
 /// How long an unproved stream is safe from being the oldest.
 pub const UNPROVED_GRACE: Duration = Duration::from_secs(1);
+/// A connection on which no stream is and no session stands.
+// DATA-28.
+pub const UNUSED_CONNECTION: Duration = Duration::from_secs(15);
 /// Unproved streams in all.
 pub const UNPROVED_STREAMS: usize = 64;
 /// Unproved streams of one remote.
@@ -199,6 +202,7 @@ pub const PUBLISHES: usize = 64;
 
 const _: () = {
     assert!(UNPROVED_STREAMS_PER_REMOTE <= UNPROVED_STREAMS);
+    assert!(UNUSED_CONNECTION.as_secs() >= UNPROVED_WAIT.as_secs());
     assert!(CODE_FAILURES < CODE_HANDSHAKES);
     assert!(CHUNK_SIZE_RANGE.0.is_power_of_two() && CHUNK_SIZE_RANGE.1.is_power_of_two());
     assert!(CHUNK_SIZE.is_power_of_two() && CHUNK_SIZE >= CHUNK_SIZE_RANGE.0 && LARGE_CHUNK_SIZE <= CHUNK_SIZE_RANGE.1);

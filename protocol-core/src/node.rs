@@ -340,6 +340,7 @@ impl Node {
     fn on_timer(&mut self, env: &mut Env<'_>, timer: TimerKind) {
         match timer {
             TimerKind::Code => self.initiator.on_code_timer(cx!(self, env)),
+            TimerKind::Connection(conn) => self.hang_up_if_unused(conn),
             TimerKind::Stream(stream) | TimerKind::Handshake(stream) | TimerKind::InitiatorUser(stream) => {
                 self.on_stream_timer(env, timer, stream);
             }

@@ -1,6 +1,6 @@
 //! One ordered queue of effects, and the tickets that say what an answer belongs to.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -46,12 +46,22 @@ pub(crate) struct Outbox {
     last_ticket: u64,
     waiting: BTreeMap<Ticket, Purpose>,
     reset: Vec<StreamId>,
+    /// Streams whose sending half is closed, or left to workers that close it.
+    finished: BTreeSet<StreamId>,
 }
 
 impl Outbox {
     pub(crate) fn push(&mut self, output: Output) {
-        if let Output::Reset { stream, .. } = output {
-            self.reset.push(stream);
+        match output {
+            Output::Reset { stream, .. } => self.reset.push(stream),
+            Output::Finish { stream } | Output::Bulk { stream, .. } => drop(self.finished.insert(stream)),
+            Output::Dial { .. }
+            | Output::Open { .. }
+            | Output::Hangup { .. }
+            | Output::Send { .. }
+            | Output::Persist { .. }
+            | Output::Files { .. }
+            | Output::Notify(_) => {}
         }
         self.queue.push_back(output);
     }
@@ -63,6 +73,16 @@ impl Outbox {
     /// Streams that were reset since the last call: the host says nothing more of them.
     pub(crate) fn take_reset(&mut self) -> Vec<StreamId> {
         core::mem::take(&mut self.reset)
+    }
+
+    /// Whether nothing more is said on a stream.
+    pub(crate) fn has_finished(&self, stream: StreamId) -> bool {
+        self.finished.contains(&stream)
+    }
+
+    /// A stream is gone.
+    pub(crate) fn forget_stream(&mut self, stream: StreamId) {
+        self.finished.remove(&stream);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

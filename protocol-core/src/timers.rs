@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::effects::{Deadline, TransferKey};
-use crate::ids::{DeviceId, SessionId, SessionRef, StreamId};
+use crate::ids::{ConnId, DeviceId, SessionId, SessionRef, StreamId};
 use crate::time::Timestamp;
 use crate::transfer::machine::TransferTimer;
 
@@ -13,6 +13,8 @@ use crate::transfer::machine::TransferTimer;
 pub(crate) enum TimerKind {
     /// The live code's life.
     Code,
+    /// A connection's first stream.
+    Connection(ConnId),
     /// A step of the handshake on a stream, or the wait for its proof.
     Stream(StreamId),
     /// The whole handshake on a stream.
@@ -47,6 +49,7 @@ impl TimerKind {
     const fn why(self) -> &'static str {
         match self {
             Self::Code => "the code's life",
+            Self::Connection(_) => "the first stream of a connection",
             Self::Stream(_) => "a step of a stream",
             Self::Handshake(_) => "a whole handshake",
             Self::InitiatorUser(_) | Self::JoinerUser(_) => "the user's answer",

@@ -260,6 +260,9 @@ const fn incoming(device: DeviceId, number: u8) -> TransferKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol_core::ids::SessionRef;
+    use protocol_core::wire::deframer::StreamName;
+    use protocol_core::wire::header::{Header, StreamKind};
 
     /// The fuzzer starts from these stories: were one cut short, everything behind that point would hardly be reached.
     #[test]
@@ -304,6 +307,84 @@ mod tests {
         world.fall_silent();
     }
 
+    /// The peer half-closes the stream with this number, counted from the newest: it is over at once, by the end given.
+    #[track_caller]
+    fn half_closed(ops: &[(Op, &[u8])], number: u8, reset: bool) {
+        let before = story(ops);
+        let after = story(&[ops, &[(Op::Down, &[number, 0])]].concat());
+        assert_eq!(after.open_streams() + 1, before.open_streams(), "{ops:?}");
+        assert_eq!(after.resets - before.resets, usize::from(reset), "{ops:?}");
+        before.fall_silent();
+        after.fall_silent();
+    }
+
+    fn raw(bytes: &[u8]) -> Vec<u8> {
+        [&[0, 0, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+    }
+
+    /// A remote that half-closes a stream before it has said what it must is not left with our half of it, on a connection that
+    /// goes on.
+    // DATA-27.
+    #[test]
+    fn a_half_close_that_comes_too_early_resets_the_stream() {
+        let fresh: (Op, &[u8]) = (Op::Stream, &[0]);
+        half_closed(&[&LINK_SIM[..], &[fresh]].concat(), 0, true);
+        half_closed(&[&LINK_SIM[..], &[fresh, (Op::Raw, &raw(b"\x0akin"))]].concat(), 0, true);
+        for name in [StreamName::Pair, StreamName::Link, StreamName::Data(StreamKind::Bulk)] {
+            half_closed(&[&LINK_SIM[..], &[fresh, (Op::Raw, &raw(&name.preamble()))]].concat(), 0, true);
+        }
+        let header = Header::new(StreamKind::Bulk, SessionRef([1; 16]), 1, [2; 8]).unwrap().encode();
+        let bytes = [&StreamName::Data(StreamKind::Bulk).preamble(), &header[..]].concat();
+        half_closed(&[&LINK_SIM[..], &[fresh, (Op::Raw, &raw(&bytes))]].concat(), 0, true);
+        // Hello; PairingRequest, Response.
+        half_closed(&[&LINK_SIM[..], &[(Op::Link, &[0])]].concat(), 0, true);
+        half_closed(&[&LINK_SIM[..], &[(Op::Invite, &[1]), (Op::Pair, &[0])]].concat(), 0, true);
+        half_closed(&[&LINK_SIM[..], &[(Op::Invite, &[1]), (Op::Pair, &[0]), (Op::Honest, &[0])]].concat(), 0, true);
+        half_closed(&[&LINK_SIM[..], &[(Op::Invite, &[0]), (Op::Pair, &[0]), (Op::Honest, &[0]), (Op::AnswerAll, &[])]].concat(), 0, true);
+        // A control stream without fin, beside another stream.
+        half_closed(&[&LINK_SIM[..], &[fresh]].concat(), 1, true);
+    }
+
+    /// The same where the Node opened the stream.
+    #[test]
+    fn an_answer_that_never_comes_resets_the_stream() {
+        let up: [(Op, &[u8]); 2] = [(Op::AnswerAll, &[]), (Op::AnswerAll, &[])];
+        let beside: [(Op, &[u8]); 1] = [(Op::Stream, &[0])];
+        half_closed(&[&[(Op::Network, &[2][..]), (Op::Connect, &[0])], &up[..], &beside].concat(), 1, true);
+        half_closed(&[&[(Op::Join, &[1][..])], &up[..], &beside].concat(), 1, true);
+        let challenged: [(Op, &[u8]); 2] = [(Op::Honest, &[1]), (Op::AnswerAll, &[])];
+        half_closed(&[&[(Op::Join, &[1][..])], &up[..], &beside, &challenged].concat(), 1, true);
+    }
+
+    /// A sender that has said everything is answered by a half-close: a reset would look as if its pages had not arrived.
+    #[test]
+    fn data_that_ends_in_order_ends_on_both_sides() {
+        let offer: [(Op, &[u8]); 1] = [(Op::Tell, &[0, 0, 0, 0])];
+        let opened = [&LINK_SIM[..], &offer, &[(Op::Data, &[0, 0, 0])]].concat();
+        half_closed(&opened, 0, true);
+        let whole = [&opened[..], &[(Op::Pages, &[0, 0])]].concat();
+        half_closed(&whole, 0, false);
+        // Chunks that nobody asked for, and those that were.
+        half_closed(&[&LINK_SIM[..], &offer, &[(Op::Data, &[0, 1, 0])]].concat(), 0, true);
+        let taken: [(Op, &[u8]); 4] = [(Op::AnswerAll, &[]), (Op::Decide, &[0, 0]), (Op::AnswerAll, &[]), (Op::Data, &[0, 1, 0])];
+        half_closed(&[&whole[..], &taken].concat(), 0, false);
+    }
+
+    /// A remote that connects and opens nothing is not kept for ever.
+    // DATA-28.
+    #[test]
+    fn a_connection_that_nothing_is_on_is_closed() {
+        let idle: [(Op, &[u8]); 2] = [(Op::Connection, &[0, 0]), (Op::Tick, &[7])];
+        assert_eq!(story(&idle[..1]).open_connections(), 1);
+        assert_eq!(story(&idle).open_connections(), 0);
+        // Where the session is, and where a stream is under way, it stays.
+        assert_eq!(story(&[&LINK_SIM[..], &idle[1..]].concat()).open_connections(), 1);
+        // We dialled, and could not open the stream.
+        let refused: [(Op, &[u8]); 4] = [(Op::Connect, &[0]), (Op::AnswerAll, &[]), (Op::Answer, &[0, 4]), (Op::Tick, &[7])];
+        assert_eq!(story(&refused[..3]).open_connections(), 1);
+        assert_eq!(story(&refused).open_connections(), 0);
+    }
+
     /// A transfer that ends resets its streams: they count no more against what a session may have.
     #[test]
     fn streams_that_were_reset_make_room() {
@@ -312,6 +393,55 @@ mod tests {
         let taken: [(Op, &[u8]); 2] = [(Op::Pages, &[0, 0]), (Op::AnswerAll, &[])];
         let world = story(&[&LINK_SIM[..], &cancelled.repeat(30), &offer, &taken].concat());
         assert_eq!(world.transfers.len(), 1, "the last one is offered to the owner");
+        world.fall_silent();
+    }
+
+    /// A session that was dialled here, is 50 minutes old and cannot be renewed goes on, with what is under way on it.
+    #[test]
+    fn a_renewal_that_fails_costs_nothing() {
+        let dialled: [(Op, &[u8]); 6] =
+            [(Op::Connect, &[0]), (Op::AnswerAll, &[]), (Op::AnswerAll, &[]), (Op::Honest, &[0]), (Op::AnswerAll, &[]), (Op::Honest, &[0])];
+        let offered: [(Op, &[u8]); 4] = [(Op::Tell, &[0, 0, 0, 0]), (Op::Data, &[0, 0, 0]), (Op::Pages, &[0, 0]), (Op::AnswerAll, &[])];
+        let old: [(Op, &[u8]); 1] = [(Op::Tick, &[12])];
+        let world = story(&[&dialled[..], &offered, &old].concat());
+        assert!(world.dials() > 0, "it is being renewed");
+        let failed: Vec<(Op, &[u8])> = (0..8).map(|_| (Op::Answer, &[0, 1][..])).collect();
+        let world = story(&[&dialled[..], &offered, &old, &failed].concat());
+        assert_eq!((world.dials(), world.transfers.len()), (0, 1), "the offer is still open");
+        // And a new one leaves at once.
+        let sent = world.sent;
+        let world = story(&[&dialled[..], &offered, &old, &failed, &[(Op::Share, &[0])]].concat());
+        assert!(world.sent > sent, "the offer was told");
+        world.fall_silent();
+    }
+
+    /// Of three sessions in a row the newest waits for the second only: what waits is bounded by what one session may hold.
+    #[test]
+    fn sessions_do_not_queue_up() {
+        let again: [(Op, &[u8]); 2] = [(Op::Link, &[0]), (Op::Honest, &[0])];
+        assert_eq!(story(&[&LINK_SIM[..], &again].concat()).open_streams(), 2);
+        assert_eq!(story(&[&LINK_SIM[..], &again.repeat(9)].concat()).open_streams(), 2);
+    }
+
+    /// A receiver that says something on the stream of our pages has ended it: they go on another one.
+    #[test]
+    fn pages_whose_stream_was_spoilt_are_sent_again() {
+        let opened: [(Op, &[u8]); 2] = [(Op::Share, &[3]), (Op::Data, &[0, 0, 140])];
+        let before = story(&[&LINK_SIM[..], &opened].concat());
+        let after = story(&[&LINK_SIM[..], &opened, &[(Op::Sealed, &[0, 0, 0, 1, 7])]].concat());
+        assert_eq!((after.resets - before.resets, after.opens() - before.opens()), (1, 1));
+        after.fall_silent();
+    }
+
+    /// Disconnecting while the session is being renewed ends that too: the new one would undo it.
+    #[test]
+    fn disconnecting_ends_a_renewal() {
+        let dialled: [(Op, &[u8]); 6] =
+            [(Op::Connect, &[0]), (Op::AnswerAll, &[]), (Op::AnswerAll, &[]), (Op::Honest, &[0]), (Op::AnswerAll, &[]), (Op::Honest, &[0])];
+        let renewing = [&dialled[..], &[(Op::Tick, &[12])]].concat();
+        assert!(story(&[&renewing[..], &[(Op::AnswerAll, &[])]].concat()).opens() > 0, "the new session is on its way");
+        let world = story(&[&renewing[..], &[(Op::Disconnect, &[0]), (Op::AnswerAll, &[])]].concat());
+        assert_eq!((world.opens(), world.dials()), (0, 0));
         world.fall_silent();
     }
 

@@ -169,6 +169,8 @@ impl Node {
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.end(cx!(self, env));
         let stream = session.stream;
+        // An attempt beside a session would renew it.
+        self.stop_dialling(env, device);
         // The peer's fin, or two seconds.
         self.timers.set(TimerKind::Stream(stream), self.now, Duration::from_secs(2));
         self.met.insert(device, LinkFailure::Closed);
@@ -265,14 +267,7 @@ impl Node {
         }
         self.transfers.on_forget(cx!(self, env), device);
         self.end_primary(env, device);
-        if let Some(dialer) = self.dialers.remove(&device) {
-            let stream = dialer.stream();
-            dialer.end(cx!(self, env));
-            if let Some(stream) = stream {
-                self.set_role(stream, super::Role::Closing);
-                self.drop_stream(env, stream, crate::faults::code::DONE);
-            }
-        }
+        self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         self.drop_sessions(env, device);
         if let Some(change) = self.registry.remove(&peer) {

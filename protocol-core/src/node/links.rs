@@ -31,8 +31,7 @@ impl Node {
         if let Some(dialer) = self.dialers.get_mut(&id) {
             dialer.add(cx!(self, env), addresses);
         } else if addresses.is_empty() {
-            cx!(self, env).notify(Event::ConnectFailed { device: id, reason: LinkFailure::Unreachable });
-            self.transfers.on_session_lost(cx!(self, env), id);
+            self.no_session(env, id, LinkFailure::Unreachable);
         } else {
             let dialer = Dialer::begin(cx!(self, env), id, addresses);
             self.dialers.insert(id, dialer);
@@ -96,17 +95,33 @@ impl Node {
         }
     }
 
-    /// An attempt came to nothing.
-    // LINK-8.
-    pub(super) fn connect_failed(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
+    /// Gives an attempt up, without a word to the owner.
+    pub(super) fn stop_dialling(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let Some(dialer) = self.dialers.remove(&device) else { return };
         let stream = dialer.stream();
         dialer.end(cx!(self, env));
         if let Some(stream) = stream {
+            self.set_role(stream, Role::Closing);
             self.drop_stream(env, stream, code::DONE);
         }
-        cx!(self, env).notify(Event::ConnectFailed { device, reason });
-        self.transfers.on_session_lost(cx!(self, env), device);
+    }
+
+    /// An attempt came to nothing.
+    // LINK-8.
+    pub(super) fn connect_failed(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
+        if !self.dialers.contains_key(&device) {
+            return;
+        }
+        self.stop_dialling(env, device);
+        self.no_session(env, device, reason);
+    }
+
+    /// No session could be had. Where one stands that was to be renewed, it goes on.
+    fn no_session(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
+        if !self.primary.contains_key(&device) {
+            cx!(self, env).notify(Event::ConnectFailed { device, reason });
+            self.transfers.on_session_lost(cx!(self, env), device);
+        }
     }
 
     /// A Hello: which pair is it, if any?
@@ -385,6 +400,10 @@ impl Node {
     /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its
     /// fin, its cut, or five seconds. The side that opened the newer lets go of the older when the newer was answered.
     fn succeed(&mut self, env: &mut Env<'_>, older: SessionRef, newer: SessionRef) {
+        // Only one session of a device waits, and holds records: the older stops waiting now.
+        if let Some(elder) = self.sessions.get(&older).and_then(|session| session.waits_for) {
+            self.session_over(env, elder, LinkFailure::Replaced);
+        }
         let (Some(we_opened), Some(session)) = (self.sessions.get(&newer).map(|session| session.we_opened), self.sessions.get_mut(&older))
         else {
             return;

@@ -1,6 +1,7 @@
 //! Connections and streams: what is new, what came, what is gone, and whose it is.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 
 use super::data::Early;
 use super::{Conn, Node, Role, Stream, cx};
@@ -16,10 +17,7 @@ use crate::wire::deframer::{Content, Preamble};
 
 impl Node {
     pub(super) fn on_conn_up(&mut self, env: &mut Env<'_>, conn: ConnId, dialed: Option<Ticket>, remote: Remote) {
-        let Some(ticket) = dialed else {
-            self.conns.insert(conn, Conn { remote, dialed: None, streams: alloc::collections::BTreeSet::new() });
-            return;
-        };
+        let Some(ticket) = dialed else { return self.add_conn(conn, remote, None) };
         let Some(purpose) = self.out.settle(ticket) else {
             // The owner lost interest while the host was dialling.
             self.stats.unknown_tickets += 1;
@@ -27,7 +25,7 @@ impl Node {
             return;
         };
         let to = purpose_address(&purpose);
-        self.conns.insert(conn, Conn { remote, dialed: to, streams: alloc::collections::BTreeSet::new() });
+        self.add_conn(conn, remote, to);
         let used = match purpose {
             Purpose::Join { session, address } => match &mut self.joiner {
                 Some(joiner) if joiner.session() == session => joiner.on_connected(cx!(self, env), conn, address),
@@ -51,7 +49,15 @@ impl Node {
         }
     }
 
+    /// Takes a connection in. If no stream comes on it, or ours cannot be opened, nothing else would end it.
+    // DATA-28.
+    fn add_conn(&mut self, conn: ConnId, remote: Remote, dialed: Option<Address>) {
+        self.conns.insert(conn, Conn { remote, dialed, streams: BTreeSet::new() });
+        self.timers.set(TimerKind::Connection(conn), self.now, limits::UNUSED_CONNECTION);
+    }
+
     pub(super) fn on_conn_down(&mut self, env: &mut Env<'_>, conn: ConnId) {
+        self.timers.cancel(TimerKind::Connection(conn));
         let Some(gone) = self.conns.remove(&conn) else { return };
         for stream in gone.streams {
             self.stream_gone(env, stream, Cut::Broken);
@@ -128,6 +134,7 @@ impl Node {
         self.unproved.remove(&stream);
         self.held.remove(&stream);
         self.half_closed.remove(&stream);
+        self.out.forget_stream(stream);
         self.timers.cancel(TimerKind::Stream(stream));
         let slot = self.streams.remove(&stream)?;
         if let Some(conn) = self.conns.get_mut(&slot.conn) {
@@ -163,6 +170,11 @@ impl Node {
             // A receiver that opened the stream has nothing more to say on it: our pages go on, and then it is over.
             self.half_closed.insert(stream);
             return;
+        }
+        if how == Cut::Finished && self.streams.contains_key(&stream) && !self.out.has_finished(stream) {
+            // What is awaited on it will not come, and nobody else would end our half.
+            // DATA-27.
+            self.out.push(Output::Reset { stream, code: code::REFUSED });
         }
         self.stream_gone(env, stream, how);
     }

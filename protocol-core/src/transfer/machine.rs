@@ -590,7 +590,12 @@ impl Transfers {
         let pages: usize =
             self.receivers.iter().filter(|(other, _)| other.device == key.device).map(|(_, receiver)| receiver.unanswered()).sum();
         let room = limits::UNANSWERED_MANIFESTS.saturating_sub(pages);
-        self.with_either(cx, key, |_, io| io.reset(stream), |receiver, io| receiver.on_record(io, stream, &record, room));
+        let spoilt = |sender: &mut Sender, io: &mut Io<'_, '_>| {
+            // A receiver has nothing to say where we send.
+            io.reset(stream);
+            sender.on_stream_down(io, stream, Cut::Broken);
+        };
+        self.with_either(cx, key, spoilt, |receiver, io| receiver.on_record(io, stream, &record, room));
     }
 
     /// The queue of a stream is short again.

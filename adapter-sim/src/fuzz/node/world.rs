@@ -1,8 +1,9 @@
 //! The Node, its host's side of every number, and the checks.
 //!
 //! After every call: a bounded number of outputs; no ticket twice; nothing is done to a stream or connection that the host does not
-//! have; after a tick the next deadline lies ahead. When the peers have fallen silent and the host fails everything: after a
-//! bounded number of ticks nothing is waited for, and every stream was given back.
+//! have, or said on a half that the Node has closed; after a tick the next deadline lies ahead. When the peers have fallen silent
+//! and the host fails everything: every stream that a peer half-closed is over while its connection still stands, and after a
+//! bounded number of ticks nothing is waited for, and every stream and connection was given back.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ use protocol_core::faults::{Failure, FileFault};
 use protocol_core::identity::device_id;
 use protocol_core::ids::{ConnId, DeviceId, SessionId, SessionRef, StreamId, Ticket, TransferId};
 use protocol_core::info::{Address, TransportKind};
+use protocol_core::limits;
 use protocol_core::node::{Config, Node};
 use protocol_core::pairing::code::CodeKeys;
 use protocol_core::pairing::{Confirm, PairingCode};
@@ -33,6 +35,8 @@ use super::{files, incoming};
 
 /// Outputs of one call at most.
 const OUTPUTS: usize = 4096;
+/// Times that every queue runs empty until all pages have left.
+const DRAINS: usize = 16;
 /// Ticks until nothing is waited for any more.
 const TICKS: usize = 2000;
 const EPOCH: u64 = 1_800_000_000;
@@ -49,6 +53,8 @@ struct Wire {
     bulk: Option<BulkHalf>,
     /// The peer half-closed it: nothing more comes, what the Node says still leaves.
     ended: bool,
+    /// The Node half-closed it, or workers have its sending half and will.
+    finished: bool,
 }
 
 /// What a ticket is for.
@@ -80,8 +86,9 @@ pub(super) struct World {
     /// Pairings and transfers that came to a good end.
     pub(super) paired: usize,
     pub(super) done: usize,
-    /// Bytes that the Node sent.
+    /// Bytes that the Node sent, and streams that it reset.
     pub(super) sent: usize,
+    pub(super) resets: usize,
 }
 
 /// Row and root of a pair that was made once.
@@ -134,6 +141,7 @@ impl World {
             paired: 0,
             done: 0,
             sent: 0,
+            resets: 0,
         };
         world.network(0);
         world
@@ -253,7 +261,8 @@ impl World {
     fn stream_up(&mut self, conn: ConnId, ticket: Option<Ticket>, opened: Option<StreamName>) -> StreamId {
         let stream = StreamId(self.fresh());
         let deframer = opened.map_or_else(Deframer::accepting, Deframer::opening);
-        self.streams.insert(stream, Wire { conn, deframer, opened, heard: Vec::new(), hand: Hand::Idle, bulk: None, ended: false });
+        let wire = Wire { conn, deframer, opened, heard: Vec::new(), hand: Hand::Idle, bulk: None, ended: false, finished: false };
+        self.streams.insert(stream, wire);
         self.handle(Input::StreamUp { stream, conn, opened: ticket });
         stream
     }
@@ -281,7 +290,7 @@ impl World {
     pub(super) fn stream_down(&mut self, stream: StreamId, how: Cut) {
         let Some(wire) = self.streams.get_mut(&stream) else { return };
         let told = std::mem::replace(&mut wire.ended, true);
-        if how != Cut::Finished {
+        if how != Cut::Finished || wire.finished {
             self.streams.remove(&stream);
         }
         if !told {
@@ -546,16 +555,30 @@ impl World {
             Output::Send { stream, bytes } => {
                 assert!(!bytes.is_empty());
                 let wire = self.streams.get_mut(&stream).unwrap_or_else(|| panic!("sent on {stream:?}, which is gone"));
+                assert!(!wire.finished, "sent on {stream:?} behind its end");
                 self.sent += bytes.len();
                 wire.heard.extend(bytes);
             }
-            Output::Finish { stream } => assert!(self.streams.contains_key(&stream), "finished {stream:?}, which is gone"),
-            Output::Reset { stream, .. } => drop(self.streams.remove(&stream)),
+            Output::Finish { stream } => {
+                let wire = self.streams.get_mut(&stream).unwrap_or_else(|| panic!("finished {stream:?}, which is gone"));
+                wire.finished = true;
+                self.close_if_over(stream);
+            }
+            Output::Reset { stream, .. } => self.resets += usize::from(self.streams.remove(&stream).is_some()),
             Output::Bulk { stream, half } => {
                 let wire = self.streams.get_mut(&stream).unwrap_or_else(|| panic!("chunks on {stream:?}, which is gone"));
                 assert!(wire.bulk.replace(half).is_none(), "a stream is handed over once");
+                wire.finished = true;
+                self.close_if_over(stream);
             }
             Output::Notify(event) => self.on_event(event),
+        }
+    }
+
+    /// A stream that both sides have half-closed is over.
+    fn close_if_over(&mut self, stream: StreamId) {
+        if self.streams.get(&stream).is_some_and(|wire| wire.ended && wire.finished) {
+            self.streams.remove(&stream);
         }
     }
 
@@ -578,8 +601,33 @@ impl World {
         }
     }
 
+    /// Streams that the host has.
+    #[cfg(test)]
+    pub(super) fn open_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Dials that the host has not answered.
+    #[cfg(test)]
+    pub(super) fn dials(&self) -> usize {
+        self.tickets.values().filter(|wish| matches!(wish, Wish::Dial(_))).count()
+    }
+
+    /// Streams to be opened that the host has not answered.
+    #[cfg(test)]
+    pub(super) fn opens(&self) -> usize {
+        self.tickets.values().filter(|wish| matches!(wish, Wish::Open(..))).count()
+    }
+
+    /// Connections that the host has.
+    #[cfg(test)]
+    pub(super) fn open_connections(&self) -> usize {
+        self.conns.len()
+    }
+
     /// No peer says anything any more, and whatever the host is asked for fails: every wait ends.
     pub(super) fn fall_silent(mut self) {
+        self.check_half_closed();
         let mut nothing = Tape::new(&[]);
         for _ in 0..TICKS {
             self.answer_all(Some(Failure::Gone), &mut nothing);
@@ -592,11 +640,27 @@ impl World {
         panic!("still waiting: {:?}", self.node.deadline());
     }
 
+    /// What a peer half-closed is over as soon as the Node has said what it had to say, which is before the session is. (That
+    /// would close the connection, and hide what was forgotten.)
+    fn check_half_closed(&mut self) {
+        self.answer_all(Some(Failure::Gone), &mut Tape::new(&[]));
+        for _ in 0..DRAINS {
+            let all: Vec<StreamId> = self.streams.keys().copied().collect();
+            all.into_iter().for_each(|stream| self.handle(Input::Drained { stream }));
+        }
+        self.tick_at(self.now + limits::UNPROVED_WAIT);
+        let half: Vec<_> = self.left(|wire| wire.ended);
+        assert!(half.is_empty(), "the peer half-closed these streams, and the Node did nothing: {half:?}");
+    }
+
     fn check_silence(&self) {
-        // What the peer half-closed is over once the Node's half is, and hosts see that themselves.
-        let left: Vec<_> =
-            self.streams.iter().filter(|(_, wire)| !wire.ended).map(|(stream, wire)| (stream, wire.opened, &wire.hand)).collect();
+        let left = self.left(|_| true);
         assert!(left.is_empty(), "nobody waits for these streams, and nobody ended them: {left:?}");
+        assert!(self.conns.is_empty(), "nothing is on these connections, and nobody closed them: {:?}", self.conns);
+    }
+
+    fn left(&self, which: impl Fn(&Wire) -> bool) -> Vec<(StreamId, Option<StreamName>, &Hand)> {
+        self.streams.iter().filter(|(_, wire)| which(wire)).map(|(&stream, wire)| (stream, wire.opened, &wire.hand)).collect()
     }
 }
 

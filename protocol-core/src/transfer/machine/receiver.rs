@@ -261,7 +261,11 @@ impl Receiver {
                     Err(error) => self.refuse(io, DeclineReason::from_number(error.reason().number())),
                 }
             }
-            Ok((RecordType::Fin, _)) => self.on_manifest(io),
+            Ok((RecordType::Fin, _)) => {
+                // Everything has come, and there is nothing to say here.
+                io.cx.finish(stream);
+                self.on_manifest(io);
+            }
             Ok((RecordType::Opening, _)) => self.on_pages_lost(io, Some(stream)),
             Err(RecordError::Forged) => {
                 io.forgery(stream);
