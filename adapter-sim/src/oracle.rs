@@ -65,6 +65,8 @@ pub struct Oracle {
     kept: BTreeMap<(Dev, PeerKey, SessionRef), Kept>,
     /// Whose user or policy said yes to whom, under which code.
     yes: BTreeSet<(Dev, SessionId)>,
+    /// Pairings to which a policy says yes.
+    automatic: BTreeSet<(Dev, SessionId)>,
     /// Which pairing a root came from, as its device said.
     asked: BTreeMap<(Dev, DeviceId), BTreeSet<SessionId>>,
     codes: BTreeMap<(Dev, SessionId), Shown>,
@@ -131,6 +133,7 @@ impl Oracle {
     fn on_begun(&mut self, world: &World, dev: Dev, session: SessionId, shows: bool, automatic: bool) {
         self.begun.insert((dev, session, shows), world.life(dev));
         if automatic {
+            self.automatic.insert((dev, session));
             self.yes.insert((dev, session));
         }
     }
@@ -155,7 +158,11 @@ impl Oracle {
     /// Transfers of a device's present life that have not ended.
     pub(crate) fn transfers_of(&self, world: &World, dev: Dev) -> Vec<TransferKey> {
         let life = world.life(dev);
-        self.told.iter().filter(|&(&(of, of_life, _), told)| of == dev && of_life == life && !told.ended).map(|(&(_, _, key), _)| key).collect()
+        self.told
+            .iter()
+            .filter(|&(&(of, of_life, _), told)| of == dev && of_life == life && !told.ended)
+            .map(|(&(_, _, key), _)| key)
+            .collect()
     }
 
     pub(crate) fn on_share(&mut self, world: &World, dev: Dev, key: TransferKey, tree: &Tree) {
@@ -237,11 +244,10 @@ impl Oracle {
 
     /// Whether an owner said yes to a pairing with that device.
     fn agreed(&self, world: &World, dev: Dev, other: Dev) -> bool {
-        let Some(sessions) = self.asked.get(&(dev, world.id(other))) else {
-            // Nobody is asked where the policy says yes.
-            return self.yes.iter().any(|&(of, _)| of == dev);
-        };
-        sessions.iter().any(|&session| self.yes.contains(&(dev, session)))
+        // Nobody is asked where the policy says yes, so nobody says with whom that was.
+        let by_policy = self.automatic.iter().any(|&(of, _)| of == dev);
+        let sessions = self.asked.get(&(dev, world.id(other)));
+        by_policy || sessions.is_some_and(|sessions| sessions.iter().any(|&session| self.yes.contains(&(dev, session))))
     }
 
     /// An owner is told something.
@@ -254,7 +260,9 @@ impl Oracle {
             Event::PairConfirmed { device } => {
                 // That it is confirmed may be forgotten: the next contact shows it again. The pairing itself may not.
                 let there = stored(world, dev).any(|root| of_device(world, &root, *device));
-                self.check("S5", there, || format!("device {} was told that a pairing is confirmed, and the store does not hold it", dev.0));
+                self.check("S5", there, || {
+                    format!("device {} was told that a pairing is confirmed, and the store does not hold it", dev.0)
+                });
             }
             Event::PairFailed { session, .. } | Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
             Event::Device { device, .. } | Event::ConnectFailed { device, .. } | Event::Removed { device } => {
@@ -264,7 +272,9 @@ impl Oracle {
             Event::Progress { transfer, durable, total, .. } => {
                 let told = self.told.entry((dev, world.life(dev), *transfer)).or_default();
                 let (before, ended) = (std::mem::replace(&mut told.durable, *durable), told.ended);
-                self.check("S28", before <= *durable && *durable <= *total, || format!("device {} went from {before} to {durable} of {total} bytes", dev.0));
+                self.check("S28", before <= *durable && *durable <= *total, || {
+                    format!("device {} went from {before} to {durable} of {total} bytes", dev.0)
+                });
                 self.check("S25", !ended, || format!("device {} was told of progress after the end", dev.0));
             }
             Event::Entry { transfer, entry, outcome, digest, .. } => self.on_entry(world, dev, *transfer, *entry, *outcome, *digest),
@@ -296,7 +306,8 @@ impl Oracle {
     fn on_paired(&mut self, world: &World, dev: Dev, session: SessionId, peer: DeviceId, confirmed: bool) {
         self.end_pairing(dev, session);
         // S5: what is told is durable.
-        let wanted = |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
+        let wanted =
+            |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
         let durable = stored(world, dev).any(|root| of_device(world, &root, peer) && wanted(root.trust));
         self.check("S5", durable, || format!("device {} was told of a pairing that is not durable", dev.0));
         let said = self.yes.contains(&(dev, session));
@@ -319,7 +330,8 @@ impl Oracle {
             self.check("K1", out != input, || format!("both directions of session {} have one key", session.session_ref));
             let sides = self.prints.entry(session.session_ref).or_default();
             sides.insert(dev, (out, input, session.we_opened));
-            let crossed = sides.iter().all(|(other, side)| *other == dev || (side.0 == input && side.1 == out && side.2 != session.we_opened));
+            let crossed =
+                sides.iter().all(|(other, side)| *other == dev || (side.0 == input && side.1 == out && side.2 != session.we_opened));
             let count = sides.len();
             self.check("K1", crossed, || format!("the two sides of session {} do not match", session.session_ref));
             self.check("S1", count <= 2, || format!("{count} devices hold session {}", session.session_ref));
@@ -398,8 +410,18 @@ impl Oracle {
                 wrong = Some(path.clone());
             }
         }
-        self.check("S18", wrong.is_none(), || format!("device {}: {:?} has its final name and not its content", dev.0, wrong.map(|path| String::from_utf8_lossy(&path.join(&b'/')).into_owned())));
-        let changed = self.foreign.iter().find(|((of, path), item)| *of == dev && disk.files.get(path) != Some(item)).map(|((_, path), _)| path.clone());
+        self.check("S18", wrong.is_none(), || {
+            format!(
+                "device {}: {:?} has its final name and not its content",
+                dev.0,
+                wrong.map(|path| String::from_utf8_lossy(&path.join(&b'/')).into_owned())
+            )
+        });
+        let changed = self
+            .foreign
+            .iter()
+            .find(|((of, path), item)| *of == dev && disk.files.get(path) != Some(item))
+            .map(|((_, path), _)| path.clone());
         self.check("S21", changed.is_none(), || format!("device {}: {changed:?} was there before and has changed", dev.0));
     }
 
@@ -417,7 +439,8 @@ impl Oracle {
     pub(crate) fn check_ended(&mut self, world: &World) {
         let begun = self.begun.iter().find(|&(&(dev, ..), &life)| world.is_up(dev) && world.life(dev) == life).map(|(key, _)| *key);
         self.check("L1", begun.is_none(), || format!("a pairing never ended: {begun:?}"));
-        let connecting = self.connecting.iter().find(|&(&(dev, _), &life)| world.is_up(dev) && world.life(dev) == life).map(|(key, _)| *key);
+        let connecting =
+            self.connecting.iter().find(|&(&(dev, _), &life)| world.is_up(dev) && world.life(dev) == life).map(|(key, _)| *key);
         self.check("L2", connecting.is_none(), || format!("an attempt to connect never ended: {connecting:?}"));
         let told = self.told.iter().find(|&(&(dev, life, _), told)| world.is_up(dev) && world.life(dev) == life && !told.ended);
         let open = told.map(|(&(dev, _, key), _)| (dev, key));
@@ -438,7 +461,10 @@ impl Oracle {
         self.check("S32", nothing, || format!("device {} still holds something: {held:?}", dev.0));
         // Pending roots wait for their day to end.
         let pending = world.node(dev).probe_roots().iter().filter(|root| matches!(root.trust, Trust::Provisional { .. })).count();
-        self.check("S32", held.timers <= pending, || format!("device {} has {} timers for {pending} pending roots", dev.0, held.timers));
+        self.check("S32", held.timers <= pending, || {
+            let why = world.node(dev).deadline().map_or("", |deadline| deadline.why);
+            format!("device {} has {} timers for {pending} pending roots, the first is {why}", dev.0, held.timers)
+        });
         let left = world.disk(dev).temporaries();
         self.check("S32", left == 0, || format!("device {} has {left} temporary files left", dev.0));
     }

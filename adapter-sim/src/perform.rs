@@ -158,7 +158,7 @@ impl World {
                 }
             }
             Act::Step { number } => self.take_step(number),
-            Act::Wake => {}
+            Act::Wake { dev } => self.wake(dev),
         }
     }
 
@@ -761,13 +761,7 @@ impl World {
     }
 
     /// An operation on files; `None` if the device does not live to hear how it went.
-    fn files(
-        &mut self,
-        dev: Dev,
-        key: TransferKey,
-        entries: Range<u32>,
-        op: FileOp,
-    ) -> Option<Result<Vec<(u32, EntryNote)>, FileFault>> {
+    fn files(&mut self, dev: Dev, key: TransferKey, entries: Range<u32>, op: FileOp) -> Option<Result<Vec<(u32, EntryNote)>, FileFault>> {
         let manifest = self.node(dev).manifest(key);
         let device = &mut self.devices[dev.0];
         device.asked.files += 1;
@@ -780,11 +774,13 @@ impl World {
         let result = match fault {
             Some(DiskFault::Full) => disk.fail(key, op, FileFault::DiskFull),
             Some(DiskFault::Io) => disk.fail(key, op, FileFault::Io(5)),
-            Some(DiskFault::Entry) => disk.perform(key, manifest, entries.start + 1..entries.end.max(entries.start + 1), op).map(|mut notes| {
-                disk.drop_entry(key, entries.start);
-                notes.insert(0, (entries.start, EntryNote::Failed(FileFault::Io(5))));
-                notes
-            }),
+            Some(DiskFault::Entry) => {
+                disk.perform(key, manifest, entries.start + 1..entries.end.max(entries.start + 1), op).map(|mut notes| {
+                    disk.drop_entry(key, entries.start);
+                    notes.insert(0, (entries.start, EntryNote::Failed(FileFault::Io(5))));
+                    notes
+                })
+            }
             Some(DiskFault::Crash) => {
                 // Some of it may have been done, and none of that is durable.
                 drop(disk.perform(key, manifest, entries, op));

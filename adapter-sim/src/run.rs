@@ -248,9 +248,11 @@ impl Run {
         let Some(key) = self.world.offer(from, to, &tree) else {
             return self.fail("L3", || format!("device {} cannot offer anything to device {}", from.0, to.0));
         };
-        let done = |world: &World| world.events().iter().rev().take(64).any(|(dev, event)| {
-            *dev == from && matches!(event, Event::Done { transfer, .. } | Event::Failed { transfer, .. } if *transfer == key)
-        });
+        let done = |world: &World| {
+            world.events().iter().rev().take(64).any(|(dev, event)| {
+                *dev == from && matches!(event, Event::Done { transfer, .. } | Event::Failed { transfer, .. } if *transfer == key)
+            })
+        };
         self.world.run_until(Duration::from_secs(30), done);
         let whole = self.world.disk(to).files == tree;
         self.check("L3", whole, || format!("a small tree did not arrive whole from device {} at device {}", from.0, to.0));

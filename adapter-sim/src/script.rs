@@ -9,11 +9,11 @@ use protocol_core::wire::deframer::StreamName;
 use serde::{Deserialize, Serialize};
 
 use crate::adversary::Move;
+use crate::choice::Tape;
 use crate::disk::OnConflict;
 use crate::link::Wire;
 use crate::rules::{At, Damage, DialFault, DiskFault, Side, StoreFault};
 use crate::world::{Answer, Pieces};
-use crate::choice::Tape;
 
 mod draw;
 mod perform;

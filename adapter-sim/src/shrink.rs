@@ -66,7 +66,8 @@ impl Search {
             let gap = script.steps[at].at.saturating_sub(before);
             for smaller in [0, gap / 8, gap / 2] {
                 let less = gap - smaller;
-                if less > 0 && self.try_change(script, |script| script.steps[at..].iter_mut().for_each(|step| step.at -= less.min(step.at))) {
+                if less > 0 && self.try_change(script, |script| script.steps[at..].iter_mut().for_each(|step| step.at -= less.min(step.at)))
+                {
                     break;
                 }
             }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use protocol_core::bulk::cipher::{BulkCipher, RustCrypto};
 use protocol_core::crypto::secret::{Secret, SecretBytes};
-use protocol_core::entropy::{Entropy, NoEntropy};
 use protocol_core::effects::{DeviceState, Env, Event, Fact, FileOp, Input, TransferKey};
+use protocol_core::entropy::{Entropy, NoEntropy};
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::ids::{ConnId, DeviceId, PeerKey, SessionId, StreamId, Ticket};
 use protocol_core::info::{Address, TransportInfo, TransportKind};
@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::choice::{Choices, Site};
 use crate::disk::{Disk, Tree, manifest_of};
 use crate::link::{Conn, Stream, Wire};
-use crate::random::Random;
 use crate::oracle::{Oracle, Recorder};
+use crate::random::Random;
 use crate::rules::{DialFault, DiskFault, Rule, StoreFault};
 use crate::trace::{Tapped, Trace, What};
 
@@ -61,7 +61,7 @@ pub(crate) enum Act {
     AnswerOffer { dev: Dev, life: u32, key: TransferKey, yes: bool },
     Crash { dev: Dev, life: u32 },
     Step { number: usize },
-    Wake,
+    Wake { dev: Dev },
 }
 
 /// How writes are cut into pieces on their way.
@@ -97,7 +97,7 @@ impl Act {
             | Self::Drained { .. }
             | Self::Crash { .. }
             | Self::Step { .. }
-            | Self::Wake => None,
+            | Self::Wake { .. } => None,
         }
     }
 }
@@ -129,6 +129,8 @@ pub(crate) struct Device {
     pub(crate) places: Vec<u32>,
     /// Nothing happens in it before this moment.
     pub(crate) asleep_until: u64,
+    /// What waits for that.
+    pub(crate) dreams: Vec<Act>,
     /// The resolution of its monotonic clock, in microseconds.
     pub(crate) resolution: u64,
     /// Dials that it has asked for in all lives, streams that it opened, operations on files.
@@ -335,6 +337,7 @@ impl World {
             stranger: None,
             places: vec![dev.0 as u32],
             asleep_until: 0,
+            dreams: Vec::new(),
             resolution: 1,
             asked: Asked::default(),
             dial_faults: Vec::new(),
@@ -371,8 +374,13 @@ impl World {
             .iter()
             .map(|((table, key), value)| Record { table: *table, key: key.clone(), value: SecretBytes::new(value.clone()) })
             .collect();
-        let config =
-            Config { name: device.name.clone(), os: "sim".into(), app: "kin-sim".into(), bulk_aes: self.aes, cipher: Arc::clone(&self.cipher) };
+        let config = Config {
+            name: device.name.clone(),
+            os: "sim".into(),
+            app: "kin-sim".into(),
+            bulk_aes: self.aes,
+            cipher: Arc::clone(&self.cipher),
+        };
         let identity = NetworkIdentity::from_seed(Secret::new(device.seed));
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         device.node = Some(Node::restore(config, identity, &mut env, records).expect("the store is readable"));
@@ -490,6 +498,9 @@ impl World {
             device.disk.heal();
             let last = device.places.len().saturating_sub(1);
             device.places.drain(..last);
+        }
+        for dev in (0..self.devices.len()).map(Dev) {
+            self.wake(dev);
         }
     }
 
@@ -679,7 +690,7 @@ impl World {
     pub fn sleep(&mut self, dev: Dev, time: Duration) {
         let until = self.now + time.as_micros() as u64;
         self.devices[dev.0].asleep_until = until;
-        self.at(until, Act::Wake);
+        self.at(until, Act::Wake { dev });
     }
 
     /// What one device sends another stays under way for this long, then arrives at once.
@@ -880,7 +891,7 @@ impl World {
             _ => {
                 if let Some((_, act)) = self.queue.pop_first() {
                     match self.sleeper(&act) {
-                        Some(until) => self.at(until, act),
+                        Some(dev) => self.devices[dev.0].dreams.push(act),
                         None => self.act(act),
                     }
                 }
@@ -894,8 +905,17 @@ impl World {
         self.trace.push(self.now, Some(dev), what);
     }
 
-    /// Until when the device sleeps in which something is to happen.
-    fn sleeper(&self, act: &Act) -> Option<u64> {
+    /// A device is awake again: what waited happens now, in its order.
+    pub(crate) fn wake(&mut self, dev: Dev) {
+        if self.devices[dev.0].asleep_until <= self.now {
+            for act in std::mem::take(&mut self.devices[dev.0].dreams) {
+                self.after(0, act);
+            }
+        }
+    }
+
+    /// The device in which something is to happen, if it sleeps.
+    fn sleeper(&self, act: &Act) -> Option<Dev> {
         let dev = act.place().or_else(|| match *act {
             Act::Opened { stream } => Some(self.device_of(stream, 1)),
             Act::Bytes { stream, from, .. } | Act::End { stream, from } => Some(self.device_of(stream, 1 - from)),
@@ -903,7 +923,7 @@ impl World {
             Act::Gone { conn, end } => Some(self.conns[conn].ends[end].dev),
             _ => None,
         })?;
-        Some(self.devices[dev.0].asleep_until).filter(|&until| until > self.now)
+        (self.devices[dev.0].asleep_until > self.now).then_some(dev)
     }
 
     pub(crate) fn after(&mut self, delay: u64, act: Act) {
@@ -949,6 +969,7 @@ impl World {
         device.store_busy = 0;
         device.disk_busy = 0;
         device.asleep_until = 0;
+        self.wake(dev);
         self.devices[dev.0].disk.crash(&mut self.choices);
         self.note(dev, What::Crashes);
         for conn in 0..self.conns.len() {

@@ -236,7 +236,12 @@ fn report(arguments: &Arguments, sum: &Sum, wall: f64, cpu: f64) -> ExitCode {
         }
     }
     if !arguments.json {
-        eprintln!("{} runs, {} failures, {wall:.1} s, {cpu:.1} CPU seconds, {:.1} virtual days", sum.runs, failures.len(), sum.virtual_s / 86_400.0);
+        eprintln!(
+            "{} runs, {} failures, {wall:.1} s, {cpu:.1} CPU seconds, {:.1} virtual days",
+            sum.runs,
+            failures.len(),
+            sum.virtual_s / 86_400.0
+        );
         for (kind, fired) in &sum.fired {
             eprintln!("    {kind:<4} fired in {fired} runs, recovered in {}", sum.recovered.get(kind).copied().unwrap_or(0));
         }

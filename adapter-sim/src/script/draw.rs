@@ -276,7 +276,13 @@ impl Draw<'_, '_> {
                     self.push(Step::NoStream { dev, number });
                 } else {
                     let slow = self.tape.log(40_000) as u32;
-                    let all = [DialFault::Refused, DialFault::TimedOut, DialFault::Unreachable, DialFault::Slow(slow), DialFault::Misrouted(peer)];
+                    let all = [
+                        DialFault::Refused,
+                        DialFault::TimedOut,
+                        DialFault::Unreachable,
+                        DialFault::Slow(slow),
+                        DialFault::Misrouted(peer),
+                    ];
                     let fault = self.tape.one_of(&all);
                     self.push(Step::Dial { dev, number, fault });
                 }

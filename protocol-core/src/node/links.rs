@@ -57,7 +57,7 @@ impl Node {
             self.set_role(stream, Role::Closing);
             return self.drop_stream(env, stream, code::DONE);
         };
-        let mut usable = device.roots.iter().filter(|root| root.state.usable(env.unix_s));
+        let mut usable = device.roots.iter().filter(|root| root.usable(env.unix_s));
         let Some(root) = usable.nth(dialer.root_number()) else {
             return self.drop_stream(env, stream, code::DONE);
         };
@@ -168,7 +168,7 @@ impl Node {
         }
         let unix_s = env.unix_s;
         let (device, root) = self.registry.iter().find_map(|device| {
-            let fits = |root: &&crate::devices::device::Root| root.state.usable(unix_s) && hello.matches(&root.hello_key);
+            let fits = |root: &&crate::devices::device::Root| root.usable(unix_s) && hello.matches(&root.hello_key);
             device.roots.iter().find(fits).map(|root| (device, root))
         })?;
         let (id, peer, session_ref) = (device.id, device.key, root.session_ref);

@@ -105,7 +105,9 @@ impl Node {
 
     pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, written: (PeerKey, SessionRef), stored: bool) {
         let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
-        if !stored {
+        if stored {
+            self.registry.root_stored(&written.0, written.1);
+        } else {
             // Nothing was written: memory must not know more than the disk, also where the stream is gone by now.
             self.registry.drop_root(&written.0, written.1);
         }
@@ -236,6 +238,9 @@ impl Node {
 
     pub(super) fn on_pending_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
         let Some(joiner) = &mut self.joiner else { return };
+        if let (true, Some(bound)) = (stored, joiner.bound()) {
+            self.registry.root_stored(&bound.peer, bound.session_ref);
+        }
         let step = joiner.on_stored(cx!(self, env), stream, stored);
         self.joiner_step(env, stream, step);
     }
