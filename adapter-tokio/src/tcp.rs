@@ -145,7 +145,9 @@ async fn dial(at: SocketAddr) -> io::Result<TcpConnection> {
     while let Some(space) = exporter.get_mut(filled..).filter(|space| !space.is_empty()) {
         socket.readable().await?;
         match socket.try_read(space) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            // The system took the connection, and the process behind it was ending: nobody listens there now.
+            Ok(0) => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(io::ErrorKind::ConnectionRefused.into()),
             Ok(more) => filled += more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod random;
 mod stage;
 
+mod killed;
 mod pairing;
 mod registry;
 mod transfers;

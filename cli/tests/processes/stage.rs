@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jsonschema::Validator;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// What takes longer hangs.
@@ -147,7 +148,8 @@ impl Running {
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
                 let line = line.unwrap();
-                let event = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+                // A line that is no JSON matches no event of the schema, where it is not the last one of a process that was killed.
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 if sender.send(event).is_err() {
                     break;
                 }
@@ -174,20 +176,39 @@ impl Running {
         }
     }
 
-    /// The next event of this name.
-    pub(crate) fn until(&mut self, name: &str) -> Value {
+    /// The next event of this name, unless the process ends without one.
+    pub(crate) fn until_or_end(&mut self, name: &str) -> Option<Value> {
         loop {
             match self.next() {
-                Some(event) if event["event"] == name => return event,
+                Some(event) if event["event"] == name => return Some(event),
                 Some(_) => {}
-                None => panic!("`kin {}` ended without `{name}`: {:?}", self.line, self.seen),
+                None => return None,
             }
         }
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, signal).unwrap();
+    /// The next event of this name.
+    pub(crate) fn until(&mut self, name: &str) -> Value {
+        self.until_or_end(name).unwrap_or_else(|| panic!("`kin {}` ended without `{name}`: {:?}", self.line, self.seen))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Ends it as a power cut would: nothing of it runs any more when this returns. What it said until then.
+    pub(crate) fn kill(mut self) -> Vec<Value> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // A line that was cut in the middle says nothing.
+        while let Ok(event) = self.events.recv() {
+            self.seen.push(event);
+        }
+        std::mem::take(&mut self.seen)
     }
 
     /// Waits for the end.
