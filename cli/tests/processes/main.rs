@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod manifest;
+mod peer;
 mod random;
 mod stage;
 
 mod killed;
+mod lies;
 mod pairing;
 mod registry;
 mod transfers;
