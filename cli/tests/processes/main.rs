@@ -9,8 +9,10 @@ mod peer;
 mod random;
 mod stage;
 
+mod chunks;
 mod killed;
 mod lies;
 mod pairing;
 mod registry;
+mod stranger;
 mod transfers;

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::{Listening, Node, Role, cx};
 use crate::devices::device::RootState;
 use crate::effects::{Cut, DeviceState, Env, Event, Output, Route};
-use crate::faults::{Failure, LinkFailure, code};
+use crate::faults::{Failure, LinkFailure, TransferFailure, code};
 use crate::handshake::ProvenPeer;
 use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
 use crate::info::Address;
@@ -106,7 +106,8 @@ impl Node {
             self.drop_stream(env, stream, code::DONE);
         }
         cx!(self, env).notify(Event::ConnectFailed { device, reason });
-        self.transfers.on_session_lost(cx!(self, env), device);
+        let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
+        self.transfers.on_session_over(cx!(self, env), device, lost);
     }
 
     /// A Hello: which pair is it, if any?
@@ -513,7 +514,8 @@ impl Node {
         }
         self.primary.remove(&device);
         self.met.insert(device, reason);
-        self.transfers.on_session_lost(cx!(self, env), device);
+        let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
+        self.transfers.on_session_over(cx!(self, env), device, lost);
         let reason = if was_ending { LinkFailure::Closed } else { reason };
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
     }
