@@ -16,3 +16,4 @@ mod pairing;
 mod registry;
 mod stranger;
 mod transfers;
+mod tree;
