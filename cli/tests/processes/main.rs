@@ -10,6 +10,7 @@ mod random;
 mod stage;
 
 mod chunks;
+mod disk;
 mod killed;
 mod lies;
 mod pairing;

@@ -120,6 +120,20 @@ impl Device {
         Running::new(command, line.join(" "))
     }
 
+    /// Starts it as the last words of another command, which runs it as `"$@"`.
+    pub(crate) fn start_by(&self, before: &[&str], line: &[&str]) -> Running {
+        let kin = self.command();
+        let mut command = Command::new(before[0]);
+        for (name, value) in kin.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(&before[1..]).arg(kin.get_program()).arg("--json").args(line).stdin(Stdio::null());
+        Running::new(command, line.join(" "))
+    }
+
     pub(crate) fn run(&self, line: &[&str]) -> Ended {
         self.start(line).end()
     }
