@@ -1,7 +1,7 @@
 //! Disks that are full, sources that do not stay as they were, processes that die in the middle of a transfer.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -121,6 +121,50 @@ fn a_directory_that_takes_no_files_is_told_before_anybody_sends() {
     let refused = receiving.end();
     assert_eq!(refused.code, 9, "{:?}", refused.events);
     assert!(refused.message().contains("ead-only file system"), "{}", refused.message());
+}
+
+/// Takes a path away from the user that a process started by the returned words runs as. Root may read everything, except what
+/// belongs to somebody of whom its namespace does not know.
+fn take_away(path: &Path, mode: u32) -> &'static [&'static str] {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(path, Some(12_345), Some(12_345)).unwrap();
+        &["unshare", "-Ur"]
+    } else {
+        &["env"]
+    }
+}
+
+#[test]
+// HOST-9, HOST-10, XFER-14.
+fn what_may_not_be_read_or_written_is_listed_and_the_rest_arrives() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    for directory in ["source/closed", "source/open", "inbox/source/open"] {
+        fs::create_dir_all(stage.path(directory)).unwrap();
+    }
+    for file in ["source/secret", "source/closed/inside", "source/open/file", "source/top"] {
+        fs::write(stage.path(file), "content").unwrap();
+    }
+    take_away(&stage.path("source/closed"), 0o000);
+    let before = take_away(&stage.path("source/secret"), 0o000);
+    take_away(&stage.path("inbox/source/open"), 0o555);
+    let inbox = stage.text("inbox");
+    let mut receiving = b.start_by(before, &["recv", &inbox, "--once", "--yes", "--on-conflict", "overwrite"]);
+    let address = strings(&receiving.until("listening")["addresses"]).remove(0);
+    let line = ["send", &stage.text("source"), "--to", "device b", "--address", &address];
+    let sent = a.start_by(before, &line).end();
+    let received = receiving.end();
+    assert_eq!((sent.code, received.code), (11, 11), "{:?} {:?}", sent.events, received.events);
+    let skipped: Vec<&str> = sent.all("warning").iter().map(|warning| warning["message"].as_str().unwrap()).collect();
+    for name in ["source/closed", "source/secret"] {
+        assert!(skipped.iter().any(|why| why.contains(name) && why.contains("not readable, permission denied")), "{skipped:?}");
+    }
+    // What was there is as it was; what could not be written is named.
+    assert!(listing_names(&stage.path("inbox/source/open")).is_empty());
+    assert_eq!(fs::read_to_string(stage.path("inbox/source/top")).unwrap(), "content");
+    let failed = received.all("warning");
+    assert!(failed.iter().any(|why| why["message"] == "source/open/file: permission denied"), "{failed:?}");
 }
 
 /// Starts a transfer of the directory `source` and stops the receiver as soon as the sender hears that it is accepted.
