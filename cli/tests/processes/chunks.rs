@@ -1,6 +1,7 @@
 //! Chunks that lie: whatever comes over the streams of an accepted transfer, a name is given only to what was offered.
 
 use std::fs;
+use std::iter::once;
 use std::net::{Shutdown, TcpStream};
 
 use protocol_core::ids::TransferId;
@@ -49,7 +50,7 @@ impl Accepted {
         match session.hear() {
             Some(ControlMessage::Accept { transfer: of, chunks, digests }) => {
                 assert_eq!(of, transfer);
-                assert!(chunks.iter().eq([0..3]) && digests.iter().eq([0..2]), "{chunks:?} {digests:?}");
+                assert!(chunks.iter().eq(once(0..3)) && digests.iter().eq(once(0..2)), "{chunks:?} {digests:?}");
             }
             other => panic!("{other:?}"),
         }

@@ -97,8 +97,7 @@ fn one_round(seed: u64, number: u64, honest: Honest) -> String {
     let (showing, code, addresses) = stage.show_code(&a, &["--yes"]);
     let mut joining = join(&b, &code, &addresses, &["--yes", "--name", "device b"]);
     joining.until(moment.after);
-    // The moment is what is chosen here; nothing is waited for.
-    thread::sleep(moment.wait);
+    joining.listen(moment.wait);
     let survived = match victim {
         Victim::Initiator => initiator_dies(&stage, &a, showing, joining, &told),
         Victim::Joiner => joiner_dies(&b, (showing, &code, &addresses), joining, &told),

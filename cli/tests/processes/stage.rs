@@ -206,6 +206,14 @@ impl Running {
         self.until_or_end(name).unwrap_or_else(|| panic!("`kin {}` ended without `{name}`: {:?}", self.line, self.seen))
     }
 
+    /// Listens to it for so long, or until it ends.
+    pub(crate) fn listen(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Ok(event) = self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            self.seen.push(event);
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
