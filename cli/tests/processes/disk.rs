@@ -33,12 +33,13 @@ fn private_mounts() -> Option<Vec<&'static str>> {
     found
 }
 
-/// Starts `kin recv` into a tmpfs of 2 MiB of its own; what is in there at its end is written to the file `left`.
+/// Starts `kin recv` into a tmpfs of its own; what is in there at its end is written to the file `left`. It dies with the shell
+/// that a test which fails kills.
 fn receive_on_tmpfs(stage: &Stage, device: &Device, way: &[&str], (options, more): (&str, &[&str])) -> (Running, String) {
     let (small, left) = (stage.text("small"), stage.text("left"));
     fs::create_dir_all(&small).unwrap();
     let script = format!(
-        "mount -t tmpfs -o {options} none '{small}' || exit 99; \"$@\"; code=$?; find '{small}' -mindepth 1 -printf '%y %s %P\\n' >'{left}'; exit $code"
+        "mount -t tmpfs -o {options} none '{small}' || exit 99; setpriv --pdeathsig KILL \"$@\"; code=$?; find '{small}' -mindepth 1 -printf '%y %s %P\\n' >'{left}'; exit $code"
     );
     let before = [way, &["sh", "-c", &script, "sh"]].concat();
     let mut receiving = device.start_by(&before, &[&["recv", &small, "--yes"], more].concat());
