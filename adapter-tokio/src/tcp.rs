@@ -139,6 +139,16 @@ fn welcome(socket: TcpStream) -> io::Result<TcpConnection> {
 }
 
 async fn dial(at: SocketAddr) -> io::Result<TcpConnection> {
+    let (socket, exporter) = greeted(at).await.map_err(|error| match error.kind() {
+        // The system took the connection, and the process behind it was ending: nobody listens there now.
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => io::ErrorKind::ConnectionRefused.into(),
+        _ => error,
+    })?;
+    TcpConnection::new(socket, exporter, Side::Dialled)
+}
+
+/// A connection on which the accepting side has spoken.
+async fn greeted(at: SocketAddr) -> io::Result<(TcpStream, [u8; EXPORTER])> {
     let socket = TcpStream::connect(at).await?;
     let mut exporter = [0; EXPORTER];
     let mut filled = 0;
@@ -151,7 +161,7 @@ async fn dial(at: SocketAddr) -> io::Result<TcpConnection> {
             Err(error) => return Err(error),
         }
     }
-    TcpConnection::new(socket, exporter, Side::Dialled)
+    Ok((socket, exporter))
 }
 
 /// The address at which others may find what listens at `bound`.

@@ -244,6 +244,7 @@ mod tests {
             PairFailure::Cancelled,
             PairFailure::Burned,
             PairFailure::NotAccepted,
+            PairFailure::Cut,
             PairFailure::RefusedHere,
             PairFailure::RefusedThere,
             PairFailure::Policy,

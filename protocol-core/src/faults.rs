@@ -98,6 +98,8 @@ pub enum PairFailure {
     Burned,
     /// The other side was silent: wrong, expired or used code. A joiner cannot tell these apart.
     NotAccepted,
+    /// A device proved itself with the code, and was gone before both sides were through. The code is used up.
+    Cut,
     /// No address led to a device.
     NotFound,
     /// Our own user said no, or did not answer in time.
@@ -127,6 +129,7 @@ impl fmt::Display for PairFailure {
             Self::Cancelled => "cancelled",
             Self::Burned => "the code was used by devices that could not prove themselves, and is void",
             Self::NotAccepted => "not accepted: wrong, expired or used code",
+            Self::Cut => "the connection to the other device was lost when it had used the code",
             Self::NotFound => "no device was found for this code",
             Self::RefusedHere => "not confirmed on this device",
             Self::RefusedThere => "not confirmed on the other device",

@@ -59,6 +59,24 @@ async fn host_names_are_looked_up_and_nonsense_is_refused() {
     assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 }
 
+/// The system takes connections for a process that is ending: nobody is there, as if it had ended already.
+#[tokio::test]
+async fn a_connection_that_ends_before_the_first_word_is_refused() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Address { kind: TransportKind::Tcp, text: listener.local_addr().unwrap().to_string() };
+    let closing = std::thread::spawn(move || {
+        // Once in order, once with a reset.
+        drop(listener.accept().unwrap());
+        let (socket, _) = listener.accept().unwrap();
+        SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let tcp = Tcp::bind(&[]).unwrap();
+    for _ in 0..2 {
+        assert_eq!(tcp.dial(&to).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+    closing.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_half_closed_stream_carries_the_other_direction() {
     let ((mut tx, mut rx), (mut far_tx, mut far_rx)) = streams().await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol_core::effects::{Event as CoreEvent, Stranger};
-use protocol_core::faults::PairFailure;
+use protocol_core::faults::{LinkFailure, PairFailure};
 use protocol_core::ids::{DeviceId, SessionId};
 use protocol_core::limits::USER_WAIT;
 
@@ -61,6 +61,7 @@ pub(super) async fn follow(
 ) -> Outcome<Paired> {
     let Context { out, asker, .. } = context;
     let mut requested = false;
+    let mut unfinished = None;
     let countdown = Countdown::new(out, expires);
     loop {
         let event = countdown.next(net).await?;
@@ -85,9 +86,18 @@ pub(super) async fn follow(
                 paired(out, net, session, &peer, (confirmed, repaired)).await?;
                 return Ok(Paired { device: peer.device, confirmed });
             }
-            CoreEvent::PairUnfinished { session: of, .. } if of == session => {
+            CoreEvent::PairUnfinished { session: of, device } if of == session => {
+                unfinished = Some(device);
                 out.warning(WarningCode::Unfinished, "the last message was lost; the next contact of the two finishes the pairing");
             }
+            CoreEvent::PairConfirmed { device } if unfinished == Some(device) => {
+                let known = net.devices().await?.into_iter().find(|known| known.id == device);
+                let known = known.ok_or_else(|| Problem::internal("a confirmed device without a record"))?;
+                let peer = Stranger { device, name: known.name, os: known.os };
+                paired(out, net, session, &peer, (true, false)).await?;
+                return Ok(Paired { device, confirmed: true });
+            }
+            CoreEvent::ConnectFailed { device, reason } if unfinished == Some(device) => return Err(lost(reason)),
             CoreEvent::PairFailed { session: of, reason } if of == session => return Err(failed(reason, role)),
             _ => {}
         }
@@ -153,6 +163,9 @@ fn failed(reason: PairFailure, role: Role) -> Problem {
             Some("kin pair  (on the other device)"),
         ),
         (PairFailure::Expired | PairFailure::Burned, Role::Initiator) => ("; nobody was paired. Make a new code", Some("kin pair")),
+        (PairFailure::Cut, _) => {
+            ("; if `kin devices` lists it, the next contact finishes the pairing. Else make a new code", Some("kin pair"))
+        }
         (PairFailure::NotFound, _) => (
             ": no address answered. Is `kin pair` running there, is the address right, does a firewall stand between?",
             Some("kin pair --address-file FILE  (on the other device)"),
@@ -167,6 +180,15 @@ fn failed(reason: PairFailure, role: Role) -> Problem {
     let mut problem = Problem::new(reason.exit(), format!("{reason}{advice}"));
     problem.next = next.map(str::to_owned);
     problem
+}
+
+/// The initiator's last word was lost, and the contact that would have stood for it came to nothing.
+fn lost(reason: LinkFailure) -> Problem {
+    let message = format!(
+        "not confirmed: the last message of the pairing was lost, and then {reason}. If the other device lists this one, the next \
+         contact finishes the pairing; else pair again with a new code"
+    );
+    Problem::new(Exit::Pairing, message).next("kin pair  (on the other device)")
 }
 
 /// Six digits in two groups.

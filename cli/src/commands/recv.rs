@@ -12,6 +12,7 @@ use protocol_core::ids::DeviceId;
 use protocol_core::limits::USER_WAIT;
 use protocol_core::node::DeviceView;
 use protocol_core::transfer::manifest::Manifest;
+use rustix::fs::Access;
 
 use super::transfer::{Running, amount};
 use super::{Context, devices};
@@ -55,12 +56,15 @@ pub(super) async fn run(context: &mut Context, args: &Recv) -> Outcome {
     done
 }
 
+/// Makes the directory if it is not there. One that takes no files is found out before anybody sends.
 fn make_directory(path: &Path) -> Outcome {
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(Problem::new(error.exit(), format!("{}: {error}", shown(&path.to_string_lossy())))),
-        Ok(()) => Ok(()),
-    }
+    let made = match std::fs::create_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {
+            rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(std::io::Error::from)
+        }
+        made => made,
+    };
+    made.map_err(|error| Problem::new(error.exit(), format!("{}: {error}", shown(&path.to_string_lossy()))))
 }
 
 async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {

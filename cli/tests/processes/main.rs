@@ -4,8 +4,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod manifest;
+mod peer;
+mod random;
 mod stage;
 
+mod chunks;
+mod disk;
+mod killed;
+mod lies;
 mod pairing;
 mod registry;
+mod stranger;
 mod transfers;
+mod tree;

@@ -10,10 +10,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jsonschema::Validator;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// What takes longer hangs.
-const WATCHDOG: Duration = Duration::from_secs(120);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// A temporary directory with the homes of devices.
 pub(crate) struct Stage(PathBuf);
@@ -119,6 +120,20 @@ impl Device {
         Running::new(command, line.join(" "))
     }
 
+    /// Starts it as the last words of another command, which runs it as `"$@"`.
+    pub(crate) fn start_by(&self, before: &[&str], line: &[&str]) -> Running {
+        let kin = self.command();
+        let mut command = Command::new(before[0]);
+        for (name, value) in kin.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(&before[1..]).arg(kin.get_program()).arg("--json").args(line).stdin(Stdio::null());
+        Running::new(command, line.join(" "))
+    }
+
     pub(crate) fn run(&self, line: &[&str]) -> Ended {
         self.start(line).end()
     }
@@ -147,7 +162,8 @@ impl Running {
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
                 let line = line.unwrap();
-                let event = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+                // A line that is no JSON matches no event of the schema, where it is not the last one of a process that was killed.
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 if sender.send(event).is_err() {
                     break;
                 }
@@ -174,20 +190,47 @@ impl Running {
         }
     }
 
-    /// The next event of this name.
-    pub(crate) fn until(&mut self, name: &str) -> Value {
+    /// The next event of this name, unless the process ends without one.
+    pub(crate) fn until_or_end(&mut self, name: &str) -> Option<Value> {
         loop {
             match self.next() {
-                Some(event) if event["event"] == name => return event,
+                Some(event) if event["event"] == name => return Some(event),
                 Some(_) => {}
-                None => panic!("`kin {}` ended without `{name}`: {:?}", self.line, self.seen),
+                None => return None,
             }
         }
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, signal).unwrap();
+    /// The next event of this name.
+    pub(crate) fn until(&mut self, name: &str) -> Value {
+        self.until_or_end(name).unwrap_or_else(|| panic!("`kin {}` ended without `{name}`: {:?}", self.line, self.seen))
+    }
+
+    /// Listens to it for so long, or until it ends.
+    pub(crate) fn listen(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Ok(event) = self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            self.seen.push(event);
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Ends it as a power cut would: nothing of it runs any more when this returns. What it said until then.
+    pub(crate) fn kill(mut self) -> Vec<Value> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // A line that was cut in the middle says nothing.
+        while let Ok(event) = self.events.recv() {
+            self.seen.push(event);
+        }
+        std::mem::take(&mut self.seen)
     }
 
     /// Waits for the end.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::{Listening, Node, Role, cx};
 use crate::devices::device::RootState;
 use crate::effects::{Cut, DeviceState, Env, Event, Output, Route};
-use crate::faults::{Failure, LinkFailure, code};
+use crate::faults::{Failure, LinkFailure, TransferFailure, code};
 use crate::handshake::ProvenPeer;
 use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
 use crate::info::Address;
@@ -120,7 +120,8 @@ impl Node {
     fn no_session(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
         if !self.primary.contains_key(&device) {
             cx!(self, env).notify(Event::ConnectFailed { device, reason });
-            self.transfers.on_session_lost(cx!(self, env), device);
+            let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
+            self.transfers.on_session_over(cx!(self, env), device, lost);
         }
     }
 
@@ -532,7 +533,8 @@ impl Node {
         }
         self.primary.remove(&device);
         self.met.insert(device, reason);
-        self.transfers.on_session_lost(cx!(self, env), device);
+        let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
+        self.transfers.on_session_over(cx!(self, env), device, lost);
         let reason = if was_ending { LinkFailure::Closed } else { reason };
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
     }

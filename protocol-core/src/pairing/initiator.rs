@@ -225,7 +225,7 @@ impl Initiator {
         let State::ChallengeSent { waiting, on_tcp } = state else {
             // A second message of a kind, or one for another state.
             self.close(cx, stream);
-            cx.notify(Event::PairFailed { session, reason: PairFailure::NotAccepted });
+            cx.notify(Event::PairFailed { session, reason: PairFailure::Cut });
             return Step::Rest;
         };
         match waiting.on_response(body, own) {
@@ -350,7 +350,7 @@ impl Initiator {
             State::ChallengeSent { on_tcp, .. } => self.count(cx, false, on_tcp),
             // A write that is under way ends by itself. Its record stays, unconfirmed, and no Complete will leave.
             State::Storing(_) | State::Proved(_) | State::AwaitUser(_) => {
-                cx.notify(Event::PairFailed { session: handshake.session, reason: PairFailure::NotAccepted });
+                cx.notify(Event::PairFailed { session: handshake.session, reason: PairFailure::Cut });
             }
         }
     }

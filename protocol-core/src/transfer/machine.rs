@@ -440,12 +440,18 @@ impl Transfers {
     /// The session is gone, or none could be had.
     // XFER-21.
     pub(crate) fn on_session_lost(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        self.on_session_over(cx, device, TransferFailure::Lost);
+    }
+
+    /// The session was ended, because the peer broke the protocol or for another reason that is ours.
+    // DATA-11.
+    pub(crate) fn on_session_over(&mut self, cx: &mut Cx<'_>, device: DeviceId, reason: TransferFailure) {
         self.shared.peers.remove(&device);
         for key in of_device(&self.senders, device) {
-            self.with_sender(cx, key, |sender, io| sender.end(io, TransferFailure::Lost));
+            self.with_sender(cx, key, |sender, io| sender.end(io, reason));
         }
         for key in of_device(&self.receivers, device) {
-            self.with_receiver(cx, key, |receiver, io| receiver.end(io, TransferFailure::Lost));
+            self.with_receiver(cx, key, |receiver, io| receiver.end(io, reason));
         }
     }
 

@@ -388,6 +388,7 @@ impl Receiver {
                 io.notify(Event::Offered { transfer: io.key, label, manifest: Arc::clone(&manifest), notes });
                 self.state = State::Asking(Asking { manifest });
             }
+            Err(Failure::Disk(FileFault::DiskFull)) => io.decline(DeclineReason::NoSpace),
             // There is nowhere to put it.
             Err(_) => io.decline(DeclineReason::Busy),
         }
