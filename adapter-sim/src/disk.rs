@@ -274,7 +274,7 @@ impl Disk {
                 just_published.extend(arrived.iter().filter(|(_, of)| of.key == key).map(|(path, _)| path.clone()));
                 notes
             }
-            FileOp::Finish => incoming.finish(files),
+            FileOp::Finish => incoming.finish(files, *on_conflict),
             FileOp::Discard => {
                 incoming.temporaries.clear();
                 for path in incoming.made.drain(..).rev() {
@@ -360,13 +360,25 @@ impl Incoming {
         notes
     }
 
-    fn finish(&mut self, files: &mut Tree) -> Vec<(u32, EntryNote)> {
+    fn finish(&mut self, files: &mut Tree, on_conflict: OnConflict) -> Vec<(u32, EntryNote)> {
+        let mut notes = Vec::new();
         for (number, entry) in self.entries(0..self.manifest.len()) {
             if let (EntryKind::Symlink, false, Some(target)) = (entry.kind, self.left_out.contains_key(&number), entry.target) {
-                files.insert(entry.components, Item::Link(target));
+                let mut path = entry.components;
+                if files.contains_key(&path) {
+                    if on_conflict != OnConflict::Rename {
+                        notes.push((number, EntryNote::Failed(FileFault::Exists)));
+                        continue;
+                    }
+                    while files.contains_key(&path) {
+                        path.last_mut().expect("a path has a name").extend_from_slice(b" (2)");
+                    }
+                    notes.push((number, EntryNote::Renamed(path.join(&b'/'))));
+                }
+                files.insert(path, Item::Link(target));
             }
         }
         self.made.clear();
-        Vec::new()
+        notes
     }
 }

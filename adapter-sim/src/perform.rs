@@ -109,6 +109,18 @@ impl World {
                 }
             }
             Act::Dial { dev, life, ticket, to } => self.dial(dev, life, ticket, &to),
+            Act::Up { conn, ticket, remote } => {
+                let ConnEnd { id, dev, life, up } = self.conns[conn].ends[0];
+                if self.is_life(dev, life) {
+                    // It may be gone again before its dialler heard of it.
+                    let input = if up {
+                        Input::ConnUp { conn: id, dialed: Some(ticket), remote }
+                    } else {
+                        Input::Done { ticket, result: Err(Failure::Refused) }
+                    };
+                    self.handle(dev, input);
+                }
+            }
             Act::Opened { stream } => self.opened(stream, 1, None),
             Act::Bytes { stream, from, frame, bytes } => self.arrive(stream, from, frame, &bytes),
             Act::End { stream, from } => self.arrived_end(stream, from),
@@ -190,8 +202,7 @@ impl World {
         }
         let remote = self.connect_ends(dev, peer, to.kind == TransportKind::Tcp);
         let conn = self.conns.len() - 1;
-        let id = self.conns[conn].ends[0].id;
-        self.after(back, Act::Tell { dev, life, input: Input::ConnUp { conn: id, dialed: Some(ticket), remote } });
+        self.after(back, Act::Up { conn, ticket, remote });
         self.accept_conn(conn);
     }
 
@@ -348,6 +359,7 @@ impl World {
         }
         let ConnEnd { id, dev, life, ref mut up } = self.conns[conn].ends[end];
         if std::mem::replace(up, false) && self.is_life(dev, life) {
+            // A Node that does not know of it yet ignores that.
             self.handle(dev, Input::ConnDown { conn: id });
         }
     }

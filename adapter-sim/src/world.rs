@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use protocol_core::bulk::cipher::{BulkCipher, RustCrypto};
 use protocol_core::crypto::secret::{Secret, SecretBytes};
-use protocol_core::effects::{DeviceState, Env, Event, Fact, FileOp, Input, TransferKey};
+use protocol_core::effects::{DeviceState, Env, Event, Fact, FileOp, Input, Remote, TransferKey};
 use protocol_core::entropy::{Entropy, NoEntropy};
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::ids::{ConnId, DeviceId, PeerKey, SessionId, StreamId, Ticket};
@@ -47,6 +47,7 @@ pub enum Answer {
 pub(crate) enum Act {
     Tell { dev: Dev, life: u32, input: Input },
     Dial { dev: Dev, life: u32, ticket: Ticket, to: Address },
+    Up { conn: usize, ticket: Ticket, remote: Remote },
     Opened { stream: usize },
     Bytes { stream: usize, from: usize, frame: u32, bytes: Vec<u8> },
     End { stream: usize, from: usize },
@@ -87,7 +88,8 @@ impl Act {
             | Self::Files { dev, .. }
             | Self::AnswerPairing { dev, .. }
             | Self::AnswerOffer { dev, .. } => Some(*dev),
-            Self::Opened { .. }
+            Self::Up { .. }
+            | Self::Opened { .. }
             | Self::Bytes { .. }
             | Self::End { .. }
             | Self::Broken { .. }
@@ -920,6 +922,7 @@ impl World {
             Act::Opened { stream } => Some(self.device_of(stream, 1)),
             Act::Bytes { stream, from, .. } | Act::End { stream, from } => Some(self.device_of(stream, 1 - from)),
             Act::Broken { stream, end } | Act::Seal { stream, end } | Act::Drained { stream, end } => Some(self.device_of(stream, end)),
+            Act::Up { conn, .. } => Some(self.conns[conn].ends[0].dev),
             Act::Gone { conn, end } => Some(self.conns[conn].ends[end].dev),
             _ => None,
         })?;
