@@ -73,7 +73,10 @@ impl Source {
     pub fn role(&self) -> Role {
         let parts: Vec<&str> = self.path.split('/').collect();
         let stem = parts.last().copied().unwrap_or_default();
-        if parts[0] == "tests" || parts[0] == "fuzz" || parts.contains(&"tests") || stem == "tests.rs" {
+        if self.path == "protocol-core/src/planted.rs" {
+            // It names rules in order to break them.
+            Role::Aid
+        } else if parts[0] == "tests" || parts[0] == "fuzz" || parts.contains(&"tests") || stem == "tests.rs" {
             Role::Test
         } else if parts[0] != "adapter-sim" && parts.get(1) == Some(&"src") {
             Role::Shipped
