@@ -201,7 +201,7 @@ impl Initiator {
         let unproved: Vec<StreamId> = self
             .handshakes
             .iter()
-            .filter(|(_, handshake)| matches!(handshake.state, State::ChallengeSent { .. }))
+            .filter(|(_, handshake)| matches!(handshake.state, State::ChallengeSent { .. }) && !planted!(LoserGoesOn))
             .map(|(&stream, _)| stream)
             .collect();
         for stream in unproved {
@@ -240,12 +240,14 @@ impl Initiator {
                 self.handshakes.insert(stream, Handshake { session, confirm, state: State::Proved(verified) });
                 cx.timers.cancel(TimerKind::Stream(stream));
                 // Another handshake of this code may have been faster.
-                if self.code.as_ref().is_none_or(|code| code.session != session) {
+                if self.code.as_ref().is_none_or(|code| code.session != session) && !planted!(LoserGoesOn) {
                     self.close(cx, stream);
                     return Step::Rest;
                 }
                 // PAIR-27.
-                self.end_code(cx, None);
+                if !planted!(CodeNotConsumed) {
+                    self.end_code(cx, None);
+                }
                 Step::Judge { peer }
             }
             Err(refusal) => {
@@ -313,7 +315,7 @@ impl Initiator {
         let Some(Handshake { session, confirm, state }) = self.handshakes.remove(&stream) else { return Step::Rest };
         let State::AwaitUser(verified) = state else { return self.put_back(stream, Handshake { session, confirm, state }) };
         cx.timers.cancel(TimerKind::InitiatorUser(stream));
-        if yes {
+        if yes || planted!(RefusalPairs) {
             self.put_back(stream, Handshake { session, confirm, state: State::Storing(verified) });
             return Step::Store;
         }

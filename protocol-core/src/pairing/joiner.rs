@@ -266,6 +266,7 @@ impl Joiner {
             },
             State::ResponseSent { keys, complete } => match complete.on_complete(body) {
                 Ok(Status::Accepted) => self.completed(cx, stream, address, keys),
+                Ok(_) if planted!(StatusIgnored) => self.completed(cx, stream, address, keys),
                 Ok(status) => {
                     // PAIR-34.
                     let reason = match status {
@@ -318,7 +319,7 @@ impl Joiner {
         let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
         let State::Proved(verified) = state else { return Step::Rest };
         // PAIR-22.
-        let taken = self.bound.as_ref().is_some_and(|bound| bound.peer != verified.peer().key);
+        let taken = self.bound.as_ref().is_some_and(|bound| bound.peer != verified.peer().key) && !planted!(SlotNotExclusive);
         if taken || against.is_some() {
             cx.reset(stream, code::REFUSED);
             self.failure = against.unwrap_or(self.failure);
@@ -334,6 +335,9 @@ impl Joiner {
 
     /// Every other connection of this attempt has lost the race.
     fn close_others(&mut self, cx: &mut Cx<'_>) {
+        if planted!(SlotNotExclusive) {
+            return;
+        }
         self.waiting.clear();
         self.refused.clear();
         cx.timers.cancel(TimerKind::JoinerRedial(self.session));
@@ -376,7 +380,9 @@ impl Joiner {
             cx.notify(Event::PairRequest { session: self.session, peer, check: bound.check });
             cx.set(TimerKind::JoinerUser(self.session), limits::USER_WAIT);
         }
-        cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
+        if !planted!(CompleteTimerUnset) {
+            cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
+        }
         self.tries.insert(stream, Try { address, state: State::ResponseSent { keys, complete } });
         Step::Rest
     }
@@ -446,6 +452,7 @@ impl Joiner {
     fn provisional(&mut self, cx: &mut Cx<'_>) -> Step {
         let Some(bound) = self.bound.clone() else { return self.go_on(cx) };
         match self.answer {
+            _ if planted!(CutDeletesPending) => self.undo(cx, PairFailure::NotAccepted, None),
             Some(false) => self.undo(cx, PairFailure::RefusedHere, None),
             // The question stays: the pending root opens nothing until it is answered.
             None => Step::Rest,
@@ -486,7 +493,7 @@ impl Joiner {
                 self.on_stream_down(cx, stream)
             }
             // PAIR-25.
-            TimerKind::JoinerUser(_) => self.on_answer(cx, false),
+            TimerKind::JoinerUser(_) => self.on_answer(cx, planted!(JoinerSilenceIsYes)),
             TimerKind::JoinerRedial(_) => {
                 self.on_redial(cx);
                 Step::Rest

@@ -109,16 +109,19 @@ impl InitiatorWaiting {
         let (key, signature) = (PeerKey(*exactly(key)?), exactly(signature)?);
         let nonce = Secret::new(*exactly(nonce)?);
         // PAIR-26.
-        if schedule::commitment(&nonce) != self.commit {
+        if schedule::commitment(&nonce) != self.commit && !planted!(CommitUnchecked) {
             return Err(Refusal::Commit);
         }
-        if key == own.public() {
+        if key == own.public() && !planted!(SelfUnnoticedByInitiator) {
             // PAIR-45.
             return Err(Refusal::SelfPairing);
         }
         let statement = schedule::joiner_statement(&self.th3, &key, info_bytes, nonce.bytes());
-        verify(&key, strings::SIGN_JOINER, &statement, signature)?;
-        let info = listed_info(info_bytes, &self.binding)?;
+        let signed = verify(&key, strings::SIGN_JOINER, &statement, signature);
+        if !planted!(JoinerUnsigned) {
+            signed?;
+        }
+        let info = listed_info(info_bytes, &self.binding, planted!(UnlistedJoiner))?;
         let th4 = schedule::after_response_box(&self.th3, &response.sealed);
         let (keys, seals) = schedule::finish(self.main, &self.th3, &th4, nonce.bytes());
         let peer = ProvenPeer { key, info, info_bytes: info_bytes.to_vec() };

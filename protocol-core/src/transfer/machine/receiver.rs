@@ -320,6 +320,9 @@ impl Receiver {
         match &mut self.state {
             State::Reading(reading) => {
                 if reading.stream.as_ref().is_some_and(|(pages, _)| *pages == stream) {
+                    if planted!(PagesWithoutFin) {
+                        return self.on_manifest(io);
+                    }
                     self.on_pages_lost(io, None);
                 }
             }
