@@ -256,6 +256,63 @@ bugs! {
     ControlLengthUnbounded: "§9.3, §11 (DATA-15)", "a paired liar announces a control message of 100 MiB: the session goes on";
     /// Ranges may leave the transfer.
     RangesBeyond: "§9.3 (DATA-18)", "a paired liar accepts chunks that the transfer does not have: the session goes on";
+    // Chunks.
+    /// Chunks are not bound to their index.
+    ChunksUnplaced: "§9.4 (DATA-21)", "the indices in the heads of two chunks of one length are swapped on their way: both open; two chunks have the same key and nonce";
+    /// A second Accept lets a chunk go again in the stream that carried it.
+    AgainOnSameStream: "§9.4 (DATA-19, XFER-10)", "a paired liar accepts the same chunk twice: its index comes twice on one bulk stream";
+    /// A receiver's claim that is finished is given back too.
+    FinishedClaimReturns: "§9.4 (DATA-22)", "a chunk sent twice, on two streams, is written twice";
+    /// A claim that came to nothing is not given back.
+    ClaimNotGivenBack: "§9.4 (DATA-22)", "one chunk is damaged or cut on its way: the transfer never gets it, and fails";
+    /// Bulk streams have all the time they want.
+    StallUnset: "§9.4 (DATA-24)", "a bulk stream carries nothing for 20 s while chunks are missing, and is not reset";
+    /// The AEAD of chunks is chosen by our own capabilities alone.
+    AesUnasked: "§9.4 (DATA-20)", "one device has AES and the other has not: their transfers fail with forgeries";
+    // Transfers.
+    /// Digests are not compared.
+    DigestUnchecked: "§9.5 content → digest (XFER-11)", "a paired liar names another digest than that of what it sends: the file is published as stored";
+    /// A file gets its name before the sender has named its digest.
+    PublishUncompared: "§9.5 digest → name (XFER-11)", "a paired liar sends all chunks and no digests: the file is published";
+    /// A file gets its name before what was written is synced.
+    PublishBeforeSync: "§9.5 sync → name (XFER-12)", "Publish of an entry is asked for before the Sync of its chunks was reported; a crash there leaves a final name with holes";
+    /// Stored is said when the sync is asked for.
+    StoredBeforeDurable: "§9.5 sync → Stored (XFER-15)", "Stored, or durable progress, before the host's Sync was reported; the sync then fails";
+    /// An entry counts as stored when its name is asked for.
+    SettledBeforePublished: "§9.5 name → Receipt (XFER-12, XFER-14)", "an entry's outcome or the receipt before the host's Publish was reported; a rename that fails is a success";
+    /// Durable progress falls when an entry is given up.
+    ProgressFalls: "§9.5 (XFER-15)", "a file fails after some of it was durable: the receiver's durable progress gets smaller";
+    /// The receipt's digest is not compared.
+    ReceiptUnverified: "§9.5 (XFER-13)", "a paired liar sends a receipt with a wrong digest: the sender reports that it is done";
+    /// A source that changed is sent on.
+    SourceChangeIgnored: "§9.5 (XFER-16)", "a source changes while it is sent: the receiver stores a mixture, or zeros, as whole";
+    /// A cancelled receiver leaves its temporary files.
+    CancelLeavesFiles: "§9.5 (XFER-17)", "a transfer is cancelled half way: no Discard is asked for, and temporary files stay";
+    /// Open offers of a peer are not counted.
+    OffersUnbounded: "§9.5, §11 (XFER-18)", "a paired liar makes 17 offers that nobody answers: the last is not declined";
+    /// What is missing is never named again.
+    MissingNotNamed: "§9.5 (XFER-20)", "bulk streams break with chunks in flight: the transfer fails although the network is whole again";
+    /// A receiver outlives its session.
+    LostSessionKeepsTransfer: "§9.5 (XFER-21)", "the session is cut in the middle of a transfer: the receiver has not ended, and its temporary files stay";
+    /// Pages need not be those that were offered.
+    ManifestMismatchAccepted: "§9.5 (XFER-6)", "a paired liar offers one digest and sends pages of another, as many entries and bytes: the owner is asked";
+    /// A component may be two dots.
+    DotDotAccepted: "§9.5 (PATH-1)", "a paired liar offers ../evil: it is not declined with 4, and a host that trusts the core writes outside";
+    // Limits and the rest.
+    /// The crowd of unproved streams is not bounded.
+    UnprovedUnbounded: "§11 (LIM-1)", "a stranger opens 17 streams, or several 65, and says nothing: none is reset";
+    /// Devices are not counted.
+    DevicesUnbounded: "§11 (LIM-3)", "a 257th device pairs";
+    /// Bulk streams of a peer are not counted.
+    BulkStreamsUnbounded: "§11 (LIM-4)", "a paired liar opens nine bulk streams of a running transfer: all are served";
+    /// Unfinished roots of a device are not counted.
+    PendingRootsUnbounded: "§11 (PENDING_ROOTS_PER_DEVICE)", "two paired devices pair again six times, with the end always cut: after a restart the row cannot be read";
+    /// A joiner dials every address at once.
+    JoinerConnectionsUnbounded: "§11 (PAIR-43)", "a code typed with six addresses: more than four dials or streams are out at once";
+    /// Answers that nobody waits for any more still reach whoever has the same name now.
+    StaleTicketsCount: "§13 (a machine that is over answers nothing)", "an attempt ends while dials are out, and the same is begun again at once: the old answers are counted in the new one";
+    /// A forgotten device is forgotten in memory only.
+    ForgetNotStored: "§10 (a forgotten device)", "a device is forgotten, then the program starts again: it is back";
 }
 
 impl Bug {

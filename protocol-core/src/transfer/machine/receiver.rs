@@ -435,6 +435,9 @@ impl Receiver {
     fn discard(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure) {
         io.reset_all();
         self.early.clear();
+        if planted!(CancelLeavesFiles) {
+            return io.failed(reason);
+        }
         io.files(0..self.offer.entries, FileOp::Discard, Job::Discard);
         self.state = State::Discarding(Discarding { reason });
     }
