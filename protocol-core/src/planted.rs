@@ -215,7 +215,7 @@ bugs! {
     /// A peer that says nothing is never given up.
     DeadPeerUnnoticed: "§9.1 (LINK-14)", "the network swallows everything, without a cut: the session is still up 31 s later";
     /// The keys of a session that is over are never erased.
-    SecretsKept: "§9.1 (LINK-15)", "a data stream that a paired liar opens under a session cut two minutes ago is proved and waits or is served, and is not an unproved one of an unknown session";
+    SecretsKept: "§9.1 (LINK-15)", "two minutes after a session was cut, a data stream that a paired liar opens under it is still proved and served";
     /// The goodbye of a session is a bare half-close.
     FinUnsent: "§9.1, §9.2 (HOST-14, DATA-12)", "an owner disconnects, and the other side reports a cut";
     /// Sessions have no last hour.
@@ -232,7 +232,7 @@ bugs! {
     /// An unproved stream has all the time it wants.
     UnprovedForever: "§9.2, §11 (DATA-6)", "a stranger's stream that says nothing is open 11 s later";
     /// Numbers of streams are not looked up in the window.
-    ReplayWindowIgnored: "§9.2 (DATA-8)", "a recorded data stream, header and all, played again is not reset";
+    ReplayWindowIgnored: "§9.2 (DATA-8)", "a recorded data stream, header and all, played again is not reset at once; one of chunks is served while its transfer runs";
     /// The window takes numbers that lie below it.
     WindowAcceptsOld: "§9.2, §11 (DATA-8)", "a paired liar opens streams 1 and 6000, then the recorded stream 1 is played again: it is not reset";
     /// A number is entered in the window before its stream is proved.
