@@ -138,8 +138,9 @@ impl Initiator {
         match request.challenge(&live.keys, own.0, own.1, cx.entropy) {
             Ok((waiting, frame)) => {
                 cx.send(stream, frame);
-                if !planted!(ResponseTimerUnset) {
-                    cx.set(TimerKind::Stream(stream), limits::RESPONSE_WAIT);
+                cx.set(TimerKind::Stream(stream), limits::RESPONSE_WAIT);
+                if planted!(ResponseTimerUnset) {
+                    cx.timers.cancel(TimerKind::Stream(stream));
                 }
                 cx.set(TimerKind::Handshake(stream), limits::HANDSHAKE_WAIT);
                 self.handshakes.insert(stream, Handshake { session, confirm, state: State::ChallengeSent { waiting, on_tcp } });
