@@ -233,7 +233,7 @@ pub(crate) fn fields<const N: usize>(mut text: &[u8]) -> Result<[&[u8]; N], Refu
         let length = usize::try_from(u32::from_be_bytes(length)).map_err(|_| Refusal::Structure)?;
         (*field, text) = rest.split_at_checked(length).ok_or(Refusal::Structure)?;
     }
-    if text.is_empty() { Ok(fields) } else { Err(Refusal::Structure) }
+    if text.is_empty() || planted!(BoxTailIgnored) { Ok(fields) } else { Err(Refusal::Structure) }
 }
 
 /// A field of exactly `N` bytes.
@@ -247,11 +247,11 @@ pub(crate) fn verify(key: &PeerKey, label: &[u8], hash: &[u8; 32], signature: &[
     if key.verify(label, hash, signature) { Ok(()) } else { Err(Refusal::Signature) }
 }
 
-/// The DeviceInfo, if it lists the id at the remote end of the connection.
+/// The DeviceInfo, if it lists the id at the remote end of the connection. `unlisted`: a planted bug, never so in what is shipped.
 // PAIR-21.
-pub(crate) fn listed_info(bytes: &[u8], binding: &Binding) -> Result<DeviceInfo, Refusal> {
+pub(crate) fn listed_info(bytes: &[u8], binding: &Binding, unlisted: bool) -> Result<DeviceInfo, Refusal> {
     let info = DeviceInfo::decode(bytes).map_err(Refusal::Info)?;
-    if binding.is_listed_by(&info) { Ok(info) } else { Err(Refusal::TransportNotListed) }
+    if binding.is_listed_by(&info) || unlisted { Ok(info) } else { Err(Refusal::TransportNotListed) }
 }
 
 #[cfg(test)]

@@ -445,7 +445,7 @@ impl Node {
         } else {
             None
         };
-        let Some(same_source) = crowd else { return true };
+        let Some(same_source) = crowd.filter(|_| !planted!(UnprovedUnbounded)) else { return true };
         let oldest = self
             .unproved
             .iter()

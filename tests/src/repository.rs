@@ -73,9 +73,11 @@ impl Source {
     pub fn role(&self) -> Role {
         let parts: Vec<&str> = self.path.split('/').collect();
         let stem = parts.last().copied().unwrap_or_default();
-        // Modules that only the feature `testing` compiles.
+        // Modules that only the feature `testing` compiles. What is planted names rules in order to break them.
         let of_simulator = parts[0] == "protocol-core" && ["probe.rs", "planted.rs"].contains(&stem);
-        if parts[0] == "tests" || parts[0] == "fuzz" || of_simulator || parts.contains(&"tests") || stem == "tests.rs" {
+        if of_simulator {
+            Role::Aid
+        } else if parts[0] == "tests" || parts[0] == "fuzz" || parts.contains(&"tests") || stem == "tests.rs" {
             Role::Test
         } else if parts[0] != "adapter-sim" && parts.get(1) == Some(&"src") {
             Role::Shipped

@@ -9,7 +9,7 @@ use kin_tests::repository::{Role, Source, files, has_word, indent, rust_files, w
 /// A longer path wins: what stands here under a room (`session::record`) is a plain value without a machine, which other rooms
 /// may use; the rest of the room is on the floor of the machines.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("ground", &["crypto", "ids", "limits", "time", "entropy", "probe"]),
+    ("ground", &["crypto", "ids", "limits", "time", "entropy", "planted", "probe"]),
     ("words", &["identity", "info", "faults", "records", "wire::cbor", "wire::encode", "wire::header"]),
     (
         "values",

@@ -116,7 +116,7 @@ impl Chunks {
             loop {
                 // A worker marks a chunk as claimed before it takes the bit. So, read after the word: what was taken is marked,
                 // and what is taken from now on makes the exchange fail.
-                let claimed = u64::from(self.claimed[word].load(Ordering::SeqCst)) & bits != 0;
+                let claimed = u64::from(self.claimed[word].load(Ordering::SeqCst)) & bits != 0 && !planted!(AgainOnSameStream);
                 let epoch = (old >> WORD).max(if claimed { u64::from(next) } else { 0 });
                 // Counted first: `open` may be too large for a moment, never too small.
                 let added = u64::from((bits & !old).count_ones());
@@ -287,7 +287,7 @@ impl Chunks {
             let mut old = word.load(Ordering::SeqCst);
             // If the word was allowed again meanwhile, a newer lane may have sealed the chunk, and must not get it a second time:
             // whoever misses it asks again.
-            while old & bit == 0 && lane.is_none_or(|lane| old >> WORD <= u64::from(lane)) {
+            while !planted!(ClaimNotGivenBack) && old & bit == 0 && lane.is_none_or(|lane| old >> WORD <= u64::from(lane)) {
                 self.open.fetch_add(1, Ordering::SeqCst);
                 match word.compare_exchange(old, old | bit, Ordering::SeqCst, Ordering::SeqCst) {
                     Ok(_) => break,
@@ -424,7 +424,7 @@ impl Claim {
         self.chunks.finished.fetch_add(1, Ordering::Relaxed);
         self.chunks.finished_bytes.fetch_add(u64::from(self.len), Ordering::Relaxed);
         self.chunks.held.fetch_sub(1, Ordering::SeqCst);
-        self.held = false;
+        self.held = planted!(FinishedClaimReturns) && self.lane.is_none();
     }
 }
 

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier as _, VerifyingKey};
 
 use super::secret::Secret;
 use crate::ids::PeerKey;
@@ -47,13 +47,14 @@ pub struct VerifyKey(VerifyingKey);
 impl VerifyKey {
     /// `None` if `key` is no point, or a weak one.
     pub fn new(key: &PeerKey) -> Option<Self> {
-        VerifyingKey::from_bytes(&key.0).ok().filter(|key| !key.is_weak()).map(Self)
+        VerifyingKey::from_bytes(&key.0).ok().filter(|key| !key.is_weak() || planted!(WeakKeyAccepted)).map(Self)
     }
 
     /// Whether `signature` is this key's over `label ‖ 0x00 ‖ hash`. Neither a non-canonical S nor a small-order R passes.
     // ID-3.
     pub fn verify(&self, label: &[u8], hash: &[u8; 32], signature: &[u8; SIGNATURE]) -> bool {
-        self.0.verify_strict(&message(label, hash), &Signature::from_bytes(signature)).is_ok()
+        let (message, signature) = (message(label, hash), Signature::from_bytes(signature));
+        self.0.verify_strict(&message, &signature).is_ok() || (planted!(WeakKeyAccepted) && self.0.verify(&message, &signature).is_ok())
     }
 }
 

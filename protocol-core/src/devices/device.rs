@@ -41,10 +41,13 @@ pub(crate) enum RootState {
 impl RootState {
     /// Whether a handshake may use it.
     // PAIR-24.
-    pub(crate) const fn usable(self, unix_s: u64) -> bool {
+    pub(crate) fn usable(self, unix_s: u64) -> bool {
         match self {
             Self::Confirmed | Self::Unconfirmed => true,
-            Self::Provisional { agreed, expires } => agreed && unix_s < expires,
+            Self::Provisional { agreed, expires } => {
+                let young = unix_s < expires || planted!(PendingNeverExpires);
+                young && (agreed || planted!(PendingUsableUnasked))
+            }
         }
     }
 }
@@ -125,22 +128,29 @@ impl Device {
             .iter()
             .flat_map(|transport| transport.addresses.iter().map(|text| Address { kind: transport.kind.clone(), text: text.clone() }));
         let mut addresses: Vec<Address> = Vec::new();
-        for address in reached.into_iter().chain(told).chain(core::mem::take(&mut self.addresses)) {
+        for address in reached.into_iter().chain(told).chain(self.addresses.iter().cloned()) {
             if addresses.len() < ADDRESSES && !addresses.contains(&address) {
                 addresses.push(address);
             }
         }
-        self.addresses = addresses;
-        self.info = info;
+        if !planted!(AddressesNotRenewed) || self.addresses.is_empty() {
+            self.addresses = addresses;
+        }
+        if !planted!(InfoNotRenewed) {
+            self.info = info;
+        }
     }
 
     /// Adds a root before the others; the oldest unfinished ones go.
     pub(crate) fn add_root(&mut self, root: Root) {
+        if planted!(OldRootDropped) {
+            self.roots.clear();
+        }
         self.roots.insert(0, root);
         let mut unfinished = 0;
         self.roots.retain(|root| {
             unfinished += usize::from(root.state != RootState::Confirmed);
-            root.state == RootState::Confirmed || unfinished <= limits::PENDING_ROOTS_PER_DEVICE
+            root.state == RootState::Confirmed || unfinished <= limits::PENDING_ROOTS_PER_DEVICE || planted!(PendingRootsUnbounded)
         });
     }
 
@@ -150,7 +160,7 @@ impl Device {
         if !self.roots.iter().any(|root| root.session_ref == session_ref) {
             return false;
         }
-        self.roots.retain(|root| root.session_ref == session_ref);
+        self.roots.retain(|root| root.session_ref == session_ref || planted!(OldRootKept));
         for root in &mut self.roots {
             root.state = RootState::Confirmed;
         }

@@ -270,7 +270,7 @@ impl Node {
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         self.drop_sessions(env, device);
-        if let Some(change) = self.registry.remove(&peer) {
+        if let Some(change) = self.registry.remove(&peer).filter(|_| !planted!(ForgetNotStored)) {
             cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
         }
         self.met.remove(&device);

@@ -190,6 +190,7 @@ impl Node {
         match early {
             Early::Unproved(header, record) => match self.sessions.get_mut(&header.session()) {
                 // DATA-10.
+                None if planted!(EarlyRefused) => self.drop_stream(env, stream, code::REFUSED),
                 None => self.set_role(stream, Role::Early(Early::Unproved(header, record))),
                 Some(session) => match session.accept_data(self.now, &header, &record) {
                     Ok(accepted) => self.accept_stream(env, stream, header, Box::new(accepted)),
@@ -208,7 +209,7 @@ impl Node {
         let Some((id, digest)) = transfer_of(&accepted.opening) else { return self.drop_stream(env, stream, code::REFUSED) };
         let Some(direction) = self.transfers.direction_of(device, id) else {
             // DATA-14.
-            if self.early_streams(device) >= limits::EARLY_STREAMS {
+            if self.early_streams(device) >= limits::EARLY_STREAMS && !planted!(EarlyUnbounded) {
                 return self.drop_stream(env, stream, code::REFUSED);
             }
             return self.set_role(stream, Role::Early(Early::Proved(header, accepted)));

@@ -81,7 +81,7 @@ impl Node {
     /// The stream of a dialler's handshake is gone.
     pub(super) fn dialer_refused(&mut self, env: &mut Env<'_>, id: DeviceId, stream: StreamId) {
         let roots = self.registry.by_id(id).map_or(0, |device| device.roots.len());
-        let peer_preferred = self.registry.by_id(id).is_some_and(|device| device.key < self.identity.public());
+        let peer_preferred = self.registry.by_id(id).is_some_and(|device| (device.key < self.identity.public()) ^ planted!(GlareInverted));
         let Some(dialer) = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening() || dialer.stream() == Some(stream)) else {
             return;
         };
@@ -113,6 +113,9 @@ impl Node {
             return;
         }
         self.stop_dialling(env, device);
+        if planted!(FailureDeletesPair) && reason == LinkFailure::NotAccepted {
+            let _: Result<(), _> = self.forget_device(env, device);
+        }
         self.no_session(env, device, reason);
     }
 
@@ -134,7 +137,7 @@ impl Node {
             return self.scan(env, stream, &body);
         }
         self.scans.waiting.push_back((stream, body));
-        if !self.timers.is_set(TimerKind::Scan) {
+        if !self.timers.is_set(TimerKind::Scan) && !planted!(ScanTimerUnset) {
             self.timers.set(TimerKind::Scan, self.now, core::time::Duration::from_secs(1));
         }
     }
@@ -164,7 +167,7 @@ impl Node {
         let conn = self.streams.get(&stream)?.conn;
         let hello = ReceivedHello::decode(body, self.binding(conn)?).ok()?;
         // LINK-3.
-        if self.recent_hellos.contains(hello.th1()) {
+        if self.recent_hellos.contains(hello.th1()) && !planted!(HelloReplayAccepted) {
             return None;
         }
         let unix_s = env.unix_s;
@@ -187,7 +190,8 @@ impl Node {
             .is_some_and(|session| session.we_opened && !session.ending && self.now.since(session.born) <= GLARE);
         let overlaps = dialling || dialled;
         // LINK-11.
-        if overlaps && self.identity.public() < peer {
+        let preferred = (self.identity.public() < peer) ^ planted!(GlareInverted);
+        if overlaps && preferred && !planted!(GlareIgnored) {
             return None;
         }
         let own = self.identity.device_key();
@@ -196,6 +200,9 @@ impl Node {
             self.give_way(env, id);
         }
         cx!(self, env).send(stream, frame);
+        if planted!(ConfirmedOnAccept) {
+            self.confirm_root(env, &peer, session_ref);
+        }
         self.timers.set(TimerKind::Stream(stream), self.now, ACCEPT_WAIT);
         self.set_role(stream, Role::Listener(Box::new(Listening { waiting, root: session_ref, peer })));
         Some(())
@@ -311,7 +318,11 @@ impl Node {
         };
         let peer = done.peer.key;
         self.learn(env, &done.peer, Some(address));
-        if !self.is_provisional(&peer, root) {
+        let confirms = self.is_provisional(&peer, root);
+        if !confirms || planted!(FinishBeforeDurable) {
+            if confirms {
+                self.confirm_root(env, &peer, root);
+            }
             return self.finish_link(env, stream, done, root);
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
@@ -389,7 +400,9 @@ impl Node {
         }
         self.note_route(env, &peer, route.clone());
         // The joiner's Ack confirms what the initiator wrote.
-        if let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session_ref)) {
+        if !planted!(AckConfirmsNothing)
+            && let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session_ref))
+        {
             let root = root.session_ref;
             self.confirm_root(env, &peer, root);
         }
@@ -410,6 +423,9 @@ impl Node {
             return;
         };
         let stream = session.stream;
+        if planted!(OldSessionStays) {
+            return;
+        }
         if !we_opened {
             session.end(cx!(self, env));
         }
@@ -447,7 +463,7 @@ impl Node {
             return self.session_over(env, session_ref, LinkFailure::Violation);
         }
         cx!(self, env).notify(Event::Answered { device });
-        if self.primary.get(&device) == Some(&session_ref) {
+        if self.primary.get(&device) == Some(&session_ref) && !planted!(OldSessionStays) {
             for older in self.sessions.values_mut().filter(|older| older.device == device && older.session_ref != session_ref) {
                 older.end(cx!(self, env));
             }
@@ -469,6 +485,7 @@ impl Node {
             self.confirm_root(env, &peer, root);
         }
         match heard {
+            Err(_) if planted!(ForgedControlIgnored) => {}
             Err(_) => self.session_over(env, session_ref, LinkFailure::Violation),
             Ok(Heard::Fin) => self.session_over(env, session_ref, LinkFailure::Ended),
             // Behind our own goodbye nothing counts, unless a newer session of the pair goes on.
@@ -497,6 +514,7 @@ impl Node {
     // DATA-12.
     pub(super) fn control_cut(&mut self, env: &mut Env<'_>, session_ref: SessionRef, how: Cut) {
         let reason = match how {
+            Cut::Finished if planted!(TruncationIsEnd) => LinkFailure::Ended,
             Cut::Finished | Cut::Broken => LinkFailure::Cut,
             Cut::Malformed => LinkFailure::Violation,
         };
@@ -551,7 +569,7 @@ impl Node {
     pub(super) fn on_age(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
         let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| !session.ending) else { return };
         let expired = self.now.since(session.born) >= limits::SESSION_LIFE;
-        if expired {
+        if expired && !planted!(SessionLifeUnlimited) {
             return self.session_over(env, session_ref, LinkFailure::Closed);
         }
         cx!(self, env).set(TimerKind::Age(session_ref), limits::SESSION_LIFE.saturating_sub(limits::SESSION_RENEW));

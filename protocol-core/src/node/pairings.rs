@@ -26,7 +26,7 @@ impl Node {
     /// The AEAD of chunks that both sides' infos allow (section 9.4).
     // DATA-20.
     pub(super) fn bulk_aead(&self, peer: &DeviceInfo) -> Aead {
-        Aead::of_caps(self.info.caps, peer.caps)
+        Aead::of_caps(self.info.caps, if planted!(AesUnasked) { self.info.caps } else { peer.caps })
     }
 
     /// Everything that a session needs, on the stream of its handshake.
@@ -41,6 +41,8 @@ impl Node {
         let connection = self.conns.get(&conn)?;
         let (outgoing, incoming) =
             if we_opened { (secrets.from_opener, secrets.from_answerer) } else { (secrets.from_answerer, secrets.from_opener) };
+        let outgoing = if planted!(OneKeyBothWays) && !we_opened { incoming.duplicate() } else { outgoing };
+        let incoming = if planted!(OneKeyBothWays) { outgoing.duplicate() } else { incoming };
         Some(Proven {
             device: identity::device_id(&peer.0),
             peer: peer.0,
@@ -95,15 +97,21 @@ impl Node {
         let Some(verified) = self.initiator.proven(stream) else { return };
         let (peer, keys) = (&verified.peer, &verified.keys);
         let own = self.identity.public();
-        let root = Root::new(keys.root.duplicate(), keys.session_ref, RootState::Unconfirmed, &own, &peer.key);
+        let state = if planted!(ConfirmedOnComplete) { RootState::Confirmed } else { RootState::Unconfirmed };
+        let root = Root::new(keys.root.duplicate(), keys.session_ref, state, &own, &peer.key);
         let reached = self.streams.get(&stream).and_then(|slot| self.conns.get(&slot.conn)).and_then(|conn| conn.dialed.clone());
         let pair = NewPair { peer: peer.key, info: peer.info.clone(), root, reached };
+        let written = (peer.key, keys.session_ref);
         let purpose = Purpose::InitiatorStored { stream, peer: peer.key, session_ref: keys.session_ref };
         let change = self.registry.add(pair, env.unix_s);
         cx!(self, env).persist(Vec::from([change]), purpose);
+        if planted!(CompleteBeforeDurable) {
+            self.on_pair_stored(env, stream, written, true);
+        }
     }
 
     pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, written: (PeerKey, SessionRef), stored: bool) {
+        let stored = stored || planted!(FailedWritePairs);
         let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
         if stored {
             self.registry.root_stored(&written.0, written.1);
@@ -155,7 +163,9 @@ impl Node {
             Refusal::Policy => PairFailure::Policy,
             Refusal::Storage => PairFailure::StorageThere,
         };
-        if let Some(change) = self.registry.drop_root(&peer, session_ref) {
+        if !planted!(RefuseIgnored)
+            && let Some(change) = self.registry.drop_root(&peer, session_ref)
+        {
             cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
         }
         cx!(self, env).notify(Event::PairRefused { device: identity::device_id(&peer), reason });
@@ -231,9 +241,14 @@ impl Node {
         let root = Root::new(keys.root.duplicate(), keys.session_ref, state, &self.identity.public(), &bound.peer);
         let pair = NewPair { peer: bound.peer, info: bound.info.clone(), root, reached: Some(bound.address.clone()) };
         let session_ref = bound.session_ref;
+        let peer = bound.peer;
         let change = self.registry.add(pair, env.unix_s);
-        cx!(self, env).persist(Vec::from([change]), Purpose::PendingStored { stream });
+        let purpose = if planted!(ResponseBeforeDurable) { Purpose::Registry { peer } } else { Purpose::PendingStored { stream } };
+        cx!(self, env).persist(Vec::from([change]), purpose);
         cx!(self, env).set(TimerKind::Pending(session_ref), limits::PENDING_ROOT_TTL);
+        if planted!(ResponseBeforeDurable) {
+            self.on_pending_stored(env, stream, true);
+        }
     }
 
     pub(super) fn on_pending_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
@@ -256,7 +271,11 @@ impl Node {
             joiner.repaired = repaired;
         }
         self.timers.cancel(TimerKind::Pending(session_ref));
-        cx!(self, env).persist(Vec::from([change]), Purpose::ConfirmStored { stream });
+        let purpose = if planted!(AckBeforeDurable) { Purpose::Registry { peer } } else { Purpose::ConfirmStored { stream } };
+        cx!(self, env).persist(Vec::from([change]), purpose);
+        if planted!(AckBeforeDurable) {
+            self.on_confirm_stored(env, stream, true);
+        }
     }
 
     pub(super) fn on_confirm_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
@@ -288,10 +307,12 @@ impl Node {
     fn undo_join(&mut self, env: &mut Env<'_>, bound: &Bound, refusing: Option<(StreamId, PairingKeys)>) {
         self.joiner = None;
         self.timers.cancel(TimerKind::Pending(bound.session_ref));
-        if let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref) {
+        if !planted!(NoKeepsPending)
+            && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref)
+        {
             cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
         }
-        let Some((stream, PairingKeys { traffic, session_ref, .. })) = refusing else { return };
+        let Some((stream, PairingKeys { traffic, session_ref, .. })) = refusing.filter(|_| !planted!(RefuseUntold)) else { return };
         let Some(proven) = self.proven(stream, (bound.peer, &bound.info), session_ref, (traffic, true)) else { return };
         refuse(cx!(self, env), &proven, Refusal::User);
         self.set_role(stream, Role::Closing);
@@ -325,6 +346,9 @@ impl Node {
     /// A joiner's root that no initiator confirmed in 24 hours.
     // PAIR-44.
     pub(super) fn on_pending_expired(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        if planted!(PendingNeverExpires) {
+            return;
+        }
         let holder = |device: &&crate::devices::device::Device| {
             let provisional = |root: &Root| root.session_ref == session_ref && matches!(root.state, RootState::Provisional { .. });
             device.roots.iter().any(provisional)

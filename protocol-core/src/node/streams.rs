@@ -78,7 +78,9 @@ impl Node {
             if self.make_room(env, &source) {
                 self.adopt(stream, conn, Role::Fresh);
                 self.unproved.insert(stream, (self.now, source));
-                self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
+                if !planted!(UnprovedForever) {
+                    self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
+                }
             } else {
                 self.out.push(Output::Reset { stream, code: code::REFUSED });
             }
@@ -261,6 +263,7 @@ impl Node {
             (Role::Data(_), Content::Record(record)) => self.transfers.on_record(cx!(self, env), stream, record),
             // What comes behind a last word is not read any more.
             (Role::Closing, _) => {}
+            (_, _) if planted!(StrayFramesIgnored) => {}
             (
                 Role::Fresh
                 | Role::AwaitRequest

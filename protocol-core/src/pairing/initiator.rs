@@ -128,6 +128,9 @@ impl Initiator {
         // PAIR-14.
         let Some(request) = self.admit(body, binding) else {
             cx.reset(stream, code::REFUSED);
+            if planted!(StrangersBurnCode) {
+                self.count(cx, true, false);
+            }
             return false;
         };
         let Some(live) = &self.code else { return false };
@@ -136,6 +139,9 @@ impl Initiator {
             Ok((waiting, frame)) => {
                 cx.send(stream, frame);
                 cx.set(TimerKind::Stream(stream), limits::RESPONSE_WAIT);
+                if planted!(ResponseTimerUnset) {
+                    cx.timers.cancel(TimerKind::Stream(stream));
+                }
                 cx.set(TimerKind::Handshake(stream), limits::HANDSHAKE_WAIT);
                 self.handshakes.insert(stream, Handshake { session, confirm, state: State::ChallengeSent { waiting, on_tcp } });
                 true
@@ -156,7 +162,8 @@ impl Initiator {
         // PAIR-15.
         let request = ReceivedRequest::decode(body, &code.keys).and_then(|request| request.verify(&code.keys, binding)).ok()?;
         // PAIR-17.
-        if code.seen.contains(request.th1()) || running >= limits::CODE_HANDSHAKES_AT_ONCE {
+        let replayed = code.seen.contains(request.th1()) && !planted!(ReplayAdmitted);
+        if replayed || (running >= limits::CODE_HANDSHAKES_AT_ONCE && !planted!(HandshakesAtOnceUnbounded)) {
             return None;
         }
         if code.seen.len() >= limits::CODE_HANDSHAKES as usize {
@@ -172,9 +179,9 @@ impl Initiator {
         code.ended += 1;
         // On bare TCP anyone on the path can corrupt a frame: that must not cost the code (section 11).
         // PAIR-39.
-        code.failures += u32::from(past_tag && !on_tcp);
+        code.failures += u32::from(past_tag && !on_tcp && !planted!(FailuresNeverBurn));
         // PAIR-18.
-        if code.failures >= limits::CODE_FAILURES || code.ended >= limits::CODE_HANDSHAKES {
+        if code.failures >= limits::CODE_FAILURES || (code.ended >= limits::CODE_HANDSHAKES && !planted!(SixteenthDoesNotBurn)) {
             self.end_code(cx, Some(PairFailure::Burned));
             return;
         }
@@ -195,7 +202,7 @@ impl Initiator {
         let unproved: Vec<StreamId> = self
             .handshakes
             .iter()
-            .filter(|(_, handshake)| matches!(handshake.state, State::ChallengeSent { .. }))
+            .filter(|(_, handshake)| matches!(handshake.state, State::ChallengeSent { .. }) && !planted!(LoserGoesOn))
             .map(|(&stream, _)| stream)
             .collect();
         for stream in unproved {
@@ -234,12 +241,14 @@ impl Initiator {
                 self.handshakes.insert(stream, Handshake { session, confirm, state: State::Proved(verified) });
                 cx.timers.cancel(TimerKind::Stream(stream));
                 // Another handshake of this code may have been faster.
-                if self.code.as_ref().is_none_or(|code| code.session != session) {
+                if self.code.as_ref().is_none_or(|code| code.session != session) && !planted!(LoserGoesOn) {
                     self.close(cx, stream);
                     return Step::Rest;
                 }
                 // PAIR-27.
-                self.end_code(cx, None);
+                if !planted!(CodeNotConsumed) {
+                    self.end_code(cx, None);
+                }
                 Step::Judge { peer }
             }
             Err(refusal) => {
@@ -307,7 +316,7 @@ impl Initiator {
         let Some(Handshake { session, confirm, state }) = self.handshakes.remove(&stream) else { return Step::Rest };
         let State::AwaitUser(verified) = state else { return self.put_back(stream, Handshake { session, confirm, state }) };
         cx.timers.cancel(TimerKind::InitiatorUser(stream));
-        if yes {
+        if yes || planted!(RefusalPairs) {
             self.put_back(stream, Handshake { session, confirm, state: State::Storing(verified) });
             return Step::Store;
         }
@@ -359,7 +368,7 @@ impl Initiator {
     // PAIR-40.
     pub(crate) fn on_code_timer(&mut self, cx: &mut Cx<'_>) {
         if let Some(code) = &mut self.code {
-            code.expired = true;
+            code.expired = !planted!(ExpiredCodeAccepted);
         }
         self.bury_expired(cx);
     }

@@ -163,7 +163,8 @@ impl Joiner {
 
     fn dial_more(&mut self, cx: &mut Cx<'_>) {
         // PAIR-43.
-        while self.bound.is_none() && self.dialing + self.tries.len() < limits::JOINER_CONNECTIONS {
+        let most = if planted!(JoinerConnectionsUnbounded) { usize::MAX } else { limits::JOINER_CONNECTIONS };
+        while self.bound.is_none() && self.dialing + self.tries.len() < most {
             let Some(address) = self.waiting.pop_front() else { return };
             self.dialing += 1;
             cx.dial(address.clone(), Purpose::Join { session: self.session, address });
@@ -266,6 +267,7 @@ impl Joiner {
             },
             State::ResponseSent { keys, complete } => match complete.on_complete(body) {
                 Ok(Status::Accepted) => self.completed(cx, stream, address, keys),
+                Ok(_) if planted!(StatusIgnored) => self.completed(cx, stream, address, keys),
                 Ok(status) => {
                     // PAIR-34.
                     let reason = match status {
@@ -318,7 +320,7 @@ impl Joiner {
         let Some(Try { address, state }) = self.drop_try(cx, stream) else { return Step::Rest };
         let State::Proved(verified) = state else { return Step::Rest };
         // PAIR-22.
-        let taken = self.bound.as_ref().is_some_and(|bound| bound.peer != verified.peer().key);
+        let taken = self.bound.as_ref().is_some_and(|bound| bound.peer != verified.peer().key) && !planted!(SlotNotExclusive);
         if taken || against.is_some() {
             cx.reset(stream, code::REFUSED);
             self.failure = against.unwrap_or(self.failure);
@@ -334,6 +336,9 @@ impl Joiner {
 
     /// Every other connection of this attempt has lost the race.
     fn close_others(&mut self, cx: &mut Cx<'_>) {
+        if planted!(SlotNotExclusive) {
+            return;
+        }
         self.waiting.clear();
         self.refused.clear();
         cx.timers.cancel(TimerKind::JoinerRedial(self.session));
@@ -376,7 +381,9 @@ impl Joiner {
             cx.notify(Event::PairRequest { session: self.session, peer, check: bound.check });
             cx.set(TimerKind::JoinerUser(self.session), limits::USER_WAIT);
         }
-        cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
+        if !planted!(CompleteTimerUnset) {
+            cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
+        }
         self.tries.insert(stream, Try { address, state: State::ResponseSent { keys, complete } });
         Step::Rest
     }
@@ -446,6 +453,7 @@ impl Joiner {
     fn provisional(&mut self, cx: &mut Cx<'_>) -> Step {
         let Some(bound) = self.bound.clone() else { return self.go_on(cx) };
         match self.answer {
+            _ if planted!(CutDeletesPending) => self.undo(cx, PairFailure::NotAccepted, None),
             Some(false) => self.undo(cx, PairFailure::RefusedHere, None),
             // The question stays: the pending root opens nothing until it is answered.
             None => Step::Rest,
@@ -486,7 +494,7 @@ impl Joiner {
                 self.on_stream_down(cx, stream)
             }
             // PAIR-25.
-            TimerKind::JoinerUser(_) => self.on_answer(cx, false),
+            TimerKind::JoinerUser(_) => self.on_answer(cx, planted!(JoinerSilenceIsYes)),
             TimerKind::JoinerRedial(_) => {
                 self.on_redial(cx);
                 Step::Rest

@@ -88,6 +88,10 @@ impl StreamKey {
     /// `k_answer` and `bind_answer`; `traffic` is the secret from the answering side to the opener.
     // DATA-2.
     pub fn of_answerer(traffic: &Secret, header: &Header, reply: &[u8; REPLY]) -> Self {
+        let one_key = planted!(OneKeyBothWays);
+        if one_key || planted!(ReplyUnbound) {
+            return Self { side: Side::Answerer, ..Self::of_opener(traffic, header) };
+        }
         let header = header.encode();
         Self { key: expand(traffic, labels::DATA_STREAM_KEY, &[&header, reply]), bind: sha256(&[&header, reply]), side: Side::Answerer }
     }

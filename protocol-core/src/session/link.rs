@@ -225,6 +225,7 @@ impl Dialer {
         let glare = peer_preferred && matches!(&tried, Some((_, _, Trying::HelloSent { at, .. })) if cx.now.since(*at) <= GLARE);
         if let Some((address, refusals, _)) = tried
             && refusals + 1 < roots
+            && !planted!(OlderRootsUntried)
         {
             self.waiting.push_front((address, refusals + 1));
         }

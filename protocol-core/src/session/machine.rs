@@ -257,6 +257,7 @@ impl Session {
                 let mut messages = Vec::new();
                 while let Some(item) = self.reader.next() {
                     match item.map_err(|_| Violation)? {
+                        Item::Message(ControlMessage::Ping { .. }) if planted!(PingUnanswered) => {}
                         Item::Message(ControlMessage::Ping { nonce }) => self.tell(cx, &ControlMessage::Pong { nonce }),
                         Item::Message(ControlMessage::Pong { .. }) | Item::Unknown => {}
                         Item::Message(message) => messages.push(message),
@@ -286,7 +287,9 @@ impl Session {
         if self.ending {
             return;
         }
-        if let Ok(fin) = self.out.seal(RecordType::Fin, &[]) {
+        if let Ok(fin) = self.out.seal(RecordType::Fin, &[])
+            && !planted!(FinUnsent)
+        {
             cx.send(self.stream, fin);
         }
         cx.finish(self.stream);
@@ -298,7 +301,9 @@ impl Session {
         self.ending = true;
         cx.timers.cancel(TimerKind::Idle(self.session_ref));
         cx.timers.cancel(TimerKind::Age(self.session_ref));
-        cx.set(TimerKind::Erase(self.session_ref), limits::SESSION_ERASE);
+        if !planted!(SecretsKept) {
+            cx.set(TimerKind::Erase(self.session_ref), limits::SESSION_ERASE);
+        }
     }
 
     /// The silence timer: pings, or says that the session is dead.
@@ -310,6 +315,7 @@ impl Session {
         }
         // The peer has its time to answer, however long it was quiet before it was asked.
         let left = match self.pinged {
+            Some(_) if planted!(DeadPeerUnnoticed) => ping,
             Some(asked) => dead.saturating_sub(ping).saturating_sub(cx.now.since(asked)),
             None => ping.saturating_sub(cx.now.since(self.heard)),
         };
@@ -331,7 +337,9 @@ impl Session {
     /// Opens a data stream: the bytes to send first, and both directions' beginnings.
     pub(crate) fn open_data(&mut self, cx: &mut Cx<'_>, opening: &Opening) -> Option<OpenedData> {
         // LINK-16.
-        if cx.now.since(self.born) >= limits::SESSION_LIFE || self.last_number + 1 >= limits::STREAM_COUNTER {
+        if (cx.now.since(self.born) >= limits::SESSION_LIFE && !planted!(SessionLifeUnlimited))
+            || self.last_number + 1 >= limits::STREAM_COUNTER
+        {
             return None;
         }
         self.last_number += 1;
@@ -351,13 +359,14 @@ impl Session {
 
     /// The opening record of a data stream that the peer opened: proved, and its number entered in the window.
     pub(crate) fn accept_data(&mut self, now: Timestamp, header: &Header, record: &[u8]) -> Result<AcceptedData, Violation> {
-        if now.since(self.born) >= limits::SESSION_LIFE_GRACE {
+        if now.since(self.born) >= limits::SESSION_LIFE_GRACE && !planted!(SessionLifeUnlimited) {
             return Err(Violation);
         }
         let key = self.traffic.open_as_answerer(header);
         let mut input = RecordOpener::new(&key);
+        let entered = planted!(WindowBeforeProof) && self.window.enter(header.counter());
         let (kind, text) = input.open(record).map_err(|_| Violation)?;
-        if kind != RecordType::Opening || !self.window.enter(header.counter()) {
+        if kind != RecordType::Opening || !(entered || self.window.enter(header.counter()) || planted!(ReplayWindowIgnored)) {
             return Err(Violation);
         }
         let opening = Opening::decode(header.kind(), &text).map_err(|_| Violation)?;
@@ -373,9 +382,9 @@ impl Session {
 
     /// Counts a forgery on a proved stream; true if the session has had enough.
     // DATA-11.
-    pub(crate) const fn count_forgery(&mut self) -> bool {
+    pub(crate) fn count_forgery(&mut self) -> bool {
         self.forgeries += 1;
-        self.forgeries >= limits::SESSION_FORGERIES
+        self.forgeries >= limits::SESSION_FORGERIES && !planted!(ForgeriesTolerated)
     }
 }
 

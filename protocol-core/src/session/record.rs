@@ -80,9 +80,14 @@ impl Direction {
         Self { key: key.records(), bind: *key.bind(), side: key.side(), counter: 0, bytes: 0, ended: None }
     }
 
+    /// What the next record is bound to as its number.
+    fn number(&self) -> u64 {
+        if planted!(RecordsUncounted) { 0 } else { self.counter }
+    }
+
     fn nonce(&self) -> [u8; 12] {
         let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&self.counter.to_be_bytes());
+        nonce[4..].copy_from_slice(&self.number().to_be_bytes());
         nonce
     }
 
@@ -90,7 +95,7 @@ impl Direction {
         let mut aad = Vec::with_capacity(4 + strings::RECORD_AAD.len() + 32 + 8 + RECORD_HEAD);
         put_lp(&mut aad, strings::RECORD_AAD);
         aad.extend_from_slice(&self.bind);
-        aad.extend_from_slice(&self.counter.to_be_bytes());
+        aad.extend_from_slice(&self.number().to_be_bytes());
         aad.push(head[4]);
         aad.extend_from_slice(&head[..4]);
         aad

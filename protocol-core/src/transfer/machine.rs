@@ -244,6 +244,9 @@ impl Io<'_, '_> {
     }
 
     fn set(&mut self, timer: TransferTimer, after: core::time::Duration) {
+        if planted!(StallUnset) && matches!(timer, TransferTimer::Stall(_)) {
+            return;
+        }
         self.cx.set(TimerKind::Transfer(self.key, timer), after);
     }
 
@@ -450,6 +453,9 @@ impl Transfers {
         for key in of_device(&self.senders, device) {
             self.with_sender(cx, key, |sender, io| sender.end(io, reason));
         }
+        if planted!(LostSessionKeepsTransfer) {
+            return;
+        }
         for key in of_device(&self.receivers, device) {
             self.with_receiver(cx, key, |receiver, io| receiver.end(io, reason));
         }
@@ -524,7 +530,7 @@ impl Transfers {
         let mut io = Io { cx, shared: &mut self.shared, key };
         if ours {
             io.decline(DeclineReason::Mismatch);
-        } else if open >= limits::OPEN_OFFERS {
+        } else if open >= limits::OPEN_OFFERS && !planted!(OffersUnbounded) {
             io.decline(DeclineReason::Busy);
         } else if let Some(receiver) = Receiver::new(&mut io, offer) {
             self.receivers.insert(key, receiver);
@@ -562,7 +568,8 @@ impl Transfers {
             Direction::Incoming => self.receivers.contains_key(&key),
         };
         // LIM-4.
-        let full = kind == StreamKind::Bulk && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams() >= limits::BULK_STREAMS;
+        let bounded = kind == StreamKind::Bulk && !planted!(BulkStreamsUnbounded);
+        let full = bounded && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams() >= limits::BULK_STREAMS;
         if !known || full {
             cx.reset(stream, code::REFUSED);
             return;

@@ -58,6 +58,7 @@ impl core::error::Error for PathError {}
 pub fn check_component(component: &[u8]) -> Result<(), PathError> {
     match component {
         b"" => Err(PathError::EmptyComponent),
+        b".." if planted!(DotDotAccepted) => Ok(()),
         b"." | b".." => Err(PathError::Dots),
         _ if component.iter().any(|byte| matches!(byte, b'/' | 0)) => Err(PathError::Separator),
         _ if component.len() > limits::PATH_COMPONENT => Err(PathError::LongComponent),

@@ -59,7 +59,7 @@ impl core::error::Error for Malformed {}
 // ID-9.
 pub fn check(bytes: &[u8]) -> Result<(), Malformed> {
     let end = skip(bytes)?;
-    if end == bytes.len() { Ok(()) } else { Err(Malformed::Trailing) }
+    if end == bytes.len() || planted!(TrailingAccepted) { Ok(()) } else { Err(Malformed::Trailing) }
 }
 
 /// The length of the canonical item that `bytes` begin with.

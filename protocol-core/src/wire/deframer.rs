@@ -171,8 +171,9 @@ enum Step {
 }
 
 impl Step {
-    const fn body(self) -> usize {
+    fn body(self) -> usize {
         match self {
+            Self::First if planted!(FirstFrameUnbounded) => 16 * limits::RECORD_TEXT,
             Self::First => limits::FIRST_FRAME,
             Self::Last | Self::Challenge | Self::Accept => limits::BOX_FRAME,
             Self::Complete => limits::COMPLETE_FRAME,
@@ -191,7 +192,7 @@ impl Step {
 
 impl Stage {
     /// Bytes of the largest frame.
-    const fn bound(self) -> usize {
+    fn bound(self) -> usize {
         match self {
             Self::Preamble => 1 + limits::PREAMBLE_NAME,
             Self::Handshake(step) => FRAME_HEAD + step.body(),

@@ -75,10 +75,10 @@ fn open(body: &[u8], limit: usize, kind: u64, fields: u64) -> Result<Reader<'_>,
 /// Reads version and suite.
 // PAIR-7.
 fn version_and_suite(from: &mut Reader<'_>) -> Result<(), BadFrame> {
-    if from.u64()? != VERSION {
+    if from.u64()? != VERSION && !planted!(VersionUnchecked) {
         return Err(BadFrame::Version);
     }
-    if from.u64()? != u64::from(SUITE) {
+    if from.u64()? != u64::from(SUITE) && !planted!(VersionUnchecked) {
         return Err(BadFrame::Suite);
     }
     Ok(())

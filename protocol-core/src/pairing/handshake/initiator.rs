@@ -29,7 +29,7 @@ impl ReceivedRequest {
     /// [`Refusal::First`], [`Refusal::SessionId`].
     pub fn decode(body: &[u8], keys: &CodeKeys) -> Result<Self, Refusal> {
         let request = PairingRequest::decode(body).map_err(Refusal::First)?;
-        if request.session_id == keys.session_id { Ok(Self(request)) } else { Err(Refusal::SessionId) }
+        if request.session_id == keys.session_id || planted!(SessionIdUnchecked) { Ok(Self(request)) } else { Err(Refusal::SessionId) }
     }
 
     /// Checks the tag against our own view of the connection. One hash and one MAC: no rate limit comes before this.
@@ -38,7 +38,8 @@ impl ReceivedRequest {
     /// [`Refusal::Tag`].
     pub fn verify(self, keys: &CodeKeys, binding: Binding) -> Result<VerifiedRequest, Refusal> {
         let th1 = schedule::after_request(&schedule::prologue(&self.0.session_id, &binding, Role::Initiator), &self.0);
-        if mac_is(&keys.request_mac, &th1, &self.0.tag) { Ok(VerifiedRequest { request: self.0, binding, th1 }) } else { Err(Refusal::Tag) }
+        let proved = mac_is(&keys.request_mac, &th1, &self.0.tag) || planted!(TagUnchecked);
+        if proved { Ok(VerifiedRequest { request: self.0, binding, th1 }) } else { Err(Refusal::Tag) }
     }
 }
 
@@ -108,16 +109,19 @@ impl InitiatorWaiting {
         let (key, signature) = (PeerKey(*exactly(key)?), exactly(signature)?);
         let nonce = Secret::new(*exactly(nonce)?);
         // PAIR-26.
-        if schedule::commitment(&nonce) != self.commit {
+        if schedule::commitment(&nonce) != self.commit && !planted!(CommitUnchecked) {
             return Err(Refusal::Commit);
         }
-        if key == own.public() {
+        if key == own.public() && !planted!(SelfUnnoticedByInitiator) {
             // PAIR-45.
             return Err(Refusal::SelfPairing);
         }
         let statement = schedule::joiner_statement(&self.th3, &key, info_bytes, nonce.bytes());
-        verify(&key, strings::SIGN_JOINER, &statement, signature)?;
-        let info = listed_info(info_bytes, &self.binding)?;
+        let signed = verify(&key, strings::SIGN_JOINER, &statement, signature);
+        if !planted!(JoinerUnsigned) {
+            signed?;
+        }
+        let info = listed_info(info_bytes, &self.binding, planted!(UnlistedJoiner))?;
         let th4 = schedule::after_response_box(&self.th3, &response.sealed);
         let (keys, seals) = schedule::finish(self.main, &self.th3, &th4, nonce.bytes());
         let peer = ProvenPeer { key, info, info_bytes: info_bytes.to_vec() };

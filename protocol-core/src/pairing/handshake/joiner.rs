@@ -39,7 +39,7 @@ impl JoinerWaiting {
     /// [`NoEntropy`].
     // PAIR-6.
     pub fn start(keys: &CodeKeys, binding: Binding, entropy: &mut dyn Entropy) -> Result<(Self, Vec<u8>), NoEntropy> {
-        let exchange = random_secret(entropy)?;
+        let exchange = if planted!(EphemeralReused) { keys.early.duplicate() } else { random_secret(entropy)? };
         let nonce = random_secret(entropy)?;
         let ephemeral = OpenerKeys::new(&exchange, &random_secret(entropy)?);
         let mut request = PairingRequest {
@@ -67,13 +67,16 @@ impl JoinerWaiting {
         let text = open_box(&initiator, &challenge.sealed, &th2)?;
         let [key, signature, info_bytes] = fields(&text)?;
         let (key, signature) = (PeerKey(*exactly(key)?), exactly(signature)?);
-        if key == own.public() {
+        if key == own.public() && !planted!(SelfUnnoticedByJoiner) {
             // PAIR-19.
             return Err(Refusal::SelfPairing);
         }
         // PAIR-20.
-        verify(&key, strings::SIGN_INITIATOR, &schedule::initiator_statement(&th2, &key, info_bytes), signature)?;
-        let info = listed_info(info_bytes, &self.binding)?;
+        let signed = verify(&key, strings::SIGN_INITIATOR, &schedule::initiator_statement(&th2, &key, info_bytes), signature);
+        if !planted!(InitiatorUnsigned) {
+            signed?;
+        }
+        let info = listed_info(info_bytes, &self.binding, planted!(UnlistedInitiator))?;
         let th3 = schedule::after_challenge_box(&th2, &challenge.sealed);
         let peer = ProvenPeer { key, info, info_bytes: info_bytes.to_vec() };
         Ok(JoinerVerified { peer, nonce: self.nonce, seals: joiner, main, th3 })

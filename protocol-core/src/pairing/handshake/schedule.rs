@@ -26,7 +26,8 @@ pub fn prologue(session_id: &SessionId, binding: &Binding, role: Role) -> [u8; 3
         Role::Joiner => (&binding.remote, &binding.own),
     };
     let kind = binding.name().as_bytes();
-    hash(&[strings::PAIR_PROLOGUE, &SUITE.to_be_bytes(), &session_id.0, kind, initiator, joiner, &binding.exporter])
+    let exporter = if planted!(ExporterUnbound) { &[] } else { &binding.exporter[..] };
+    hash(&[strings::PAIR_PROLOGUE, &SUITE.to_be_bytes(), &session_id.0, kind, initiator, joiner, exporter])
 }
 
 /// `th1`: after the request's fields, but for the tag, which is a MAC over this.

@@ -98,8 +98,11 @@ pub(super) fn vouch(key: &Secret, own: &DeviceKey, label: &[u8], own_info: &[u8]
 // LINK-6.
 pub(super) fn proven(text: &[u8], key: &PeerKey, label: &[u8], transcript: &[u8; 32], binding: &Binding) -> Result<ProvenPeer, Refusal> {
     let [signature, params] = fields(text)?;
-    verify(key, label, &schedule::statement(transcript, params), exactly(signature)?)?;
+    let signed = verify(key, label, &schedule::statement(transcript, params), exactly(signature)?);
+    if !planted!(LinkUnsigned) {
+        signed?;
+    }
     let Params { info: info_bytes } = Params::decode(params).map_err(Refusal::Params)?;
-    let info = listed_info(info_bytes, binding)?;
+    let info = listed_info(info_bytes, binding, planted!(UnlistedPeer))?;
     Ok(ProvenPeer { key: *key, info, info_bytes: info_bytes.to_vec() })
 }

@@ -324,6 +324,9 @@ impl Receiver {
         match &mut self.state {
             State::Reading(reading) => {
                 if reading.stream.as_ref().is_some_and(|(pages, _)| *pages == stream) {
+                    if planted!(PagesWithoutFin) {
+                        return self.on_manifest(io);
+                    }
                     self.on_pages_lost(io, None);
                 }
             }
@@ -437,6 +440,9 @@ impl Receiver {
     fn discard(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure) {
         io.reset_all();
         self.early.clear();
+        if planted!(CancelLeavesFiles) {
+            return io.failed(reason);
+        }
         io.files(0..self.offer.entries, FileOp::Discard, Job::Discard);
         self.state = State::Discarding(Discarding { reason });
     }

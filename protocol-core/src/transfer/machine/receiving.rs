@@ -264,7 +264,7 @@ impl Receiving {
             let integrity = self.rounds.forged || self.missing.is_empty();
             return Err(Stop::Cancel(if integrity { CancelReason::Integrity } else { CancelReason::Io }));
         }
-        if !self.missing.is_empty() {
+        if !self.missing.is_empty() && !planted!(MissingNotNamed) {
             self.awaited = 0;
             io.shared.opening.remove(&io.key);
             self.tell_accept(io, self.missing.clone(), Ranges::new());
@@ -347,6 +347,9 @@ impl Receiving {
         self.undurable.remove(&entry);
         self.ready.remove(u64::from(entry)..u64::from(entry) + 1);
         let gone = chunks_of_only(&self.manifest, entry, |entry| !self.outcomes.is_open(entry));
+        if planted!(ProgressFalls) {
+            self.progress.durable = self.progress.durable.saturating_sub(bytes_of(&self.manifest, &gone));
+        }
         let gone = common(&gone, &self.missing);
         self.progress.total -= bytes_of(&self.manifest, &gone);
         self.missing.subtract(&gone);
@@ -356,14 +359,15 @@ impl Receiving {
     /// Compares digests once a file is durable and both are known.
     // XFER-11.
     fn judge(&mut self, io: &mut Io<'_, '_>, entry: u32) -> Result<(), Stop> {
-        if self.undurable.get(&entry) != Some(&0) || self.publishing.contains(u64::from(entry)) {
+        let durable = self.undurable.get(&entry) == Some(&0) || planted!(PublishBeforeSync);
+        if !durable || self.publishing.contains(u64::from(entry)) {
             return Ok(());
         }
         // What a file without content holds needs nobody's word.
         let empty = self.manifest.layout().chunks_of(entry).is_empty();
         let ours = self.digests.get(entry);
-        match (ours, if empty { ours } else { self.named.get(&entry) }) {
-            (Some(ours), Some(theirs)) if ours == theirs => {
+        match (ours, if empty || planted!(PublishUncompared) { ours } else { self.named.get(&entry) }) {
+            (Some(ours), Some(theirs)) if ours == theirs || planted!(DigestUnchecked) => {
                 self.ready.insert(u64::from(entry)..u64::from(entry) + 1);
                 Ok(())
             }
@@ -386,7 +390,11 @@ impl Receiving {
             let run = run.start..run.end.min(run.start + limits::PUBLISH_RUN);
             self.ready.remove(run.clone());
             self.publishing.insert(run.clone());
-            self.publish(io, run);
+            self.publish(io, run.clone());
+            if planted!(SettledBeforePublished) {
+                self.publishes += 1;
+                self.on_published(io, narrow(&run), Ok(Vec::new()))?;
+            }
         }
         if self.outcomes.files_left() == 0 && self.outcomes.left() > 0 && !self.last {
             self.last = true;
@@ -421,6 +429,9 @@ impl Receiving {
             // Once only, and first of all: nothing between them has a name yet.
             ranges.push(first..last + 1);
         }
+        if planted!(StoredBeforeDurable) {
+            self.tell_stored(io, &chunks);
+        }
         self.checkpoint = Some(Checkpoint { jobs: ranges.len(), chunks, empty });
         for range in ranges {
             io.files(range, FileOp::Sync, Job::Sync);
@@ -445,13 +456,19 @@ impl Receiving {
         self.advance(io)
     }
 
-    // XFER-12.
-    fn on_durable(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges, empty: Vec<u32>) -> Result<(), Stop> {
+    fn tell_stored(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges) {
         for part in chunks.clone().split(limits::RANGE_PAIRS).filter(|part| !part.is_empty()) {
             io.tell(ControlMessage::Stored { transfer: io.key.id, chunks: part });
         }
         self.progress.durable += bytes_of(&self.manifest, chunks);
         self.progress.tell(io);
+    }
+
+    // XFER-12.
+    fn on_durable(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges, empty: Vec<u32>) -> Result<(), Stop> {
+        if !planted!(StoredBeforeDurable) {
+            self.tell_stored(io, chunks);
+        }
         let mut whole = empty;
         for entry in &whole {
             self.undurable.insert(*entry, 0);

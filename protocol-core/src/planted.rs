@@ -1,0 +1,382 @@
+//! Planted bugs: mistakes that a programmer could have made, one of which can be switched on in a build for tests.
+//!
+//! The simulator has to show that it finds mistakes of this protocol, and not only that it runs. So each numbered check and each
+//! rule of order has a bug here. All are compiled into one build behind the feature `testing`; [`plant`] chooses one at run time
+//! for the whole process. Without the feature this module is not there and `planted!` is the constant `false`.
+//!
+//! A site reads `planted!(TagUnchecked) || …`: the right condition stands beside the wrong one. What is said of a bug, where it
+//! breaks the protocol and how an outsider notices it, is said once, in the table below.
+//!
+//! Left out, because nothing outside shows them:
+//!
+//! * MACs compared in variable time: there is no clock but a virtual one.
+//! * Secrets that are not wiped: memory cannot be looked at. (That a session's secrets live too long can: [`Bug::SecretsKept`].)
+//! * An ML-KEM key that is not reduced: the library makes no key of it, so there is nothing to forget.
+//! * The 300 s of a whole handshake: the steps' own times end it before.
+//! * Second lines of defence, behind which the first still refuses: the place of an opening record (the kind is compared again),
+//!   the type in a record's associated data (lengths tell types apart), counter 0 of a data stream (the window refuses it), the
+//!   transfer's id in a chunk's associated data (the key is of one stream), a control header on a data stream (its opening record
+//!   names no transfer), the transport ids in a transcript (infos are compared with them, so a relay gets no further).
+//! * A ticket that can be answered twice: hosts answer once.
+//! * Limits whose breach costs more than a run may: 64 MiB of unanswered manifests, a million entries, 2^32 records.
+
+use core::sync::atomic::{AtomicU16, Ordering};
+
+/// Bytes of a variant's name in kebab case.
+const fn kebab_len(name: &str) -> usize {
+    let (bytes, mut at, mut len) = (name.as_bytes(), 0, 0);
+    while at < bytes.len() {
+        len += if at > 0 && bytes[at].is_ascii_uppercase() { 2 } else { 1 };
+        at += 1;
+    }
+    len
+}
+
+/// A variant's name in kebab case.
+const fn kebab<const N: usize>(name: &str) -> [u8; N] {
+    let (bytes, mut text, mut at, mut to) = (name.as_bytes(), [b'-'; N], 0, 0);
+    while at < bytes.len() {
+        to += if at > 0 && bytes[at].is_ascii_uppercase() { 1 } else { 0 };
+        text[to] = bytes[at].to_ascii_lowercase();
+        (at, to) = (at + 1, to + 1);
+    }
+    text
+}
+
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])+ $bug:ident: $breaks:literal, $seen:literal;)+) => {
+        /// A mistake that can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Bug {
+            $($(#[doc = $doc])+ #[doc = concat!("\n\nBreaks ", $breaks, ".")] $bug,)+
+        }
+
+        impl Bug {
+            /// Every bug, in the order of the protocol.
+            pub const ALL: &'static [Self] = &[$(Self::$bug,)+];
+
+            /// Its name on a command line.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$bug => {
+                        const TEXT: [u8; kebab_len(stringify!($bug))] = kebab(stringify!($bug));
+                        const NAME: &str = match core::str::from_utf8(&TEXT) {
+                            Ok(name) => name,
+                            Err(_) => panic!("a name is ASCII"),
+                        };
+                        NAME
+                    })+
+                }
+            }
+
+            /// The check or rule that it breaks.
+            pub const fn breaks(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $breaks,)+
+                }
+            }
+
+            /// How it shows to somebody who sees every device from outside, or who plays an attacker.
+            pub const fn seen_by(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $seen,)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    // Pairing: I on PairingRequest.
+    /// The version and suite of a first frame are not looked at.
+    VersionUnchecked: "§6.5 I 1 (PAIR-7)", "the version byte of an honest PairingRequest or Hello flipped on its way: the handshake goes on all the same";
+    /// Bytes behind a message's CBOR are not noticed.
+    TrailingAccepted: "§6.5 I 1 (ID-9)", "a handshake frame made longer by some bytes, with its length put right: the handshake goes on all the same";
+    /// A first frame may be of nearly any length.
+    FirstFrameUnbounded: "§6.5 I 1, §11 (PAIR-3)", "a stranger announces a first frame of 64 KiB: its stream is not reset before the body";
+    /// A request for any session id is taken for one about our code.
+    SessionIdUnchecked: "§6.5 I 2 (PAIR-14)", "a holder of the code asks for another session id, with a tag over that: a Challenge comes back";
+    /// An expired code still admits new handshakes, and never dies.
+    ExpiredCodeAccepted: "§6.5 I 3 (PAIR-40)", "a joiner that comes after the code's time is paired, and the owner is never told that it expired";
+    /// The tag is not compared.
+    TagUnchecked: "§6.5 I 4 (PAIR-15)", "a stranger that knows the public session id and not the words gets a Challenge";
+    /// The transcript leaves out the bytes that only this connection has.
+    ExporterUnbound: "§6.5 I 4 (PAIR-8)", "a relay between two TCP connections with different exporters: the pairing through it succeeds";
+    /// Failures before the tag count against the code.
+    StrangersBurnCode: "§6.5 I 4, §11 (PAIR-16, LIM-7)", "requests with a wrong tag from a stranger: the code is burned, and the right joiner is refused";
+    /// A first flight may come again.
+    ReplayAdmitted: "§6.5 I 5 (PAIR-17)", "a recorded PairingRequest played again on a new stream gets a second Challenge";
+    /// Handshakes past the tag are not counted.
+    HandshakesAtOnceUnbounded: "§6.5 I 6, §11 (PAIR-18)", "a holder of the code opens five handshakes at once: the fifth gets a Challenge";
+    /// The last of the handshakes that a code admits burns nothing when it fails.
+    SixteenthDoesNotBurn: "§6.5 I 6, §11 (PAIR-18)", "sixteen handshakes that are cut after the Challenge: the owner is not told that the code is burned";
+    /// An exchange key that contributes nothing is taken.
+    LowOrderAccepted: "§6.5 I 7, J 1 (ID-2)", "a holder of the code sends e_j of zeros under a right tag: a Challenge comes back";
+    /// Failures past the tag are not counted.
+    FailuresNeverBurn: "§6.5 I 7, §11 (PAIR-39)", "a holder of the code fails more than three times after the Challenge, not on TCP: the code lives";
+    /// The time to the Response is not watched.
+    ResponseTimerUnset: "§6.5 I 8 (PAIR-42)", "a holder of the code says nothing after the Challenge: its stream is open 31 s later";
+    // Pairing: J on Challenge.
+    /// The joiner's exchange key is the same in every try of a code.
+    EphemeralReused: "§6.1 (PAIR-6)", "two PairingRequests of one code carry the same e_j";
+    /// The joiner does not notice that it has found itself.
+    SelfUnnoticedByJoiner: "§6.5 J 3 (PAIR-19)", "a device types its own code: a pending root for its own key is stored, and it is not told that this is the same device";
+    /// The joiner does not verify the initiator's signature.
+    InitiatorUnsigned: "§6.5 J 4 (PAIR-20)", "a liar that has the words names a third device's identity key in its Challenge, with a false signature: a Response comes back";
+    /// The joiner takes an info that does not list the transport id it sees.
+    UnlistedInitiator: "§6.5 J 4 (PAIR-21)", "an initiator whose info lists another id than its transport shows gets a Response";
+    /// A second identity that proves itself gets a Response of the same code too.
+    SlotNotExclusive: "§6.5 J 5 (PAIR-22)", "two devices that have the words answer one joiner's tries: both get a Response";
+    /// The Response leaves while the pending root is being written.
+    ResponseBeforeDurable: "§6.5 J 6, 7 (PAIR-23)", "a Response is on the wire before the write of the pending root was reported durable; a crash there leaves I alone with a record";
+    /// A pending root opens sessions before the user's yes.
+    PendingUsableUnasked: "§6.5 J 8 (PAIR-24)", "J's user has not answered, the stream was cut, I dials: J answers the Hello";
+    /// The user's no leaves the pending root.
+    NoKeepsPending: "§6.5 J 8 (PAIR-25, PAIR-33)", "after J's no, or I's, J's store and list of devices still hold the peer";
+    /// The joiner's user who does not answer has said yes.
+    JoinerSilenceIsYes: "§6.5 J 8 (PAIR-25)", "J's user does not answer for 120 s, and J reports that it is paired";
+    // Pairing: I on Response.
+    /// The nonce is not compared with what message 1 committed to.
+    CommitUnchecked: "§6.5 I 1 (PAIR-26)", "a liar that has the words sends another nonce than it committed to: I goes on";
+    /// A box may hold more than its fields.
+    BoxTailIgnored: "§6.5 I 1, J 2 (PAIR-13)", "a liar that has the words seals a field more into its box: the handshake goes on";
+    /// The initiator does not notice that it has found itself.
+    SelfUnnoticedByInitiator: "§6.5 I 2 (PAIR-45)", "a clone with the same master seed types the code: I stores a record under its own key";
+    /// Weak identity keys are taken, and verified as laxly as they allow.
+    WeakKeyAccepted: "§6.5 I 2, J 3 (ID-3)", "a liar that has the words names the identity point as its key and signs with R = identity, S = 0: it is paired";
+    /// The initiator does not verify the joiner's signature.
+    JoinerUnsigned: "§6.5 I 2 (PAIR-26)", "a liar that has the words names a third device's identity key in its Response, with a false signature: it is paired";
+    /// The initiator takes an info that does not list the transport id it sees.
+    UnlistedJoiner: "§6.5 I 2 (PAIR-21)", "a joiner whose info lists another id than its transport shows is paired";
+    /// The Response that wins does not consume the code.
+    CodeNotConsumed: "§6.5 I 3 (PAIR-27)", "after a pairing a second joiner with the same words is paired too";
+    /// A handshake that lost the race goes on.
+    LoserGoesOn: "§6.5 I 3 (PAIR-27)", "two joiners with one code are both past their Challenges: both are paired";
+    /// The user's no is stored as a yes.
+    RefusalPairs: "§6.5 I 4 (PAIR-28)", "I's user says no or nothing, and a record is written and Complete 0 sent";
+    /// Complete leaves while the record is being written.
+    CompleteBeforeDurable: "§6.5 I 5 (PAIR-29)", "Complete is on the wire before the write of the record was reported durable; a crash there leaves J paired with a device that never heard of it";
+    /// A write that fails counts as done.
+    FailedWritePairs: "§6.5 I 5 (PAIR-30)", "the store fails at I's record: Complete 0 is sent, and after a restart I does not know J";
+    /// A new root replaces the old one before it is confirmed.
+    OldRootDropped: "§6.5 I 6 (PAIR-31)", "two paired devices pair again and J refuses, or the Complete is lost and J's root runs out: the old pairing is gone";
+    /// The confirmed root does not replace the old one.
+    OldRootKept: "§6.5 I 6 (PAIR-31)", "after pairing again, and a session, a device holds two confirmed roots; a Hello under the old one is answered";
+    // Pairing: J on Complete, I on what follows.
+    /// The Ack leaves while the confirmation is being written.
+    AckBeforeDurable: "§6.5 J on Complete (PAIR-32)", "the Ack is on the wire, or Paired told, before the write of the confirmation was reported durable; a failed write leaves I confirmed alone";
+    /// A Complete that says no is taken for a yes.
+    StatusIgnored: "§6.5 J on Complete (PAIR-34)", "I's user says no, and J reports that it is paired";
+    /// A cut behind the Response deletes the pending root.
+    CutDeletesPending: "§6.5 J on Complete (PAIR-35)", "the Complete is lost or damaged: the next reconnect does not repair the pairing, and I keeps a record whose partner has no key although J's user said yes";
+    /// The time to the Complete is not watched.
+    CompleteTimerUnset: "§6.5 J on Complete (PAIR-42)", "I's host hangs after the Response: J is neither paired nor provisional 151 s later";
+    /// A pending root outlives its day.
+    PendingNeverExpires: "§12.3 (PAIR-44)", "a provisional root is 25 hours old and still there, and usable";
+    /// The joiner's no is not told to an initiator that has completed.
+    RefuseUntold: "§6.5 J on Complete (PAIR-33)", "J's user says no after Complete 0, nothing is lost on the way, and I keeps its record";
+    /// The initiator counts the joiner as confirmed once its own record is written.
+    ConfirmedOnComplete: "§6.5 I on Ack (PAIR-36)", "I's record is confirmed while J's is not (cut the stream before the Ack)";
+    /// The Ack confirms nothing.
+    AckConfirmsNothing: "§6.5 I on Ack (PAIR-36)", "a pairing went through and both are connected, and I's record is not confirmed";
+    /// A Refuse deletes nothing.
+    RefuseIgnored: "§6.5 I on Refuse (PAIR-37)", "J's user says no after Complete 0: I hears PairRefused and still holds the root";
+    // Reconnect.
+    /// A Hello may come again.
+    HelloReplayAccepted: "§8 (LINK-3)", "a recorded Hello played again on a new stream of a transport without exporter gets a second Accept";
+    /// Hellos that have to wait for their scan are never scanned.
+    ScanTimerUnset: "§8 (LINK-4)", "a flood of 200 Hellos of strangers in a second: the honest one behind them is not answered in the next second";
+    /// Only the newest root of a pair is tried.
+    OlderRootsUntried: "§8 (LINK-2)", "J holds an agreed pending root beside the confirmed one and I does not hold it (its write failed): the pair cannot reconnect any more";
+    /// Signatures of a reconnect are not verified.
+    LinkUnsigned: "§8 (LINK-6)", "a thief with the root and without the identity key opens a session, as D and as L";
+    /// An info that does not list the transport id is taken in a reconnect.
+    UnlistedPeer: "§8 (PAIR-21)", "a peer whose info lists another id than its transport shows reconnects";
+    /// The listener confirms a root when it has sent its Accept.
+    ConfirmedOnAccept: "§8, §6.5 (PAIR-36, LINK-5)", "a reconnect is cut between Accept and Finish: L has written something, and counts the root as confirmed";
+    /// What a contact says of a device's name and capabilities is not kept.
+    InfoNotRenewed: "§8 (LINK-7)", "a device comes back with another name: the other still lists the old one";
+    /// What a contact says of a device's addresses is not kept.
+    AddressesNotRenewed: "§8 (LINK-7)", "a device comes back from another address, then the other dials: it does not find it";
+    /// A reconnect that is refused deletes the pair.
+    FailureDeletesPair: "§8 (LINK-8)", "a stranger stands at a known address and resets every stream: the pair is gone";
+    /// The Finish leaves while the confirmation is being written.
+    FinishBeforeDurable: "§8 (LINK-9)", "a provisional J dials: its Finish is on the wire before the write of the confirmation was reported durable; a failed write or a crash leaves I confirmed alone";
+    /// The larger identity key is the preferred dialler.
+    GlareInverted: "§8 (LINK-11)", "both dial at once: the session that stands was dialled by the larger key";
+    /// Two handshakes that overlap are both answered.
+    GlareIgnored: "§8 (LINK-11)", "both dial at once: both Hellos are answered, both give way, and no session stands soon after";
+    /// An older session stays when a newer one stands.
+    OldSessionStays: "§8 (LINK-12)", "a peer that was cut silently dials again: the old control stream is open on a minute later";
+    // Sessions.
+    /// A Ping is not answered.
+    PingUnanswered: "§9.1 (LINK-14)", "two honest idle devices lose their session after half a minute";
+    /// A peer that says nothing is never given up.
+    DeadPeerUnnoticed: "§9.1 (LINK-14)", "the network swallows everything, without a cut: the session is still up 31 s later";
+    /// The keys of a session that is over are never erased.
+    SecretsKept: "§9.1 (LINK-15)", "two minutes after a session was cut, a data stream that a paired liar opens under it is still proved and served";
+    /// The goodbye of a session is a bare half-close.
+    FinUnsent: "§9.1, §9.2 (HOST-14, DATA-12)", "an owner disconnects, and the other side reports a cut";
+    /// Sessions have no last hour.
+    SessionLifeUnlimited: "§9.1 (LINK-16)", "renewals are kept from coming through: after 62 minutes the session is up and streams open under it";
+    // Streams and records.
+    /// The version of a stream header is not looked at.
+    HeaderVersionUnchecked: "§9.2 (DATA-1)", "the first byte of a header flipped on its way: the stream is proved all the same";
+    /// Both directions of a stream have one key.
+    OneKeyBothWays: "§9.2 (DATA-2)", "two records of one stream, one a direction, open with the same key and nonce; a chunk of ours comes back and opens";
+    /// The answering side's key does not cover its reply.
+    ReplyUnbound: "§9.2 (DATA-2)", "a bit of a reply flipped on its way: what follows opens all the same";
+    /// Records have no numbers.
+    RecordsUncounted: "§9.2 (DATA-3)", "a record of a stream of pages or of control is left out, doubled or swapped on its way: the others open; two records have the same key and nonce";
+    /// An unproved stream has all the time it wants.
+    UnprovedForever: "§9.2, §11 (DATA-6)", "a stranger's stream that says nothing is open 11 s later";
+    /// Numbers of streams are not looked up in the window.
+    ReplayWindowIgnored: "§9.2 (DATA-8)", "a recorded data stream, header and all, played again is not reset at once; one of chunks is served while its transfer runs";
+    /// The window takes numbers that lie below it.
+    WindowAcceptsOld: "§9.2, §11 (DATA-8)", "a paired liar opens streams 1 and 6000, then the recorded stream 1 is played again: it is not reset";
+    /// A number is entered in the window before its stream is proved.
+    WindowBeforeProof: "§9.2 (DATA-8)", "a stranger that read the session_ref sends the header of the next stream with an opening record of noise: the honest stream of that number is reset";
+    /// Frames that have no business on a stream are passed over.
+    StrayFramesIgnored: "§9.2, §12 (DATA-9)", "a joiner sends its header before the Complete came, or bytes come back on a stream of pages that we opened: the stream goes on";
+    /// Forgeries on proved streams are not counted.
+    ForgeriesTolerated: "§9.2, §11 (DATA-11)", "three damaged chunks or pages in a session: it goes on";
+    /// A record of control that does not open is passed over.
+    ForgedControlIgnored: "§9.2 (DATA-11)", "a bit of a control record flipped on its way: the session is not closed at once";
+    /// A control stream that ends without fin is a goodbye.
+    TruncationIsEnd: "§9.2 (DATA-12)", "the control stream is half-closed by an attacker without fin: the owner hears that the peer ended the session";
+    /// Pages that end without fin are all there is.
+    PagesWithoutFin: "§9.2 (DATA-12)", "the stream of pages is ended before its fin: the offer comes through, or is declined as a mismatch, and is not asked for again";
+    /// Streams that wait for their offer are not counted.
+    EarlyUnbounded: "§9.2, §11 (DATA-14)", "a paired liar opens nine streams for transfers that it never offers: the ninth is not reset";
+    /// A stream that overtook its Finish is reset.
+    EarlyRefused: "§9.2 (DATA-13)", "a data stream arrives before the opening record of its session: it is reset";
+    // Control messages.
+    /// The length of a control message is not bounded.
+    ControlLengthUnbounded: "§9.3, §11 (DATA-15)", "a paired liar announces a control message of 100 MiB: the session goes on";
+    /// Ranges may leave the transfer.
+    RangesBeyond: "§9.3 (DATA-18)", "a paired liar accepts chunks that the transfer does not have: the session goes on";
+    // Chunks.
+    /// Chunks are not bound to their index.
+    ChunksUnplaced: "§9.4 (DATA-21)", "the indices in the heads of two chunks of one length are swapped on their way: both open; two chunks have the same key and nonce";
+    /// A second Accept lets a chunk go again in the stream that carried it.
+    AgainOnSameStream: "§9.4 (DATA-19, XFER-10)", "a paired liar accepts the same chunk twice: its index comes twice on one bulk stream";
+    /// A receiver's claim that is finished is given back too.
+    FinishedClaimReturns: "§9.4 (DATA-22)", "a chunk sent twice, on two streams, is written twice";
+    /// A claim that came to nothing is not given back.
+    ClaimNotGivenBack: "§9.4 (DATA-22)", "one chunk is damaged or cut on its way: the transfer never gets it, and fails";
+    /// Bulk streams have all the time they want.
+    StallUnset: "§9.4 (DATA-24)", "a bulk stream carries nothing for 20 s while chunks are missing, and is not reset";
+    /// The AEAD of chunks is chosen by our own capabilities alone.
+    AesUnasked: "§9.4 (DATA-20)", "one device has AES and the other has not: their transfers fail with forgeries";
+    // Transfers.
+    /// Digests are not compared.
+    DigestUnchecked: "§9.5 content → digest (XFER-11)", "a paired liar names another digest than that of what it sends: the file is published as stored";
+    /// A file gets its name before the sender has named its digest.
+    PublishUncompared: "§9.5 digest → name (XFER-11)", "a paired liar sends all chunks and no digests: the file is published";
+    /// A file gets its name before what was written is synced.
+    PublishBeforeSync: "§9.5 sync → name (XFER-12)", "Publish of an entry is asked for before the Sync of its chunks was reported; a crash there leaves a final name with holes";
+    /// Stored is said when the sync is asked for.
+    StoredBeforeDurable: "§9.5 sync → Stored (XFER-15)", "Stored, or durable progress, before the host's Sync was reported; the sync then fails";
+    /// An entry counts as stored when its name is asked for.
+    SettledBeforePublished: "§9.5 name → Receipt (XFER-12, XFER-14)", "an entry's outcome or the receipt before the host's Publish was reported; a rename that fails is a success";
+    /// Durable progress falls when an entry is given up.
+    ProgressFalls: "§9.5 (XFER-15)", "a file fails after some of it was durable: the receiver's durable progress gets smaller";
+    /// The receipt's digest is not compared.
+    ReceiptUnverified: "§9.5 (XFER-13)", "a paired liar sends a receipt with a wrong digest: the sender reports that it is done";
+    /// A source that changed is sent on.
+    SourceChangeIgnored: "§9.5 (XFER-16)", "a source changes while it is sent: the receiver stores a mixture, or zeros, as whole";
+    /// A cancelled receiver leaves its temporary files.
+    CancelLeavesFiles: "§9.5 (XFER-17)", "a transfer is cancelled half way: no Discard is asked for, and temporary files stay";
+    /// Open offers of a peer are not counted.
+    OffersUnbounded: "§9.5, §11 (XFER-18)", "a paired liar makes 17 offers that nobody answers: the last is not declined";
+    /// What is missing is never named again.
+    MissingNotNamed: "§9.5 (XFER-20)", "bulk streams break with chunks in flight: the transfer fails although the network is whole again";
+    /// A receiver outlives its session.
+    LostSessionKeepsTransfer: "§9.5 (XFER-21)", "the session is cut in the middle of a transfer: the receiver has not ended, and its temporary files stay";
+    /// Pages need not be those that were offered.
+    ManifestMismatchAccepted: "§9.5 (XFER-6)", "a paired liar offers one digest and sends pages of another, as many entries and bytes: the owner is asked";
+    /// A component may be two dots.
+    DotDotAccepted: "§9.5 (PATH-1)", "a paired liar offers ../evil: it is not declined with 4, and a host that trusts the core writes outside";
+    // Limits and the rest.
+    /// The crowd of unproved streams is not bounded.
+    UnprovedUnbounded: "§11 (LIM-1)", "a stranger opens 17 streams, or several 65, and says nothing: none is reset";
+    /// Devices are not counted.
+    DevicesUnbounded: "§11 (LIM-3)", "a 257th device pairs";
+    /// Bulk streams of a peer are not counted.
+    BulkStreamsUnbounded: "§11 (LIM-4)", "a paired liar opens nine bulk streams of a running transfer: all are served";
+    /// Unfinished roots of a device are not counted.
+    PendingRootsUnbounded: "§11 (PENDING_ROOTS_PER_DEVICE)", "two paired devices pair again six times, with the end always cut: after a restart the row cannot be read";
+    /// A joiner dials every address at once.
+    JoinerConnectionsUnbounded: "§11 (PAIR-43)", "a code typed with six addresses: more than four dials or streams are out at once";
+    /// Answers that nobody waits for any more still reach whoever has the same name now.
+    StaleTicketsCount: "§13 (a machine that is over answers nothing)", "an attempt ends while dials are out, and the same is begun again at once: the old answers are counted in the new one";
+    /// A forgotten device is forgotten in memory only.
+    ForgetNotStored: "§10 (a forgotten device)", "a device is forgotten, then the program starts again: it is back";
+}
+
+impl Bug {
+    /// The bug of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|bug| bug.name() == name)
+    }
+}
+
+/// The planted bug's number and one; 0 if there is none.
+static PLANTED: AtomicU16 = AtomicU16::new(0);
+
+/// Plants a bug in this process, in place of the one before, or none.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.store(bug.map_or(0, |bug| bug as u16 + 1), Ordering::Relaxed);
+}
+
+/// Whether this bug is the planted one.
+#[inline]
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.load(Ordering::Relaxed) == bug as u16 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+    use std::string::String;
+    use std::vec::Vec;
+    use std::{format, fs};
+
+    #[test]
+    fn names_are_distinct_and_lead_back() {
+        assert_eq!(Bug::TagUnchecked.name(), "tag-unchecked");
+        let names: BTreeSet<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        assert_eq!(names.len(), Bug::ALL.len());
+        for &bug in Bug::ALL {
+            assert_eq!(Bug::by_name(bug.name()), Some(bug));
+            assert!(!bug.breaks().is_empty() && !bug.seen_by().is_empty(), "{bug:?}");
+        }
+        assert_eq!(Bug::by_name("none"), None);
+        assert!(Bug::ALL.iter().all(|&bug| !is(bug)), "nothing is planted unless somebody plants it");
+    }
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("planted.rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_bug_of_the_table_is_planted_somewhere() {
+        let mut paths = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut paths);
+        let text: String = paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        let nowhere: Vec<&Bug> = Bug::ALL.iter().filter(|bug| !text.contains(&format!("planted!({bug:?})"))).collect();
+        assert!(nowhere.is_empty(), "no site has {nowhere:?}");
+        let least = 60;
+        assert!(Bug::ALL.len() >= least, "only {} bugs", Bug::ALL.len());
+    }
+}
