@@ -73,7 +73,7 @@ impl Root {
     }
 
     /// Whether a handshake may use it.
-    pub(crate) const fn usable(&self, unix_s: u64) -> bool {
+    pub(crate) fn usable(&self, unix_s: u64) -> bool {
         self.durable && self.state.usable(unix_s)
     }
 
