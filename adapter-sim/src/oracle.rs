@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol_core::effects::{Direction, Event, FileOp, TransferKey};
+use protocol_core::faults::LinkFailure;
 use protocol_core::ids::{DeviceId, PeerKey, SessionId, SessionRef, TransferId};
 use protocol_core::limits;
 use protocol_core::node::probe::{Holdings, Print, RootProbe, Trust, stored_roots};
@@ -16,6 +17,7 @@ use crate::disk::{Item, Tree};
 use crate::{Dev, World};
 
 mod aead;
+mod wire;
 
 pub use aead::{Recorder, recording_cipher};
 
@@ -78,10 +80,23 @@ pub struct Oracle {
     offered: BTreeMap<(Dev, DeviceId, TransferId), Tree>,
     /// Receivers that said that everything is there.
     received: BTreeSet<(Dev, TransferId)>,
+    /// Devices of which a write failed, or was cut short by a crash.
+    lost_writes: BTreeSet<Dev>,
     /// Roots that an owner has forgotten.
     forgotten: BTreeSet<(Dev, Print)>,
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
+    /// Ephemeral keys that honest devices have sent.
+    ephemerals: BTreeSet<[u8; 32]>,
+    /// How often a device heard that a peer ended a session, and was shown an offer.
+    ends: BTreeMap<Dev, u64>,
+    offers: BTreeMap<Dev, u64>,
+    /// When a root was first seen.
+    since: BTreeMap<(Dev, SessionRef), u64>,
+    /// Roots that were durable and agreed when the device last wrote.
+    agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef)>>,
+    /// Peers with whom a device was told that a pairing came to nothing, or that it was removed.
+    undone: BTreeSet<(Dev, DeviceId)>,
     prints: BTreeMap<SessionRef, BTreeMap<Dev, (Print, Print, bool)>>,
     /// The most that any device held.
     pub(crate) most: Holdings,
@@ -193,6 +208,8 @@ impl Oracle {
             ("streams", held.streams.0, limits::UNPROVED_STREAMS + devices * 8 * (2 + limits::BULK_STREAMS + limits::OPEN_OFFERS)),
             ("early streams", held.early.0, limits::EARLY_STREAMS * (1 + held.sessions)),
             ("records on early streams", held.early.1, limits::EARLY_STREAMS * limits::EARLY_RECORDS * (1 + held.sessions)),
+            ("devices", held.devices, limits::DEVICES),
+            ("dials and streams of a joiner", held.joining, limits::JOINER_CONNECTIONS),
             ("sessions", held.sessions, devices * 16),
             ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
             ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
@@ -208,8 +225,32 @@ impl Oracle {
 
     /// A write has become durable.
     pub(crate) fn on_durable(&mut self, world: &World, dev: Dev) {
-        for root in stored(world, dev) {
-            self.keep(world, dev, &root);
+        let roots: Vec<RootProbe> = stored(world, dev).collect();
+        for root in &roots {
+            self.keep(world, dev, root);
+        }
+        self.check_kept(world, dev, &roots);
+    }
+
+    /// S5, PAIR-35: what was agreed to stays until it is replaced, undone as its owner was told, or a day old.
+    fn check_kept(&mut self, world: &World, dev: Dev, roots: &[RootProbe]) {
+        let lasting = |root: &&RootProbe| !matches!(root.trust, Trust::Provisional { agreed: false });
+        let now: BTreeSet<(PeerKey, SessionRef)> = roots.iter().filter(lasting).map(|root| (root.peer, root.session_ref)).collect();
+        let before = self.agreed.insert(dev, now).unwrap_or_default();
+        if self.over_budget.contains(&dev) {
+            return;
+        }
+        for (peer, session_ref) in before {
+            let there = roots.iter().any(|root| root.session_ref == session_ref);
+            let of_peer = || roots.iter().filter(|root| root.peer == peer);
+            let replaced = of_peer().any(|root| root.trust == Trust::Confirmed) || of_peer().count() >= limits::PENDING_ROOTS_PER_DEVICE;
+            let device = protocol_core::identity::device_id(&peer);
+            let undone = self.undone.contains(&(dev, device));
+            let since = self.since.get(&(dev, session_ref)).copied().unwrap_or(0);
+            let old = world.micros().saturating_sub(since) >= DAY;
+            self.check("S5", there || replaced || undone || old, || {
+                format!("device {} lost the root of {session_ref}, and nobody was told", dev.0)
+            });
         }
     }
 
@@ -221,6 +262,7 @@ impl Oracle {
             confirmed: false,
             joined: matches!(trust, Trust::Provisional { .. }),
         });
+        self.since.entry((dev, session_ref)).or_insert(world.micros());
         let news = trust == Trust::Confirmed && !kept.confirmed;
         kept.confirmed |= trust == Trust::Confirmed;
         let (same, joined) = (kept.print == print, kept.joined);
@@ -264,12 +306,27 @@ impl Oracle {
                     format!("device {} was told that a pairing is confirmed, and the store does not hold it", dev.0)
                 });
             }
-            Event::PairFailed { session, .. } | Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
+            Event::PairFailed { session, .. } => self.on_pair_failed(world, dev, *session),
+            Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
+            Event::PairRefused { device, .. } => {
+                self.undone.insert((dev, *device));
+                let left =
+                    world.node(dev).probe_roots().iter().any(|root| of_device(world, root, *device) && root.trust == Trust::Unconfirmed);
+                let more = self.asked.get(&(dev, *device)).map_or(0, BTreeSet::len) > 1 || self.automatic.len() > 1;
+                self.check("A3", !left || more, || format!("device {} holds the root of a pairing that the other side refused", dev.0));
+            }
             Event::Device { device, .. } | Event::ConnectFailed { device, .. } | Event::Removed { device } => {
+                if matches!(event, Event::Removed { .. }) {
+                    self.undone.insert((dev, *device));
+                }
+                if matches!(event, Event::Device { reason: Some(LinkFailure::Ended), .. }) {
+                    self.on_ended(dev);
+                }
                 self.connecting.remove(&(dev, *device));
                 self.on_sessions(world, dev);
             }
             Event::Progress { transfer, durable, total, .. } => {
+                self.check_durable(world, dev, transfer, *durable);
                 let told = self.told.entry((dev, world.life(dev), *transfer)).or_default();
                 let (before, ended) = (std::mem::replace(&mut told.durable, *durable), told.ended);
                 self.check("S28", before <= *durable && *durable <= *total, || {
@@ -284,6 +341,9 @@ impl Oracle {
                 let ended = self.told.entry((dev, world.life(dev), *transfer)).or_default().ended;
                 let again = transfer.direction == Direction::Incoming;
                 self.check("S25", !ended || again, || format!("device {} was told of a transfer after its end", dev.0));
+                if again && matches!(event, Event::Offered { .. }) {
+                    self.on_offered(dev);
+                }
                 if again {
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());
                 }
@@ -300,6 +360,18 @@ impl Oracle {
     fn end_pairing(&mut self, dev: Dev, session: SessionId) {
         if self.begun.remove(&(dev, session, false)).is_none() {
             self.begun.remove(&(dev, session, true));
+        }
+    }
+
+    /// What came to nothing may take its root with it.
+    fn on_pair_failed(&mut self, world: &World, dev: Dev, session: SessionId) {
+        self.end_pairing(dev, session);
+        let of_session = self.asked.iter().filter(|((of, _), sessions)| *of == dev && sessions.contains(&session));
+        let peers: Vec<DeviceId> = of_session.map(|((_, peer), _)| *peer).collect();
+        self.undone.extend(peers.into_iter().map(|peer| (dev, peer)));
+        if self.automatic.contains(&(dev, session)) {
+            // Nobody was asked, so nobody knows with whom it was.
+            self.undone.extend((0..world.devices_len()).map(|peer| (dev, world.id(Dev(peer)))));
         }
     }
 
@@ -432,6 +504,9 @@ impl Oracle {
         let life = world.life(dev);
         self.begun.retain(|&(of, ..), of_life| of != dev || *of_life == life);
         self.connecting.retain(|&(of, _), of_life| of != dev || *of_life == life);
+        let back = world.node(dev).probe_roots().iter().any(|root| self.forgotten.contains(&(dev, root.print)));
+        let failed = self.over_budget.contains(&dev) || self.lost_writes.contains(&dev);
+        self.check("S6", !back || failed, || format!("device {} knows a device again that it has forgotten", dev.0));
         self.check_files(world, dev);
     }
 
@@ -445,6 +520,28 @@ impl Oracle {
         let told = self.told.iter().find(|&(&(dev, life, _), told)| world.is_up(dev) && world.life(dev) == life && !told.ended);
         let open = told.map(|(&(dev, _, key), _)| (dev, key));
         self.check("L3", open.is_none(), || format!("a transfer never ended: {open:?}"));
+    }
+
+    /// A write of this device failed or was cut short: what it was to delete may be back.
+    pub(crate) fn on_lost_write(&mut self, dev: Dev) {
+        self.lost_writes.insert(dev);
+    }
+
+    /// PAIR-24, PAIR-44: a provisional root without a yes belongs to an attempt that runs; none is older than a day.
+    pub(crate) fn check_provisional(&mut self, world: &World, dev: Dev) {
+        let node = world.node(dev);
+        let pairing = node.probe_holdings().pairing;
+        for root in node.probe_roots() {
+            let Trust::Provisional { agreed } = root.trust else { continue };
+            self.check("PAIR-24", agreed || pairing, || {
+                format!("device {} holds the root of {} that nobody said yes to", dev.0, root.session_ref)
+            });
+            let since = self.since.get(&(dev, root.session_ref)).copied().unwrap_or_else(|| world.micros());
+            let age = world.micros().saturating_sub(since);
+            self.check("PAIR-44", age < DAY + 120_000_000, || {
+                format!("device {} holds a provisional root since {} s", dev.0, age / 1_000_000)
+            });
+        }
     }
 
     /// Everything was closed: nothing is held any more.
@@ -469,6 +566,9 @@ impl Oracle {
         self.check("S32", left == 0, || format!("device {} has {left} temporary files left", dev.0));
     }
 }
+
+/// The life of a provisional root, in microseconds.
+const DAY: u64 = 24 * 3_600 * 1_000_000;
 
 /// The roots in a device's store.
 fn stored(world: &World, dev: Dev) -> impl Iterator<Item = RootProbe> {

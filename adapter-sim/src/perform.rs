@@ -27,6 +27,8 @@ const DIAL_TIMEOUT: u64 = 10_000_000;
 /// Chunks that are claimed at once, and how long a claim takes.
 const RUN: u32 = 4;
 const RUN_TIME: u64 = 500;
+/// How long a stream may stand after a bit of it was changed: the longest wait for a part of something, and more.
+const TAINTED: u64 = 200_000_000;
 
 impl World {
     /// Does what a Node says, until it says nothing more.
@@ -53,6 +55,10 @@ impl World {
             }
             Output::Send { stream, bytes } => {
                 if let Some(&(stream, end)) = self.stream_ends.get(&stream) {
+                    let (name, frame) = (self.streams[stream].name, self.streams[stream].pipes[end].frames + 1);
+                    if frame <= 2 && self.oracle.is_some() {
+                        self.with_oracle(|oracle, _| oracle.on_sent(dev, name, (end == 0, frame), &bytes));
+                    }
                     self.send(stream, end, bytes);
                     self.after(10, Act::Drained { stream, end });
                 }
@@ -130,6 +136,7 @@ impl World {
                 }
             }
             Act::Cut { stream } => self.cut(stream),
+            Act::Tainted { stream, end } => self.check_tainted(stream, end),
             Act::Gone { conn, end } => self.gone(conn, end),
             Act::Durable { dev, life, ticket, batch } => self.durable(dev, life, ticket, batch),
             Act::Files { dev, life, ticket, key, entries, op } => {
@@ -182,6 +189,10 @@ impl World {
             return;
         }
         let fault = self.dial_fault(dev);
+        if self.undialable_until > self.now {
+            let back = self.one_way();
+            return self.after(back, Act::Tell { dev, life, input: fail(Failure::Unreachable) });
+        }
         let peer = match fault {
             Some(DialFault::Misrouted(other)) => Some(Dev(other % self.devices.len())),
             _ => self.device_at(to),
@@ -382,7 +393,7 @@ impl World {
     fn push_bytes(&mut self, stream: usize, end: usize, mut bytes: Vec<u8>) {
         let slot = &self.streams[stream];
         let (name, frame, sent) = (slot.name, slot.pipes[end].frames, slot.pipes[end].sent);
-        let (mut cut, mut vanish, mut crash) = (None, false, None);
+        let (mut cut, mut clean, mut vanish, mut crash) = (None, false, false, None);
         let mut at = 0;
         while let Some(rule) = self.rules.get(at).copied() {
             let place = match rule.at {
@@ -398,11 +409,14 @@ impl World {
             self.fire(rule.damage.kind());
             match rule.damage {
                 Damage::Cut => cut = Some(place),
+                Damage::End => (cut, clean) = (Some(place), true),
                 Damage::Crash(dev) => (cut, crash) = (Some(place), Some(dev)),
                 Damage::Vanish => vanish = true,
                 Damage::Flip(bit) => {
                     let len = bytes.len();
                     bytes[bit / 8 % len] ^= 1 << (bit % 8);
+                    self.streams[stream].pipes[end].flipped.get_or_insert(sent + (bit / 8 % len) as u64);
+                    self.after(TAINTED, Act::Tainted { stream, end: 1 - end });
                 }
                 Damage::Replace(material) => {
                     (bytes, vanish) = (self.material.get(material).cloned().unwrap_or_default(), true);
@@ -427,7 +441,7 @@ impl World {
         let last = pipe.last;
         if cut.is_some() {
             pipe.vanish = true;
-            self.at(last, Act::Cut { stream });
+            self.at(last, if clean { Act::End { stream, from: end } } else { Act::Cut { stream } });
         }
         if let Some(dev) = crash {
             let life = self.devices[dev.0].life;
@@ -493,6 +507,19 @@ impl World {
         }
     }
 
+    /// K3: a stream on which a bit was changed does not go on.
+    fn check_tainted(&mut self, stream: usize, end: usize) {
+        let Some(dev) = self.owner(stream, end) else { return };
+        let (pipe, own) = (&self.streams[stream].pipes[1 - end], &self.streams[stream].ends[end]);
+        let read = pipe.flipped.is_some_and(|at| pipe.delivered > at);
+        let asleep = self.devices[dev.0].asleep_until > 0;
+        if read && own.up && !own.down && !pipe.dead && !asleep && self.devices[dev.0].stranger.is_none() {
+            self.with_oracle(|oracle, _| {
+                oracle.broken("K3", || format!("device {} goes on with stream {stream}, of which a bit was changed", dev.0))
+            });
+        }
+    }
+
     /// A rule cuts a stream for both sides.
     fn cut(&mut self, stream: usize) {
         self.trace.push(self.now, None, What::Step(format!("stream {stream} is cut")));
@@ -552,6 +579,7 @@ impl World {
             return;
         }
         self.note(dev, What::Gets { stream, by_opener: from == 0, frame, len: bytes.len() });
+        self.streams[stream].pipes[from].delivered += bytes.len() as u64;
         if self.devices[dev.0].stranger.is_some() {
             return self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
         }
@@ -741,6 +769,7 @@ impl World {
         let fault = device.store_faults.iter().position(|&(of, _)| of == number).map(|at| device.store_faults.remove(at).1);
         if let Some(fault) = fault {
             self.fire(fault.kind());
+            self.with_oracle(|oracle, _| oracle.on_lost_write(dev));
         }
         match fault {
             None => self.at(at, Act::Durable { dev, life, ticket, batch }),

@@ -53,6 +53,7 @@ pub(crate) enum Act {
     End { stream: usize, from: usize },
     Broken { stream: usize, end: usize },
     Cut { stream: usize },
+    Tainted { stream: usize, end: usize },
     Gone { conn: usize, end: usize },
     Durable { dev: Dev, life: u32, ticket: Ticket, batch: Vec<Change> },
     Files { dev: Dev, life: u32, ticket: Ticket, key: TransferKey, entries: std::ops::Range<u32>, op: FileOp },
@@ -94,6 +95,7 @@ impl Act {
             | Self::End { .. }
             | Self::Broken { .. }
             | Self::Cut { .. }
+            | Self::Tainted { .. }
             | Self::Gone { .. }
             | Self::Seal { .. }
             | Self::Drained { .. }
@@ -221,6 +223,8 @@ pub struct World {
     pub(crate) pieces: Pieces,
     /// What a god sees while the world runs.
     pub(crate) oracle: Option<Box<Oracle>>,
+    /// No dial comes through before this moment.
+    pub(crate) undialable_until: u64,
     /// Steps of a script that are still to come, by number.
     pub(crate) steps: Vec<crate::script::Step>,
     /// What seals chunks.
@@ -280,6 +284,7 @@ impl World {
             holds: BTreeMap::new(),
             pieces: Pieces::Any,
             oracle: None,
+            undialable_until: 0,
             steps: Vec::new(),
             cipher: Arc::new(RustCrypto),
             codes: BTreeMap::new(),
@@ -368,6 +373,8 @@ impl World {
     pub fn restart(&mut self, dev: Dev) {
         let unix_s = self.unix_s(dev);
         let now = self.clock(dev);
+        // The name changes with each life, so that others can be seen to learn it.
+        let name = self.shown_name(dev);
         let device = &mut self.devices[dev.0];
         assert!(device.node.is_none(), "it runs already");
         device.disk.sweep();
@@ -376,13 +383,7 @@ impl World {
             .iter()
             .map(|((table, key), value)| Record { table: *table, key: key.clone(), value: SecretBytes::new(value.clone()) })
             .collect();
-        let config = Config {
-            name: device.name.clone(),
-            os: "sim".into(),
-            app: "kin-sim".into(),
-            bulk_aes: self.aes,
-            cipher: Arc::clone(&self.cipher),
-        };
+        let config = Config { name, os: "sim".into(), app: "kin-sim".into(), bulk_aes: self.aes, cipher: Arc::clone(&self.cipher) };
         let identity = NetworkIdentity::from_seed(Secret::new(device.seed));
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         device.node = Some(Node::restore(config, identity, &mut env, records).expect("the store is readable"));
@@ -455,6 +456,12 @@ impl World {
         self.devices.iter().position(|device| device.id == id).map(Dev)
     }
 
+    /// The name that a device tells of itself in its present life.
+    pub fn shown_name(&self, dev: Dev) -> String {
+        let device = &self.devices[dev.0];
+        if device.life == 0 { device.name.clone() } else { format!("{} {}", device.name, device.life) }
+    }
+
     /// Which life a device lives: how often it fell.
     pub fn life(&self, dev: Dev) -> u32 {
         self.devices[dev.0].life
@@ -489,6 +496,7 @@ impl World {
     /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
     pub(crate) fn heal_hosts(&mut self) {
         self.holds.clear();
+        self.undialable_until = 0;
         for device in &mut self.devices {
             device.dial_faults.clear();
             device.open_faults.clear();
@@ -969,6 +977,10 @@ impl World {
             return;
         }
         device.life += 1;
+        if device.store_busy > self.now {
+            self.with_oracle(|oracle, _| oracle.on_lost_write(dev));
+        }
+        let device = &mut self.devices[dev.0];
         device.store_busy = 0;
         device.disk_busy = 0;
         device.asleep_until = 0;

@@ -137,6 +137,11 @@ impl Joiner {
         Ok(joiner)
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_connections(&self) -> usize {
+        self.dialing + self.tries.len()
+    }
+
     pub(crate) const fn session(&self) -> SessionId {
         self.session
     }
