@@ -273,8 +273,13 @@ impl Node {
             return self.drop_stream(env, stream, code::DONE);
         }
         awaited.storing = false;
-        if let Some(record) = awaited.held.take() {
-            self.on_opening(env, stream, record);
+        // LINK-10.
+        for record in core::mem::take(&mut awaited.held) {
+            match self.streams.get(&stream).map(|slot| &slot.role) {
+                Some(Role::AwaitOpening(_)) => self.on_opening(env, stream, record),
+                Some(&Role::Control(session_ref)) => self.on_control_record(env, session_ref, &record),
+                _ => return,
+            }
         }
     }
 
