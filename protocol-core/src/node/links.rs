@@ -255,8 +255,7 @@ impl Node {
         if !awaited.storing {
             self.confirm_root(env, &peer, root);
         } else if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
-            self.timers.cancel(TimerKind::Pending(root));
-            cx!(self, env).persist(Vec::from([change]), Purpose::ListenerStored { stream, peer });
+            self.store(env, peer, change, Purpose::ListenerStored { stream, peer });
         }
         self.await_opening(stream, awaited, limits::UNPROVED_WAIT);
     }
@@ -299,8 +298,7 @@ impl Node {
         }
         let id = device.id;
         if let Some(change) = self.registry.confirm(peer, root) {
-            self.timers.cancel(TimerKind::Pending(root));
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: *peer });
+            self.store(env, *peer, change, Purpose::Registry { peer: *peer });
             cx!(self, env).notify(Event::PairConfirmed { device: id });
         }
     }
@@ -312,7 +310,7 @@ impl Node {
         device.learn(peer.info.clone(), reached);
         device.last_seen_unix = Some(env.unix_s);
         let change = device.change();
-        cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: peer.key });
+        self.store(env, peer.key, change, Purpose::Registry { peer: peer.key });
     }
 
     pub(super) fn on_accept(&mut self, env: &mut Env<'_>, stream: StreamId, id: DeviceId, body: &[u8]) {
@@ -332,9 +330,8 @@ impl Node {
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
         if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
-            self.timers.cancel(TimerKind::Pending(root));
             // LINK-9.
-            cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream, peer });
+            self.store(env, peer, change, Purpose::LinkStored { stream, peer });
             if let Some(dialer) = self.dialers.get_mut(&id) {
                 dialer.confirming(stream, done, root);
             }
@@ -457,7 +454,7 @@ impl Node {
             device.last_route = Some(route);
             device.last_seen_unix = Some(env.unix_s);
             let change = device.change();
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: *peer });
+            self.store(env, *peer, change, Purpose::Registry { peer: *peer });
         }
     }
 
