@@ -115,7 +115,7 @@ impl Node {
         if let (true, Some(bound)) = (yes, bound) {
             // From here on the pending root may be used, also after a crash.
             if let Some(change) = self.registry.agree(&bound.peer, bound.session_ref) {
-                cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+                self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
             }
         }
         self.joiner_step(env, stream, step);
@@ -249,11 +249,13 @@ impl Node {
         let name = name[..end].trim();
         known.own_name = (!name.is_empty()).then(|| name.to_string());
         let (change, peer) = (known.change(), known.key);
-        cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+        self.store(env, peer, change, Purpose::Registry { peer });
         Ok(())
     }
 
     /// Forgets a device here: from now on nothing of it is accepted. The other side is not told yet.
+    ///
+    /// Ends with [`Event::Removed`], once that is durable.
     ///
     /// # Errors
     /// [`UnknownDevice`].
@@ -270,11 +272,11 @@ impl Node {
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         self.drop_sessions(env, device);
-        if let Some(change) = self.registry.remove(&peer).filter(|_| !planted!(ForgetNotStored)) {
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+        match self.registry.remove(&peer) {
+            Some(change) if !planted!(ForgetNotStored) => self.store(env, peer, change, Purpose::Removed { peer }),
+            Some(_) | None => cx!(self, env).notify(Event::Removed { device }),
         }
         self.met.remove(&device);
-        cx!(self, env).notify(Event::Removed { device });
         self.settle(env);
         Ok(())
     }
