@@ -16,6 +16,7 @@
 
 pub mod choice;
 mod disk;
+pub mod exhaustive;
 pub mod fuzz;
 mod link;
 mod perform;

@@ -79,6 +79,10 @@ pub(crate) struct Device {
     pub(crate) silent: bool,
     /// It has no Node: a test speaks for it, and looks like this device to others.
     pub(crate) stranger: Option<Dev>,
+    /// How far its clock is ahead of the world's, in microseconds.
+    pub(crate) ahead: u64,
+    /// Ids that were counted for it, where ids are counted by device.
+    pub(crate) ids: u64,
 }
 
 impl fmt::Debug for Device {
@@ -113,6 +117,8 @@ pub struct World {
     pub(crate) raw: BTreeMap<(usize, usize), Vec<u8>>,
     /// One way, in microseconds: the least, and what chance adds.
     pub(crate) latency: (u64, u64),
+    /// What devices do apart from each other commutes: ids are counted by device, and a reset leaves what is in flight.
+    pub(crate) commuting: bool,
     /// Devices say that they have instructions for AES.
     aes: bool,
     ticks: u32,
@@ -151,6 +157,7 @@ impl World {
             events: Vec::new(),
             raw: BTreeMap::new(),
             latency: (5_000, 3_000),
+            commuting: false,
             aes: false,
             ticks: 0,
         }
@@ -198,6 +205,8 @@ impl World {
             disk_busy: 0,
             silent: false,
             stranger: None,
+            ahead: 0,
+            ids: 0,
         });
         self.restart(dev);
         dev
@@ -218,7 +227,7 @@ impl World {
     /// If it runs, or its Node refuses the store.
     pub fn restart(&mut self, dev: Dev) {
         let unix_s = self.unix_s(dev);
-        let now = Timestamp::from_micros(self.now);
+        let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         assert!(device.node.is_none(), "it runs already");
         device.disk.sweep();
@@ -439,7 +448,7 @@ impl World {
     /// If the device does not run.
     pub fn call<T>(&mut self, dev: Dev, call: impl FnOnce(&mut Node, &mut Env<'_>) -> T) -> T {
         let unix_s = self.unix_s(dev);
-        let now = Timestamp::from_micros(self.now);
+        let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         let node = device.node.as_mut().expect("the device runs");
         let result = call(node, &mut Env { now, unix_s, entropy: &mut device.random });
@@ -478,7 +487,7 @@ impl World {
         let manifest = manifest_of(tree, chunk_size);
         let id = self.id(peer);
         let unix_s = self.unix_s(dev);
-        let now = Timestamp::from_micros(self.now);
+        let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         let node = device.node.as_mut().expect("the device runs");
         let mut env = Env { now, unix_s, entropy: &mut device.random };
@@ -529,8 +538,7 @@ impl World {
 
     /// The next thing that happens up to `end`; false if nothing does, and it is `end` then.
     fn step(&mut self, end: u64) -> bool {
-        let deadline = |(dev, device): (usize, &Device)| Some((device.node.as_ref()?.deadline()?.at.as_micros(), Dev(dev)));
-        let tick = self.devices.iter().enumerate().filter_map(deadline).min();
+        let tick = self.next_tick();
         let next = self.queue.first_key_value().map(|(&(at, _), _)| at);
         let tick_first = matches!((tick, next), (Some((at, _)), next) if next.is_none_or(|next| at < next));
         let Some(at) = (if tick_first { tick.map(|(at, _)| at) } else { next }).filter(|&at| at <= end) else {
@@ -549,6 +557,20 @@ impl World {
             }
         }
         true
+    }
+
+    /// The earliest deadline of a Node, on the world's clock.
+    pub(crate) fn next_tick(&self) -> Option<(u64, Dev)> {
+        let deadline = |(dev, device): (usize, &Device)| {
+            let at = device.node.as_ref()?.deadline()?.at.as_micros();
+            Some((at.saturating_sub(device.ahead), Dev(dev)))
+        };
+        self.devices.iter().enumerate().filter_map(deadline).min()
+    }
+
+    /// The monotonic clock of a device.
+    pub(crate) fn clock(&self, dev: Dev) -> Timestamp {
+        Timestamp::from_micros(self.now + self.devices[dev.0].ahead)
     }
 
     /// Something happened to a device.
@@ -570,7 +592,13 @@ impl World {
         least + self.choices.below(Site::Latency, more + 1)
     }
 
-    pub(crate) const fn new_id(&mut self) -> u64 {
+    /// An id for something that this device makes.
+    pub(crate) fn new_id(&mut self, maker: Dev) -> u64 {
+        if self.commuting {
+            let device = &mut self.devices[maker.0];
+            device.ids += 1;
+            return (maker.0 as u64 + 1) * 1_000 + device.ids;
+        }
         self.ids += 1;
         self.ids
     }
@@ -604,7 +632,7 @@ impl World {
 
     pub(crate) fn handle(&mut self, dev: Dev, input: Input) {
         let unix_s = self.unix_s(dev);
-        let now = Timestamp::from_micros(self.now);
+        let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         let Some(node) = &mut device.node else { return };
         node.handle(&mut Env { now, unix_s, entropy: &mut device.random }, input);

@@ -1,0 +1,83 @@
+//! Small worlds, with every order of events and every place of a fault. All of them, in minutes: `exhaustive::all`.
+
+use adapter_sim::exhaustive::{Ended, Small, bounded, explore, worlds};
+
+fn small(name: &str) -> Small {
+    worlds().into_iter().find(|small| small.name == name).expect("there is such a world")
+}
+
+/// The name, then runs, states, events, places of faults, crashes among them, endings.
+type Counted<'n> = (&'n str, u128, u64, u64, u64, u64, usize);
+
+/// A1 to A8 and R3, PAIR-47, LINK-5, LINK-8: and who changes the protocol sees what that does to these numbers.
+#[test]
+fn small_worlds_hold_what_must_hold_in_every_order() {
+    let expected: &[Counted<'_>] = &[
+        ("pairing", 225, 36, 54, 0, 0, 1),
+        ("pairing, crash", 475_348, 905, 1914, 102, 102, 18),
+        ("pairing, silent loss", 2_098_265, 299, 653, 69, 0, 5),
+        ("pairing, failing write", 2109, 139, 286, 25, 0, 5),
+        ("J reconnects, Complete lost, crash", 3005, 279, 586, 88, 88, 4),
+        ("J reconnects, Complete lost, cut, failing write", 8509, 259, 637, 72, 0, 4),
+        ("J reconnects, I has nothing, crash", 116, 59, 111, 22, 22, 1),
+        ("both dial, I has nothing", 6, 11, 15, 0, 0, 1),
+    ];
+    let counts = explore(&bounded(), &mut |count| println!("{count}")).unwrap_or_else(|violation| panic!("{violation}"));
+    let counted: Vec<Counted<'_>> = counts
+        .iter()
+        .map(|count| (&count.world[..], count.runs, count.states, count.events, count.faults, count.crashes, count.endings.len()))
+        .collect();
+    assert_eq!(counted, expected);
+}
+
+/// Every small world: minutes, also in a release build.
+#[test]
+#[ignore = "minutes: for release builds"]
+fn all_small_worlds_hold_what_must_hold() {
+    explore(&worlds(), &mut |count| println!("{count}")).unwrap_or_else(|violation| panic!("{violation}"));
+}
+
+/// A false claim is refuted by a list of steps, and the list alone refutes it again.
+fn refuted(small: &Small, claim: &dyn Fn(&Ended) -> Result<(), String>) -> Vec<String> {
+    let violation = small.explore_claiming(claim).expect_err("the claim is false");
+    assert_eq!(small.replay(&violation.steps, claim), Err(violation.why.clone()), "{violation}");
+    assert!(violation.story.len() > violation.steps.len());
+    violation.steps
+}
+
+fn faults(steps: &[String]) -> Vec<&String> {
+    steps.iter().filter(|step| step.starts_with("FAULT")).collect()
+}
+
+#[test]
+fn that_nothing_is_ever_left_over_is_refuted() {
+    let claim = |ended: &Ended| {
+        let left = ended.ending.starts_with("I: [Unconfirmed]") && ended.ending.contains("J: [],");
+        if left { Err(ended.ending.clone()) } else { Ok(()) }
+    };
+    assert_eq!(faults(&refuted(&small("pairing, failing write"), &claim)), ["FAULT: J's oldest write fails"]);
+}
+
+#[test]
+fn that_two_yes_are_a_pair_is_refuted() {
+    let claim = |ended: &Ended| if ended.yes && ended.ending.contains("[]") { Err(ended.ending.clone()) } else { Ok(()) };
+    assert_eq!(faults(&refuted(&small("pairing, crash"), &claim)).len(), 1);
+}
+
+#[test]
+fn that_both_are_sure_at_the_same_moment_is_refuted() {
+    let claim = |ended: &Ended| {
+        let unlike = ended.ending.contains("I: [Unconfirmed]") && ended.ending.contains("J: [Confirmed]");
+        if unlike { Err(ended.ending.clone()) } else { Ok(()) }
+    };
+    assert_eq!(faults(&refuted(&small("pairing, silent loss"), &claim)).len(), 1);
+}
+
+/// PAIR-38: a world in which a no is heard as a yes does not pass.
+#[test]
+fn a_no_that_is_heard_as_yes_is_noticed() {
+    let misheard = Small { misheard: true, ..small("pairing, people") };
+    let violation = misheard.explore().expect_err("somebody trusts without a yes");
+    assert!(violation.why.contains("without both users' yes"), "{violation}");
+    assert!(violation.steps.iter().any(|step| step.ends_with("user says no")));
+}
