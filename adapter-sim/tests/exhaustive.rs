@@ -81,3 +81,42 @@ fn a_no_that_is_heard_as_yes_is_noticed() {
     assert!(violation.why.contains("without both users' yes"), "{violation}");
     assert!(violation.steps.iter().any(|step| step.ends_with("user says no")));
 }
+
+const UNTIL_I_STORES: [&str; 11] = [
+    "the dial 1 of J arrives",
+    "J hears that connection 2001 is up",
+    "I takes what comes next on stream 2004",
+    "I takes what comes next on stream 2004",
+    "I takes what comes next on stream 2004",
+    "J takes what comes next on stream 2003",
+    "J's oldest write is done",
+    "I takes what comes next on stream 2004",
+    "J's user says yes",
+    "J's oldest write is done",
+    "I's user says yes",
+];
+
+/// PAIR-29: a joiner that lost the stream reconnects while the initiator's record is being written. It gets its answer when that
+/// is durable, and not before: it would be sure of a pairing that a crash of the initiator could take away.
+#[test]
+fn a_hello_waits_for_the_record_that_it_needs() {
+    let cut_and_redial = [
+        "FAULT: the connection of which J has end 2001 breaks",
+        "I hears that connection 2002 is gone",
+        "J has closed connection 2001",
+        "the dial 5 of J arrives",
+        "I has closed connection 2002",
+        "J hears that connection 2005 is up",
+        "I takes what comes next on stream 2008",
+        "I takes what comes next on stream 2008",
+        "I takes what comes next on stream 2008",
+    ];
+    let accept = "J takes what comes next on stream 2007";
+    let run = |last: &[&str]| {
+        let steps = UNTIL_I_STORES.iter().chain(&cut_and_redial).chain(last);
+        let steps: Vec<String> = steps.map(|step| (*step).to_owned()).collect();
+        small("pairing, cut").replay(&steps, &|_| Ok(()))
+    };
+    assert_eq!(run(&[accept]), Err(format!("not possible: {accept}")));
+    assert_eq!(run(&["I's oldest write is done", accept]), Ok(()));
+}

@@ -81,6 +81,12 @@ impl Outbox {
         self.waiting.remove(&ticket)
     }
 
+    /// Whether this root of ours as initiator is not durable yet: the peer would be sure of what a crash can take from us.
+    // PAIR-29.
+    pub(crate) fn is_storing(&self, root: SessionRef) -> bool {
+        self.waiting.values().any(|purpose| matches!(purpose, Purpose::InitiatorStored { session_ref, .. } if *session_ref == root))
+    }
+
     /// Lets answers that nobody waits for any more come to nothing.
     pub(crate) fn forget(&mut self, unwanted: impl Fn(&Purpose) -> bool) {
         self.waiting.retain(|_, purpose| !unwanted(purpose));

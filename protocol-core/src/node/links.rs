@@ -58,7 +58,7 @@ impl Node {
             self.set_role(stream, Role::Closing);
             return self.drop_stream(env, stream, code::DONE);
         };
-        let mut usable = device.roots.iter().filter(|root| root.state.usable(env.unix_s));
+        let mut usable = device.roots.iter().filter(|root| root.state.usable(env.unix_s) && !self.out.is_storing(root.session_ref));
         let Some(root) = usable.nth(dialer.root_number()) else {
             return self.drop_stream(env, stream, code::DONE);
         };
@@ -123,9 +123,10 @@ impl Node {
         }
     }
 
-    /// The next second's scans.
+    /// The scans of Hellos that wait: for the next second, or for a write.
     pub(super) fn scan_waiting(&mut self, env: &mut Env<'_>) {
-        while let Some((stream, body)) = self.scans.waiting.pop_front() {
+        for _ in 0..self.scans.waiting.len() {
+            let Some((stream, body)) = self.scans.waiting.pop_front() else { return };
             if !self.scans.take(self.now) {
                 self.scans.waiting.push_front((stream, body));
                 self.timers.set(TimerKind::Scan, self.now, core::time::Duration::from_secs(1));
@@ -157,6 +158,10 @@ impl Node {
             device.roots.iter().find(fits).map(|root| (device, root))
         })?;
         let (id, peer, session_ref) = (device.id, device.key, root.session_ref);
+        if self.out.is_storing(session_ref) {
+            self.scans.waiting.push_back((stream, body.to_vec()));
+            return Some(());
+        }
         if self.recent_hellos.len() >= limits::RECENT_HELLOS {
             self.recent_hellos.pop_front();
         }

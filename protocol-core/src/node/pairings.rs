@@ -110,6 +110,8 @@ impl Node {
             self.registry.drop_root(&written.0, written.1);
         }
         self.close_if_said_no(stream);
+        // The joiner may have lost the stream, and reconnect already.
+        self.scan_waiting(env);
         let Some((session, peer, keys)) = completed else { return };
         let PairingKeys { traffic, session_ref, check, .. } = keys;
         let Some(proven) = self.proven(stream, (peer.key, &peer.info), session_ref, (traffic, false)) else { return };
