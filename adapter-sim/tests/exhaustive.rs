@@ -120,3 +120,30 @@ fn a_hello_waits_for_the_record_that_it_needs() {
     assert_eq!(run(&[accept]), Err(format!("not possible: {accept}")));
     assert_eq!(run(&["I's oldest write is done", accept]), Ok(()));
 }
+
+/// LINK-9, LINK-10: an initiator whose record is unconfirmed dials a joiner whose root is pending: what follows the Ack in the same
+/// flight waits, as the Ack does, until the joiner's confirmation is durable.
+#[test]
+fn records_wait_for_the_confirmation() {
+    let steps = [
+        "the dial 1 of I arrives",
+        "I hears that connection 1001 is up",
+        "J takes what comes next on stream 1004",
+        "J takes what comes next on stream 1004",
+        "J takes what comes next on stream 1004",
+        "I takes what comes next on stream 1003",
+        "J takes what comes next on stream 1004",
+        "J takes what comes next on stream 1004",
+        "J's oldest write is done",
+        "J's oldest write is done",
+        "I takes what comes next on stream 1003",
+        "I's oldest write is done",
+        "I's oldest write is done",
+    ];
+    let steps: Vec<String> = steps.iter().map(|step| (*step).to_owned()).collect();
+    assert_eq!(
+        small("I reconnects, Complete lost, crash")
+            .replay(&steps, &|ended| { if ended.ending.ends_with("not connected") { Err(ended.ending.clone()) } else { Ok(()) } }),
+        Ok(())
+    );
+}

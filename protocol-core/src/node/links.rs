@@ -18,6 +18,7 @@ use crate::session::machine::{Awaited, Heard, Session};
 use crate::timers::TimerKind;
 use crate::transfer::machine::Peer;
 use crate::wire::control::ControlMessage;
+use crate::wire::deframer::Content;
 use crate::wire::header::REPLY;
 
 impl Node {
@@ -255,8 +256,9 @@ impl Node {
             return self.drop_stream(env, stream, code::DONE);
         }
         awaited.storing = false;
-        if let Some(record) = awaited.held.take() {
-            self.on_opening(env, stream, record);
+        // The opening record, and what followed it while the disk was busy.
+        for record in core::mem::take(&mut awaited.held) {
+            self.on_frame(env, stream, Content::Record(record));
         }
     }
 

@@ -133,9 +133,9 @@ impl Node {
         let Some(slot) = self.streams.get_mut(&stream) else { return };
         if let Role::AwaitOpening(awaited) = &mut slot.role
             && awaited.storing
-            && awaited.held.is_none()
+            && awaited.held.len() < limits::HELD_RECORDS
         {
-            awaited.held = Some(record);
+            awaited.held.push(record);
             return;
         }
         let Role::AwaitOpening(awaited) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
