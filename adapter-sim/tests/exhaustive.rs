@@ -147,3 +147,37 @@ fn records_wait_for_the_confirmation() {
         Ok(())
     );
 }
+
+/// LINK-9: a joiner that has answered a reconnect, lost it, and dials while its confirmation is being written says no Hello: the
+/// initiator would be sure of a joiner that is not.
+#[test]
+fn no_hello_leaves_before_the_confirmation_is_durable() {
+    let opening = "I takes what comes next on stream 2004";
+    let steps = [
+        "the dial 1 of I arrives",
+        "the dial 1 of J arrives",
+        "I hears that connection 1001 is up",
+        "J takes what comes next on stream 1004",
+        "J takes what comes next on stream 1004",
+        "J takes what comes next on stream 1004",
+        "I takes what comes next on stream 1003",
+        "J takes what comes next on stream 1004",
+        "J takes what comes next on stream 1004",
+        "I's oldest write is done",
+        "J's oldest write is done",
+        "I's oldest write is done",
+        "FAULT: the connection of which I has end 1001 breaks",
+        "J hears that connection 1002 is gone",
+        "J hears that connection 2001 is up",
+        "I has closed connection 1001",
+        "J has closed connection 1002",
+        // The stream, its preamble, and Hello.
+        opening,
+        opening,
+        opening,
+        "J takes what comes next on stream 2003",
+    ];
+    let steps: Vec<String> = steps.iter().map(|step| (*step).to_owned()).collect();
+    let refused = small("both dial, Complete lost, cut, failing write").replay(&steps, &|_| Ok(()));
+    assert!(refused.as_ref().is_err_and(|why| why.starts_with("not possible")), "{refused:?}");
+}

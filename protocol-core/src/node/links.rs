@@ -59,7 +59,8 @@ impl Node {
             self.set_role(stream, Role::Closing);
             return self.drop_stream(env, stream, code::DONE);
         };
-        let mut usable = device.roots.iter().filter(|root| root.state.usable(env.unix_s) && !self.out.is_storing(root.session_ref));
+        let mut usable =
+            device.roots.iter().filter(|root| root.state.usable(env.unix_s) && !self.out.is_storing(&device.key, root.session_ref));
         let Some(root) = usable.nth(dialer.root_number()) else {
             return self.drop_stream(env, stream, code::DONE);
         };
@@ -159,7 +160,7 @@ impl Node {
             device.roots.iter().find(fits).map(|root| (device, root))
         })?;
         let (id, peer, session_ref) = (device.id, device.key, root.session_ref);
-        if self.out.is_storing(session_ref) {
+        if self.out.is_storing(&peer, session_ref) {
             self.scans.waiting.push_back((stream, body.to_vec()));
             return Some(());
         }
@@ -248,6 +249,7 @@ impl Node {
     pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
         self.registry.confirmation_stored(&peer, stored);
         self.watch_pending(env, &peer);
+        self.scan_waiting(env);
         if stored {
             cx!(self, env).notify(Event::PairConfirmed { device: crate::identity::device_id(&peer) });
         }
@@ -319,6 +321,7 @@ impl Node {
     pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
         self.registry.confirmation_stored(&peer, stored);
         self.watch_pending(env, &peer);
+        self.scan_waiting(env);
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
         let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
