@@ -221,12 +221,16 @@ impl World {
     fn connect_ends(&mut self, dev: Dev, peer: Dev, tcp: bool) -> Remote {
         let wire = if tcp { Wire::Tcp } else { Wire::Sim };
         let conn = self.conns.len();
-        let exporter = if tcp { self.keys.bytes::<32>().to_vec() } else { Vec::new() };
-        let devs = [dev, peer];
-        let ends = devs.map(|dev| ConnEnd { id: ConnId(self.new_id()), dev, life: self.devices[dev.0].life, up: true });
+        let (devs, maker) = ([dev, peer], dev);
+        let ends = devs.map(|dev| ConnEnd { id: ConnId(self.new_id(maker)), dev, life: self.devices[dev.0].life, up: true });
         for (end, side) in ends.iter().enumerate() {
             self.conn_ends.insert(side.id, (conn, end));
         }
+        let exporter = match wire {
+            Wire::Tcp if self.commuting => vec![u8::try_from(ends[0].id.0 % 251).unwrap_or(0); 32],
+            Wire::Tcp => self.keys.bytes::<32>().to_vec(),
+            Wire::Sim | Wire::Both => Vec::new(),
+        };
         self.conns.push(Conn { wire, ends, streams: Vec::new(), exporter });
         self.note(dev, What::Connection { conn, to: peer });
         self.remote(conn, 0)
@@ -261,7 +265,8 @@ impl World {
 
     fn new_stream(&mut self, conn: usize, opener: usize, name: Option<StreamName>) -> usize {
         let stream = self.streams.len();
-        let ids = [StreamId(self.new_id()), StreamId(self.new_id())];
+        let maker = self.conns[conn].ends[opener].dev;
+        let ids = [StreamId(self.new_id(maker)), StreamId(self.new_id(maker))];
         let own = name.map_or_else(Deframer::accepting, Deframer::opening);
         let ends = [End::new(ids[0], own), End::new(ids[1], Deframer::accepting())];
         self.streams.push(Stream { conn, opener, name, ends, pipes: [Pipe::default(), Pipe::default()] });
@@ -273,7 +278,7 @@ impl World {
     }
 
     /// The device at an end of a stream, if it still lives the life in which the connection came up.
-    fn owner(&self, stream: usize, end: usize) -> Option<Dev> {
+    pub(crate) fn owner(&self, stream: usize, end: usize) -> Option<Dev> {
         let slot = &self.streams[stream];
         let conn_end = &self.conns[slot.conn].ends[slot.conn_end(end)];
         (conn_end.up && self.is_life(conn_end.dev, conn_end.life)).then_some(conn_end.dev)
@@ -360,7 +365,7 @@ impl World {
     }
 
     /// The other side of a connection is gone.
-    fn gone(&mut self, conn: usize, end: usize) {
+    pub(crate) fn gone(&mut self, conn: usize, end: usize) {
         if !self.conns[conn].ends[end].up || self.silent_between(conn) {
             return;
         }
@@ -488,7 +493,7 @@ impl World {
 
     fn reset(&mut self, stream: usize, end: usize) {
         let delay = self.one_way();
-        let keeps = self.choices.coin(Site::Keep);
+        let keeps = self.choices.coin(Site::Keep) || self.commuting;
         let slot = &mut self.streams[stream];
         slot.ends[end].down = true;
         slot.ends[end].finished = true;

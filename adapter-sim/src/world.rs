@@ -147,6 +147,10 @@ pub(crate) struct Device {
     pub(crate) slow_disk: u64,
     /// What its store held when somebody copied it.
     pub(crate) backup: Option<BTreeMap<(u8, Vec<u8>), Vec<u8>>>,
+    /// How far its clock is ahead of the world's, in microseconds.
+    pub(crate) ahead: u64,
+    /// Ids that were counted for it, where ids are counted by device.
+    pub(crate) ids: u64,
 }
 
 /// Counts of what a device asked its host for, in all its lives.
@@ -166,7 +170,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    const fn new(random: Random) -> Self {
+    pub(crate) const fn new(random: Random) -> Self {
         Self { random, calls: 0, fails: Vec::new() }
     }
 }
@@ -238,6 +242,8 @@ pub struct World {
     /// Things that happened in queue and Nodes.
     pub(crate) handled: u64,
     pub(crate) last_place: u32,
+    /// What devices do apart from each other commutes: ids are counted by device, and a reset leaves what is in flight.
+    pub(crate) commuting: bool,
     /// Devices say that they have instructions for AES.
     aes: bool,
     ticks: u32,
@@ -292,6 +298,7 @@ impl World {
             enemy: None,
             handled: 0,
             last_place: 1_000,
+            commuting: false,
             aes: false,
             ticks: 0,
         }
@@ -352,6 +359,8 @@ impl World {
             disk_faults: Vec::new(),
             slow_disk: 0,
             backup: None,
+            ahead: 0,
+            ids: 0,
         });
         self.restart(dev);
         dev
@@ -426,12 +435,6 @@ impl World {
         let place: u32 = address.text.strip_prefix("host")?.trim_end_matches(":1").parse().ok()?;
         let at = self.devices.iter().position(|device| device.places.contains(&place) && device.wire.has(&address.kind))?;
         Some(Dev(at))
-    }
-
-    /// What a device's monotonic clock says.
-    fn clock(&self, dev: Dev) -> Timestamp {
-        let resolution = self.devices[dev.0].resolution;
-        Timestamp::from_micros(self.now / resolution * resolution)
     }
 
     // What a test knows of devices.
@@ -881,12 +884,7 @@ impl World {
 
     /// The next thing that happens up to `end`; false if nothing does, and it is `end` then.
     fn step(&mut self, end: u64) -> bool {
-        let deadline = |(dev, device): (usize, &Device)| {
-            let at = device.node.as_ref()?.deadline()?.at.as_micros();
-            // A coarse clock shows the moment only when its next step comes.
-            Some((at.next_multiple_of(device.resolution).max(device.asleep_until), Dev(dev)))
-        };
-        let tick = self.devices.iter().enumerate().filter_map(deadline).min();
+        let tick = self.next_tick();
         let next = self.queue.first_key_value().map(|(&(at, _), _)| at);
         let tick_first = matches!((tick, next), (Some((at, _)), next) if next.is_none_or(|next| at < next));
         let Some(at) = (if tick_first { tick.map(|(at, _)| at) } else { next }).filter(|&at| at <= end) else {
@@ -908,6 +906,23 @@ impl World {
             }
         }
         true
+    }
+
+    /// The earliest deadline of a Node, on the world's clock.
+    pub(crate) fn next_tick(&self) -> Option<(u64, Dev)> {
+        let deadline = |(dev, device): (usize, &Device)| {
+            let at = device.node.as_ref()?.deadline()?.at.as_micros();
+            // A coarse clock shows the moment only when its next step comes.
+            let shown = at.saturating_sub(device.ahead).next_multiple_of(device.resolution);
+            Some((shown.max(device.asleep_until), Dev(dev)))
+        };
+        self.devices.iter().enumerate().filter_map(deadline).min()
+    }
+
+    /// The monotonic clock of a device.
+    pub(crate) fn clock(&self, dev: Dev) -> Timestamp {
+        let device = &self.devices[dev.0];
+        Timestamp::from_micros(self.now / device.resolution * device.resolution + device.ahead)
     }
 
     /// Something happened to a device.
@@ -951,7 +966,13 @@ impl World {
         least + self.choices.below(Site::Latency, more + 1)
     }
 
-    pub(crate) const fn new_id(&mut self) -> u64 {
+    /// An id for something that this device makes.
+    pub(crate) fn new_id(&mut self, maker: Dev) -> u64 {
+        if self.commuting {
+            let device = &mut self.devices[maker.0];
+            device.ids += 1;
+            return (maker.0 as u64 + 1) * 1_000 + device.ids;
+        }
         self.ids += 1;
         self.ids
     }

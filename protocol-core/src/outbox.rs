@@ -124,6 +124,17 @@ impl Outbox {
         self.waiting.remove(&ticket)
     }
 
+    /// Whether what we know of this root is not durable yet, the record of an initiator or the confirmation of a joiner: the peer
+    /// would be sure of what a crash can take from us.
+    // PAIR-29, LINK-9.
+    pub(crate) fn is_storing(&self, of: &PeerKey, root: SessionRef) -> bool {
+        self.waiting.values().any(|purpose| match purpose {
+            Purpose::InitiatorStored { session_ref, .. } => *session_ref == root,
+            Purpose::ListenerStored { peer, .. } | Purpose::LinkStored { peer, .. } => peer == of,
+            _ => false,
+        })
+    }
+
     /// Lets answers that nobody waits for any more come to nothing.
     pub(crate) fn forget(&mut self, unwanted: impl Fn(&Purpose) -> bool) {
         self.waiting.retain(|_, purpose| !unwanted(purpose) || planted!(StaleTicketsCount));

@@ -61,32 +61,18 @@ pub(crate) struct Root {
     /// The session that the root came from: its public name.
     pub(crate) session_ref: SessionRef,
     pub(crate) state: RootState,
-    /// It is in the store. Before that it opens nothing: a crash would leave the peer with a root that we never had.
-    pub(crate) durable: bool,
     /// Key of the tag in a Hello from the peer to us.
     pub(crate) hello_key: Secret,
 }
 
 impl Root {
-    /// A root that is not in the store yet.
     pub(crate) fn new(secret: Secret, session_ref: SessionRef, state: RootState, me: &PeerKey, peer: &PeerKey) -> Self {
         let hello_key = Pair { dialer: *peer, listener: *me }.hello_key(&secret);
-        Self { secret, session_ref, state, durable: false, hello_key }
-    }
-
-    /// Whether a handshake may use it.
-    pub(crate) fn usable(&self, unix_s: u64) -> bool {
-        self.durable && self.state.usable(unix_s)
+        Self { secret, session_ref, state, hello_key }
     }
 
     fn duplicate(&self) -> Self {
-        Self {
-            secret: self.secret.duplicate(),
-            session_ref: self.session_ref,
-            state: self.state,
-            durable: self.durable,
-            hello_key: self.hello_key.duplicate(),
-        }
+        Self { secret: self.secret.duplicate(), session_ref: self.session_ref, state: self.state, hello_key: self.hello_key.duplicate() }
     }
 }
 
@@ -262,7 +248,7 @@ impl Device {
                 (3, expires) => RootState::Provisional { agreed: true, expires },
                 _ => return Err(Malformed::Bounds),
             };
-            roots.push(Root { durable: true, ..Root::new(secret, session_ref, state, me, &key) });
+            roots.push(Root::new(secret, session_ref, state, me, &key));
         }
         Ok(Self { id: crate::identity::device_id(&key), key, info, own_name, paired_unix, last_seen_unix, last_route, addresses, roots })
     }

@@ -130,15 +130,6 @@ impl DeviceRegistry {
         device.change()
     }
 
-    /// The write that [`add`](Self::add) asked for is durable: from now on the root may be used.
-    pub(crate) fn root_stored(&mut self, peer: &PeerKey, session_ref: SessionRef) {
-        if let Some(root) =
-            self.devices.get_mut(peer).and_then(|device| device.roots.iter_mut().find(|root| root.session_ref == session_ref))
-        {
-            root.durable = true;
-        }
-    }
-
     /// Both sides hold the root. `None` if there is no such root.
     pub(crate) fn confirm(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
         let device = self.devices.get_mut(peer)?;

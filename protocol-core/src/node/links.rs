@@ -57,7 +57,8 @@ impl Node {
             self.set_role(stream, Role::Closing);
             return self.drop_stream(env, stream, code::DONE);
         };
-        let mut usable = device.roots.iter().filter(|root| root.usable(env.unix_s));
+        let mut usable =
+            device.roots.iter().filter(|root| root.state.usable(env.unix_s) && !self.out.is_storing(&device.key, root.session_ref));
         let Some(root) = usable.nth(dialer.root_number()) else {
             return self.drop_stream(env, stream, code::DONE);
         };
@@ -142,9 +143,10 @@ impl Node {
         }
     }
 
-    /// The next second's scans.
+    /// The scans of Hellos that wait: for the next second, or for a write.
     pub(super) fn scan_waiting(&mut self, env: &mut Env<'_>) {
-        while let Some((stream, body)) = self.scans.waiting.pop_front() {
+        for _ in 0..self.scans.waiting.len() {
+            let Some((stream, body)) = self.scans.waiting.pop_front() else { return };
             if !self.scans.take(self.now) {
                 self.scans.waiting.push_front((stream, body));
                 self.timers.set(TimerKind::Scan, self.now, core::time::Duration::from_secs(1));
@@ -172,10 +174,14 @@ impl Node {
         }
         let unix_s = env.unix_s;
         let (device, root) = self.registry.iter().find_map(|device| {
-            let fits = |root: &&crate::devices::device::Root| root.usable(unix_s) && hello.matches(&root.hello_key);
+            let fits = |root: &&crate::devices::device::Root| root.state.usable(unix_s) && hello.matches(&root.hello_key);
             device.roots.iter().find(fits).map(|root| (device, root))
         })?;
         let (id, peer, session_ref) = (device.id, device.key, root.session_ref);
+        if self.out.is_storing(&peer, session_ref) {
+            self.scans.waiting.push_back((stream, body.to_vec()));
+            return Some(());
+        }
         if self.recent_hellos.len() >= limits::RECENT_HELLOS {
             self.recent_hellos.pop_front();
         }
@@ -264,6 +270,7 @@ impl Node {
     pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
         self.registry.confirmation_stored(&peer, stored);
         self.watch_pending(env, &peer);
+        self.scan_waiting(env);
         if stored {
             cx!(self, env).notify(Event::PairConfirmed { device: crate::identity::device_id(&peer) });
         }
@@ -341,6 +348,7 @@ impl Node {
     pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
         self.registry.confirmation_stored(&peer, stored);
         self.watch_pending(env, &peer);
+        self.scan_waiting(env);
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
         let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };

@@ -113,13 +113,13 @@ impl Node {
     pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, written: (PeerKey, SessionRef), stored: bool) {
         let stored = stored || planted!(FailedWritePairs);
         let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
-        if stored {
-            self.registry.root_stored(&written.0, written.1);
-        } else {
+        if !stored {
             // Nothing was written: memory must not know more than the disk, also where the stream is gone by now.
             self.registry.drop_root(&written.0, written.1);
         }
         self.close_if_said_no(stream);
+        // The joiner may have lost the stream, and reconnect already.
+        self.scan_waiting(env);
         let Some((session, peer, keys)) = completed else { return };
         let PairingKeys { traffic, session_ref, check, .. } = keys;
         let Some(proven) = self.proven(stream, (peer.key, &peer.info), session_ref, (traffic, false)) else { return };
@@ -251,9 +251,6 @@ impl Node {
 
     pub(super) fn on_pending_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
         let Some(joiner) = &mut self.joiner else { return };
-        if let (true, Some(bound)) = (stored, joiner.bound()) {
-            self.registry.root_stored(&bound.peer, bound.session_ref);
-        }
         let step = joiner.on_stored(cx!(self, env), stream, stored);
         self.joiner_step(env, stream, step);
     }
