@@ -96,6 +96,8 @@ pub struct Oracle {
     since: BTreeMap<(Dev, SessionRef), u64>,
     /// Roots that were durable and agreed when the device last wrote.
     agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef)>>,
+    /// Roots that have just left a store.
+    gone: Vec<(Dev, DeviceId, SessionRef)>,
     /// Peers with whom a device was told that a pairing came to nothing, or that it was removed.
     undone: BTreeSet<(Dev, DeviceId)>,
     prints: BTreeMap<SessionRef, BTreeMap<Dev, (Print, Print, bool)>>,
@@ -199,6 +201,11 @@ impl Oracle {
         if let Some((rule, what)) = Recorder::take_violation() {
             self.broken(rule, || format!("{what}, at device {}", dev.0));
         }
+        // The owner is told when the write is durable, so after the store has changed.
+        for (of, device, session_ref) in std::mem::take(&mut self.gone) {
+            let undone = self.undone.contains(&(of, device)) || of != dev;
+            self.check("S5", undone, || format!("device {} lost the root of {session_ref}, and nobody was told", dev.0));
+        }
         let Some(held) = world.node_of(dev).map(protocol_core::node::Node::probe_holdings) else { return };
         let devices = world.devices_len();
         let bounds = [
@@ -242,13 +249,11 @@ impl Oracle {
             let there = roots.iter().any(|root| root.session_ref == session_ref);
             let of_peer = || roots.iter().filter(|root| root.peer == peer);
             let replaced = of_peer().any(|root| root.trust == Trust::Confirmed) || of_peer().count() >= limits::PENDING_ROOTS_PER_DEVICE;
-            let device = protocol_core::identity::device_id(&peer);
-            let undone = self.undone.contains(&(dev, device));
             let since = self.since.get(&(dev, session_ref)).copied().unwrap_or(0);
             let old = world.micros().saturating_sub(since) >= DAY;
-            self.check("S5", there || replaced || undone || old, || {
-                format!("device {} lost the root of {session_ref}, and nobody was told", dev.0)
-            });
+            if !(there || replaced || old) {
+                self.gone.push((dev, protocol_core::identity::device_id(&peer), session_ref));
+            }
         }
     }
 
