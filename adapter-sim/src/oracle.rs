@@ -80,11 +80,9 @@ pub struct Oracle {
     offered: BTreeMap<(Dev, DeviceId, TransferId), Tree>,
     /// Receivers that said that everything is there.
     received: BTreeSet<(Dev, TransferId)>,
-    /// Devices of which a write failed, or was cut short by a crash.
-    lost_writes: BTreeSet<Dev>,
     /// Roots that an owner wants forgotten, and those that are.
     forgetting: BTreeMap<(Dev, DeviceId), Vec<Print>>,
-    forgotten: BTreeSet<(Dev, Print)>,
+    forgotten: BTreeSet<(Dev, DeviceId, Print)>,
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
     /// Ephemeral keys that honest devices have sent.
@@ -218,7 +216,12 @@ impl Oracle {
             ("sessions", held.sessions, devices * 16),
             ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
             ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
-            ("timers", held.timers, 8 * (held.streams.0 + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)),
+            (
+                "timers",
+                held.timers,
+                8 * (held.streams.0 + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)
+                    + held.devices * limits::PENDING_ROOTS_PER_DEVICE,
+            ),
         ];
         for (what, has, bound) in bounds {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
@@ -270,7 +273,7 @@ impl Oracle {
         kept.confirmed |= trust == Trust::Confirmed;
         let (same, joined) = (kept.print == print, kept.joined);
         self.check("K1", same, || format!("device {} changed the root of {session_ref}", dev.0));
-        let forgotten = self.forgotten.contains(&(dev, print));
+        let forgotten = self.forgotten.contains(&(dev, protocol_core::identity::device_id(&peer), print));
         self.check("S6", !forgotten || !news, || format!("device {} holds a root again that it has forgotten", dev.0));
         let Some(other) = self.honest(world, &peer) else { return };
         let theirs = self.kept.get(&(other, world.key(dev), session_ref)).copied();
@@ -299,7 +302,7 @@ impl Oracle {
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
         if let Event::Removed { device } = event {
             let roots = self.forgetting.remove(&(dev, *device)).unwrap_or_default();
-            self.forgotten.extend(roots.into_iter().map(|print| (dev, print)));
+            self.forgotten.extend(roots.into_iter().map(|print| (dev, *device, print)));
         }
         match event {
             Event::PairRequest { session, peer, .. } => {
@@ -511,8 +514,12 @@ impl Oracle {
         let life = world.life(dev);
         self.begun.retain(|&(of, ..), of_life| of != dev || *of_life == life);
         self.connecting.retain(|&(of, _), of_life| of != dev || *of_life == life);
-        let back = world.node(dev).probe_roots().iter().any(|root| self.forgotten.contains(&(dev, root.print)));
-        let failed = self.over_budget.contains(&dev) || self.lost_writes.contains(&dev);
+        let back = world
+            .node(dev)
+            .probe_roots()
+            .iter()
+            .any(|root| self.forgotten.contains(&(dev, protocol_core::identity::device_id(&root.peer), root.print)));
+        let failed = self.over_budget.contains(&dev);
         self.check("S6", !back || failed, || format!("device {} knows a device again that it has forgotten", dev.0));
         self.check_files(world, dev);
     }
@@ -527,11 +534,6 @@ impl Oracle {
         let told = self.told.iter().find(|&(&(dev, life, _), told)| world.is_up(dev) && world.life(dev) == life && !told.ended);
         let open = told.map(|(&(dev, _, key), _)| (dev, key));
         self.check("L3", open.is_none(), || format!("a transfer never ended: {open:?}"));
-    }
-
-    /// A write of this device failed or was cut short: what it was to delete may be back.
-    pub(crate) fn on_lost_write(&mut self, dev: Dev) {
-        self.lost_writes.insert(dev);
     }
 
     /// PAIR-24, PAIR-44: a provisional root without a yes belongs to an attempt that runs; none is older than a day.

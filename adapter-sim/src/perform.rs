@@ -774,7 +774,6 @@ impl World {
         let fault = device.store_faults.iter().position(|&(of, _)| of == number).map(|at| device.store_faults.remove(at).1);
         if let Some(fault) = fault {
             self.fire(fault.kind());
-            self.with_oracle(|oracle, _| oracle.on_lost_write(dev));
         }
         match fault {
             None => self.at(at, Act::Durable { dev, life, ticket, batch }),

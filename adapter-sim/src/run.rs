@@ -131,6 +131,9 @@ impl Run {
                 world.restart(dev);
             }
         }
+        for dev in (0..self.world.honest).map(Dev) {
+            self.world.answer_offers(dev);
+        }
         if script.setting.patient {
             self.mark("patient");
             // The longest waits: a code of ten minutes with a handshake that began at its end, an attempt, a dead session.
@@ -189,7 +192,7 @@ impl Run {
         if !Self::both_connected(&self.world, one, other) {
             self.pair_again(one, other);
         }
-        if self.broken() {
+        if self.broken() || !Self::both_connected(&self.world, one, other) {
             return;
         }
         self.check_pair(one, other);
@@ -231,6 +234,11 @@ impl Run {
 
     /// L1, A7: two that do not know each other (any more) pair, within a minute.
     fn pair_again(&mut self, one: Dev, other: Dev) {
+        let full = |dev: Dev| self.world.node(dev).probe_holdings().devices >= protocol_core::limits::DEVICES;
+        if full(one) || full(other) {
+            // LIM-3: there is no room for another one, and S23 sees to it that none is made.
+            return self.mark("no room for another device");
+        }
         self.mark("paired in the end");
         let world = &mut self.world;
         let Ok(invite) = world.invite(one, Confirm::Ask) else {

@@ -998,10 +998,6 @@ impl World {
             return;
         }
         device.life += 1;
-        if device.store_busy > self.now {
-            self.with_oracle(|oracle, _| oracle.on_lost_write(dev));
-        }
-        let device = &mut self.devices[dev.0];
         device.store_busy = 0;
         device.disk_busy = 0;
         device.asleep_until = 0;

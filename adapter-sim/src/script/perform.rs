@@ -294,6 +294,15 @@ impl World {
         }
     }
 
+    /// Offers that nobody has answered are taken now.
+    pub(crate) fn answer_offers(&mut self, dev: Dev) {
+        let transfers = self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default();
+        for key in transfers.into_iter().filter(|key| key.direction == Direction::Incoming) {
+            // It may have been answered.
+            let _late = self.call(dev, |node, env| node.accept(env, key));
+        }
+    }
+
     fn step_cancel(&mut self, dev: Dev, number: usize) {
         let transfers = self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default();
         if let Some(&key) = transfers.get(number % transfers.len().max(1)) {
