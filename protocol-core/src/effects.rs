@@ -474,7 +474,7 @@ pub enum Event {
         device: DeviceId,
     },
     /// What was last decided about a device could not be stored, and is forgotten with the process: a pairing that was removed is
-    /// there again after a restart. It is written again until it is stored.
+    /// there again after a restart. It is written again for five minutes.
     NotStored {
         /// Which.
         device: DeviceId,
