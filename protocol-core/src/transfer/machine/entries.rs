@@ -76,15 +76,6 @@ pub(super) fn bytes_of(manifest: &Manifest, chunks: &Ranges) -> u64 {
     chunks.iter().flatten().filter_map(|chunk| layout.chunk_len(chunk)).map(u64::from).sum()
 }
 
-/// The numbers that are in both.
-pub(super) fn common(of: &Ranges, and: &Ranges) -> Ranges {
-    let mut only = of.clone();
-    only.subtract(and);
-    let mut both = of.clone();
-    both.subtract(&only);
-    both
-}
-
 /// How an entry ended here, and what the owner is told with it.
 #[derive(Default)]
 pub(super) struct Ending {

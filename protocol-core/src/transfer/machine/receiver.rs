@@ -168,7 +168,10 @@ impl Receiver {
             && offer.bytes == self.offer.bytes;
         match &mut self.state {
             State::Discarding(_) | State::Over => io.decline(DeclineReason::Busy),
-            State::Receiving(receiving) if equal => receiving.accept_again(io),
+            State::Receiving(receiving) if equal => {
+                let answered = receiving.accept_again(io);
+                self.check(io, answered);
+            }
             // The answer is still to come.
             State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {}
             State::Reading(_)
