@@ -387,7 +387,7 @@ pub struct Summary {
     pub bytes: u64,
     /// Entries left out.
     pub skipped: u64,
-    /// Entries stored under another name.
+    /// Of the files stored, those under another name.
     pub renamed: u64,
     /// Entries that failed, at either end.
     pub failed: u64,

@@ -106,24 +106,15 @@ pub(super) fn sum_up(
     for (number, entry) in (0..).zip(manifest.entries()) {
         let outcome = outcome(number);
         receipt.entry(entry.kind, entry.size, outcome, digest(number).as_ref());
-        let stored = match outcome {
-            Outcome::Stored => true,
-            Outcome::Renamed => {
-                summary.renamed += 1;
-                true
+        match outcome {
+            Outcome::Stored | Outcome::Renamed if entry.kind == EntryKind::File => {
+                summary.files += 1;
+                summary.bytes += entry.size;
+                summary.renamed += u64::from(outcome == Outcome::Renamed);
             }
-            Outcome::Skipped => {
-                summary.skipped += 1;
-                false
-            }
-            Outcome::Failed | Outcome::SourceChanged | Outcome::Other(_) => {
-                summary.failed += 1;
-                false
-            }
-        };
-        if stored && entry.kind == EntryKind::File {
-            summary.files += 1;
-            summary.bytes += entry.size;
+            Outcome::Stored | Outcome::Renamed => {}
+            Outcome::Skipped => summary.skipped += 1,
+            Outcome::Failed | Outcome::SourceChanged | Outcome::Other(_) => summary.failed += 1,
         }
     }
     (receipt.finish(), summary)
