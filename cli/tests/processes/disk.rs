@@ -244,10 +244,10 @@ fn a_sender_that_is_killed_leaves_nothing_there() {
     let stage = Stage::new();
     let (a, b) = stage.pair();
     fs::create_dir(stage.path("source")).unwrap();
-    sparse(&stage.path("source/large"), LARGE);
+    sparse(&stage.path("source/large"), 16 * LARGE);
     let (sending, mut receiving) = begin(&stage, &a, &b);
     receiving.signal(Signal::CONT);
-    // It is in the middle: bytes are on the disk.
+    // It is in the middle: bytes are on the disk, and the rest takes seconds.
     while receiving.until("progress")["bytes_sent"] == 0 {}
     assert_eq!(parts(&stage.path("inbox")), 1);
     sending.kill();
