@@ -484,6 +484,17 @@ pub enum Event {
         /// What the host's `Inspect` found, per entry.
         notes: Vec<(u32, EntryNote)>,
     },
+    /// An offer was declined without asking: this device could not even prepare to take it, for want of space for example.
+    OfferDeclined {
+        /// The transfer that did not come about. Nothing more is heard of it.
+        transfer: TransferKey,
+        /// What it would have been called.
+        label: Option<String>,
+        /// What was offered.
+        manifest: Arc<Manifest>,
+        /// What the host's `Inspect` met.
+        failure: Failure,
+    },
     /// The other side took our offer.
     Accepted {
         /// The transfer.

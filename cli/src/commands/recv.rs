@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter_tokio::files::ConflictPolicy;
+use adapter_tokio::files::{ConflictPolicy, Destination};
 use protocol_core::effects::{EntryNote, Event as CoreEvent, TransferKey};
-use protocol_core::faults::{CancelReason, DeclineReason, TransferFailure};
+use protocol_core::faults::{CancelReason, DeclineReason, Failure, FileFault, TransferFailure};
 use protocol_core::ids::DeviceId;
 use protocol_core::limits::USER_WAIT;
 use protocol_core::node::DeviceView;
@@ -32,6 +32,8 @@ struct Offer {
     label: Option<String>,
     manifest: Arc<Manifest>,
     notes: Vec<(u32, EntryNote)>,
+    /// It was declined already, without asking: this device could not even prepare for it.
+    declined: Option<Failure>,
 }
 
 /// What an offer is answered with.
@@ -96,12 +98,17 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
 async fn next_offer(net: &mut Net, from: Option<DeviceId>, timeout: Option<Duration>) -> Outcome<Offer> {
     let offered = async {
         loop {
-            if let CoreEvent::Offered { transfer: key, label, manifest, notes } = net.next().await? {
-                if from.is_none_or(|from| from == key.device) {
-                    return Ok(Offer { key, label, manifest, notes });
+            let offer = match net.next().await? {
+                CoreEvent::Offered { transfer: key, label, manifest, notes } => Offer { key, label, manifest, notes, declined: None },
+                CoreEvent::OfferDeclined { transfer: key, label, manifest, failure } => {
+                    Offer { key, label, manifest, notes: Vec::new(), declined: Some(failure) }
                 }
-                net.decline(key, DeclineReason::Policy).await;
+                _ => continue,
+            };
+            if from.is_none_or(|from| from == offer.key.device) {
+                return Ok(offer);
             }
+            net.decline(offer.key, DeclineReason::Policy).await;
         }
     };
     match timeout {
@@ -118,6 +125,11 @@ async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -
     let key = offer.key;
     let known = net.devices().await?;
     tell_offer(out, &offer, known.iter().find(|device| device.id == key.device));
+    if let Some(failure) = offer.declined {
+        let problem = could_not_take(failure, &args.dir);
+        out.event(&Event::Refused { id: key.id.to_string(), reason: failure.to_string() });
+        return Err(problem);
+    }
     match decide(out, asker, net, args, &offer).await? {
         Decision::Gone => Err(Problem::new(Exit::Interrupted, "the offer was taken back before it was answered")),
         Decision::Decline(reason) => {
@@ -150,6 +162,17 @@ fn tell_offer(out: &Output, offer: &Offer, sender: Option<&DeviceView>) {
     if conflicts > NAMED as u64 {
         out.say(&format!("  and {} more", count(conflicts - NAMED as u64)));
     }
+}
+
+/// Why an offer was declined without asking.
+fn could_not_take(failure: Failure, directory: &Path) -> Problem {
+    let free = Destination::open(directory).and_then(|destination| destination.free_space());
+    let place = shown(&directory.to_string_lossy());
+    let why = match (failure, free) {
+        (Failure::Disk(FileFault::DiskFull), Ok(free)) => format!("it does not fit, {} are free in {place}", size(free)),
+        _ => format!("{place}: {failure}"),
+    };
+    Problem::new(failure.exit(), format!("the offer was declined: {why}"))
 }
 
 fn conflicts(offer: &Offer) -> impl Iterator<Item = u32> + '_ {

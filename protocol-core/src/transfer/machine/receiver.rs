@@ -385,15 +385,18 @@ impl Receiver {
     }
 
     fn on_inspected(&mut self, io: &mut Io<'_, '_>, manifest: Arc<Manifest>, notes: Result<Vec<(u32, EntryNote)>, Failure>) {
+        let label = self.offer.label.clone();
         match notes {
             Ok(notes) => {
-                let label = self.offer.label.clone();
                 io.notify(Event::Offered { transfer: io.key, label, manifest: Arc::clone(&manifest), notes });
                 self.state = State::Asking(Asking { manifest });
             }
-            Err(Failure::Disk(FileFault::DiskFull)) => io.decline(DeclineReason::NoSpace),
-            // There is nowhere to put it.
-            Err(_) => io.decline(DeclineReason::Busy),
+            Err(failure) => {
+                // Or else there is nowhere to put it.
+                let full = failure == Failure::Disk(FileFault::DiskFull);
+                io.decline(if full { DeclineReason::NoSpace } else { DeclineReason::Busy });
+                io.notify(Event::OfferDeclined { transfer: io.key, label, manifest, failure });
+            }
         }
     }
 

@@ -287,15 +287,20 @@ fn a_full_disk_ends_the_transfer() {
 }
 
 #[test]
-fn no_place_for_files_declines() {
-    let mut world = World::new(tree());
-    world.faults.ops.push((FileOp::Inspect, Failure::Disk(FileFault::NotFound)));
-    world.connect();
-    world.offer();
-    world.run();
-    world.check_ended();
-    assert_eq!(world.failure(S), Some(TransferFailure::Declined(DeclineReason::Busy)));
-    assert!(world.sides[&R].events.is_empty());
+fn no_place_for_files_declines_and_the_owner_hears_of_it() {
+    for (fault, reason) in [(FileFault::NotFound, DeclineReason::Busy), (FileFault::DiskFull, DeclineReason::NoSpace)] {
+        let mut world = World::new(tree());
+        let failure = Failure::Disk(fault);
+        world.faults.ops.push((FileOp::Inspect, failure));
+        world.connect();
+        let id = world.offer().id;
+        world.run();
+        world.check_ended();
+        assert_eq!(world.failure(S), Some(TransferFailure::Declined(reason)));
+        let manifest = Arc::clone(&world.manifest);
+        let told = Event::OfferDeclined { transfer: World::key_at(R, id), label: None, manifest, failure };
+        assert_eq!(world.sides[&R].events, [told]);
+    }
 }
 
 #[test]
