@@ -14,17 +14,14 @@ use protocol_core::node::DeviceView;
 use protocol_core::transfer::manifest::Manifest;
 use rustix::fs::Access;
 
-use super::transfer::{Running, amount};
+use super::transfer::{Named, Running, amount, offer_event};
 use super::{Context, devices};
 use crate::args::{OnConflict, Recv};
 use crate::ask::{Answer, Asker};
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem, Severity as _};
 use crate::net::{Net, Start};
-use crate::output::{Output, count, files, quoted, shown, shown_path, size};
-
-/// Conflicts that are named at most.
-const NAMED: usize = 10;
+use crate::output::{Output, files, quoted, shown, size};
 
 /// An offer that waits for its answer.
 struct Offer {
@@ -150,18 +147,14 @@ async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -
 
 fn tell_offer(out: &Output, offer: &Offer, sender: Option<&DeviceView>) {
     let (number, bytes) = amount(&offer.manifest);
-    let conflicts = conflicts(offer).count() as u64;
+    let conflicts = Named::new(conflicts(offer).filter_map(|entry| Some(offer.manifest.entry(entry)?.components)));
     let key = offer.key;
-    out.event(&Event::Offer { id: key.id.to_string(), device_id: key.device.to_string(), files: number, bytes, conflicts });
+    let flagged = offer_event(out, key, &offer.manifest, conflicts.count);
     let name = sender.map_or_else(|| key.device.to_string(), |device| quoted(&device.name));
     let label = offer.label.as_deref().map_or_else(String::new, |label| format!(" {}", quoted(label)));
     out.say(&format!("{name} offers{label}: {}, {}", files(number), size(bytes)));
-    for path in conflicts_named(offer) {
-        out.say(&format!("  taken here already: {path}"));
-    }
-    if conflicts > NAMED as u64 {
-        out.say(&format!("  and {} more", count(conflicts - NAMED as u64)));
-    }
+    conflicts.say(out, "taken here already");
+    flagged.say(out, "hidden, or run by itself");
 }
 
 /// Why an offer was declined without asking.
@@ -177,11 +170,6 @@ fn could_not_take(failure: Failure, directory: &Path) -> Problem {
 
 fn conflicts(offer: &Offer) -> impl Iterator<Item = u32> + '_ {
     offer.notes.iter().filter(|(_, note)| matches!(note, EntryNote::Conflict)).map(|(entry, _)| *entry)
-}
-
-fn conflicts_named(offer: &Offer) -> impl Iterator<Item = String> + '_ {
-    let path = |number| offer.manifest.entry(number).map(|entry| shown_path(&entry.components.join(&b'/')));
-    conflicts(offer).take(NAMED).filter_map(path)
 }
 
 /// Yes or no, and what happens to names that are taken.

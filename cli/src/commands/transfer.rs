@@ -11,6 +11,7 @@ use protocol_core::transfer::receipt::Outcome as EntryOutcome;
 
 use crate::events::{Event, File, FileStatus, RouteKind, WarningCode, path_text};
 use crate::exit::{Outcome, Problem};
+use crate::names::is_flagged;
 use crate::output::{Output, count, files, rate, shown_path, size};
 use crate::progress::Progress;
 
@@ -45,6 +46,52 @@ const fn status(outcome: EntryOutcome, renamed: bool) -> FileStatus {
 pub(super) fn amount(manifest: &Manifest) -> (u64, u64) {
     let files = manifest.entries().filter(|entry| entry.kind == EntryKind::File).count();
     (files as u64, manifest.bytes())
+}
+
+/// The event of an offer; what of it the person who is asked should see.
+pub(super) fn offer_event(out: &Output, key: TransferKey, manifest: &Manifest, conflicts: u64) -> Named {
+    let (files, bytes) = amount(manifest);
+    let flagged = Named::new(manifest.entries().map(|entry| entry.components).filter(|components| is_flagged(components)));
+    let Named { count: number, first: flagged_paths } = flagged.clone();
+    let (id, device_id) = (key.id.to_string(), key.device.to_string());
+    out.event(&Event::Offer { id, device_id, files, bytes, conflicts, flagged: number, flagged_paths });
+    flagged
+}
+
+/// Paths that are named, up to a number of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// How many there are.
+    pub(super) count: u64,
+    /// The first of them, escaped.
+    pub(super) first: Vec<String>,
+}
+
+impl Named {
+    /// Paths that are named at most.
+    const MOST: usize = 10;
+
+    pub(super) fn new(paths: impl Iterator<Item = Vec<Vec<u8>>>) -> Self {
+        let mut named = Self::default();
+        for path in paths {
+            if named.first.len() < Self::MOST {
+                named.first.push(shown_path(&path.join(&b'/')));
+            }
+            named.count += 1;
+        }
+        named
+    }
+
+    /// A line for each, and one for the others.
+    pub(super) fn say(&self, out: &Output, what: &str) {
+        for path in &self.first {
+            out.say(&format!("  {what}: {path}"));
+        }
+        let more = self.count - self.first.len() as u64;
+        if more > 0 {
+            out.say(&format!("  {what}: {} more", count(more)));
+        }
+    }
 }
 
 impl<'a> Running<'a> {
