@@ -81,7 +81,7 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
     context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
     loop {
         let offer = next_offer(net, from, args.timeout).await?;
-        let done = take(context, net, args, offer).await;
+        let done = take(context, net, args, &directory, offer).await;
         match done {
             Err(problem) if args.once || matches!(problem.exit, Exit::Interrupt | Exit::Terminated) => return Err(problem),
             Ok(()) if args.once => return Ok(()),
@@ -117,13 +117,13 @@ async fn next_offer(net: &mut Net, from: Option<DeviceId>, timeout: Option<Durat
     }
 }
 
-async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -> Outcome {
+async fn take(context: &mut Context, net: &mut Net, args: &Recv, directory: &Path, offer: Offer) -> Outcome {
     let Context { out, asker, .. } = context;
     let key = offer.key;
     let known = net.devices().await?;
     tell_offer(out, &offer, known.iter().find(|device| device.id == key.device));
     if let Some(failure) = offer.declined {
-        let problem = could_not_take(failure, &args.dir);
+        let problem = could_not_take(failure, directory);
         out.event(&Event::Refused { id: key.id.to_string(), reason: failure.to_string() });
         return Err(problem);
     }
@@ -140,7 +140,7 @@ async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -
         }
         Decision::Accept(policy) => {
             net.accept(key, policy).await?;
-            transfer(out, net, offer, &args.dir).await
+            transfer(out, net, offer, directory).await
         }
     }
 }

@@ -125,6 +125,10 @@ impl<'a> Running<'a> {
             let why = fault.map_or_else(|| "it failed at the other device".to_owned(), |fault| fault.to_string());
             self.out.warning(WarningCode::ItemFailed, &format!("{}: {why}", shown_path(&path)));
         }
+        if let ([_], Some(renamed_to)) = (&entry.components[..], &renamed_to) {
+            // Whoever looks for it looks for this; what is below a directory went with it.
+            self.out.say(&format!("{} is called {} here: its name was taken.", shown_path(&path), shown_path(renamed_to)));
+        }
         if entry.kind == EntryKind::File {
             self.progress.file_done();
         } else if matches!(status, FileStatus::Stored | FileStatus::Renamed) {
