@@ -168,7 +168,10 @@ impl Receiver {
             && offer.bytes == self.offer.bytes;
         match &mut self.state {
             State::Discarding(_) | State::Over => io.decline(DeclineReason::Busy),
-            State::Receiving(receiving) if equal => receiving.accept_again(io),
+            State::Receiving(receiving) if equal => {
+                let answered = receiving.accept_again(io);
+                self.check(io, answered);
+            }
             // Its pages come again as well.
             State::Reading(reading) if equal => {
                 if let Some(stream) = reading.stream.as_ref().map(|(stream, _)| *stream) {
@@ -404,15 +407,18 @@ impl Receiver {
     }
 
     fn on_inspected(&mut self, io: &mut Io<'_, '_>, manifest: Arc<Manifest>, notes: Result<Vec<(u32, EntryNote)>, Failure>) {
+        let label = self.offer.label.clone();
         match notes {
             Ok(notes) => {
-                let label = self.offer.label.clone();
                 io.notify(Event::Offered { transfer: io.key, label, manifest: Arc::clone(&manifest), notes });
                 self.state = State::Asking(Asking { manifest });
             }
-            Err(Failure::Disk(FileFault::DiskFull)) => io.decline(DeclineReason::NoSpace),
-            // There is nowhere to put it.
-            Err(_) => io.decline(DeclineReason::Busy),
+            Err(failure) => {
+                // Or else there is nowhere to put it.
+                let full = failure == Failure::Disk(FileFault::DiskFull);
+                io.decline(if full { DeclineReason::NoSpace } else { DeclineReason::Busy });
+                io.notify(Event::OfferDeclined { transfer: io.key, label, manifest, failure });
+            }
         }
     }
 
