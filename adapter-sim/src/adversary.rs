@@ -1,27 +1,71 @@
 //! Enemies: what somebody does who owns the network, or knows more than he should.
+//!
+//! Four of them, each in devices without a Node: the owner of the lines ([`network`]), a stranger who knows what is public, a holder
+//! of the words, and a device that is paired and lies. What they say is made by the steps of an honest device; a [`Lie`] changes
+//! one thing in it, and says whether that must be refused.
 
+use std::collections::BTreeMap;
+
+use protocol_core::crypto::secret::Secret;
 use protocol_core::entropy::Entropy as _;
+use protocol_core::pairing::code::CodeKeys;
 use protocol_core::wire::deframer::StreamName;
 use serde::{Deserialize, Serialize};
 
 use crate::choice::Tape;
 use crate::link::Wire;
-use crate::script::Name;
+use crate::perform::Raw;
+use crate::rules::Side;
+use crate::script::{Name, Step};
 use crate::{Dev, World};
+
+mod hand;
+mod network;
+mod talk;
+
+pub use hand::Lie;
+use hand::Shared;
+use talk::{Session, Talk};
 
 /// What an enemy does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the variants say it; their fields are numbers of devices, transfers and bytes, and milliseconds")]
 pub enum Move {
-    /// A stranger opens a stream and sends any bytes.
+    // A stranger.
+    /// Opens a stream and sends any bytes.
     Garbage { to: usize, name: Name, len: usize },
-    /// A stranger opens many streams and says nothing.
+    /// Opens many streams and says nothing.
     Drip { to: usize, count: usize },
-    /// A stranger sends what the opener of an earlier stream sent: the `number`th from the newest.
-    Replay { to: usize, number: usize },
-    /// A stranger opens a stream and half-closes it.
+    /// Opens a stream and half-closes it.
     HalfClose { to: usize, name: Name },
+    /// Asks about the code that a device shows, without its words.
+    Guess { to: usize, count: usize },
+    /// Names the stream that comes next in somebody's session.
+    Squat { to: usize, name: Name },
+
+    // Who owns the lines.
+    /// What the opener of an earlier stream sent, the `number`th from the newest, comes again: so many frames of it (0: all),
+    /// from somebody `like` him.
+    Replay { to: usize, number: usize, frames: usize, like: bool },
+    /// A message of an earlier stream, the `number`th from the newest, takes the place of the same one of the next.
+    Splice { name: Name, side: Side, frame: u32, number: usize },
+    /// What a device dials next leads to somebody who passes everything on to another.
+    Relay { dev: usize, to: usize },
+    /// What a device dials next leads to somebody who gives back what it says.
+    Reflect { dev: usize },
+
+    // Who has the words.
+    /// Joins the newest code of a device: so many at once, or one after the other.
+    Join { to: usize, lie: Lie, count: usize, together: bool },
+    /// What a device dials next leads to a false initiator: the `liar`th.
+    Show { dev: usize, lie: Lie, liar: usize },
+
+    // Who is paired.
+    /// Dials a device under the newest root, or one before it.
+    Call { to: usize, lie: Lie, old: usize },
+    /// How it answers who calls, from now on.
+    Listen { lie: Lie },
 }
 
 impl Move {
@@ -29,75 +73,211 @@ impl Move {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Garbage { .. } | Self::Drip { .. } | Self::HalfClose { .. } => "A12",
+            Self::Guess { .. } => "A2",
+            Self::Squat { .. } => "A18",
             Self::Replay { .. } => "A5",
+            Self::Splice { .. } => "A6",
+            Self::Relay { .. } => "A14",
+            Self::Reflect { .. } => "A4",
+            Self::Join { .. } | Self::Show { .. } => "A2",
+            Self::Call { .. } | Self::Listen { .. } => "A15",
         }
     }
 
     /// A move out of a tape, against one of these.
-    pub fn draw(tape: &mut Tape<'_>, to: usize, _other: usize) -> Self {
+    pub fn draw(tape: &mut Tape<'_>, to: usize, other: usize) -> Self {
         let name = tape.one_of(&[Name::Pair, Name::Link, Name::Manifest, Name::Bulk]);
-        match tape.below(4) {
+        match tape.below(16) {
             0 => Self::Garbage { to, name, len: tape.log(3_000) as usize },
             1 => Self::Drip { to, count: tape.log(70) as usize },
-            2 => Self::Replay { to, number: tape.log(20) as usize },
-            _ => Self::HalfClose { to, name },
+            2 => Self::HalfClose { to, name },
+            3 => Self::Guess { to, count: tape.log(20) as usize },
+            4 => Self::Squat { to, name },
+            5 | 6 => Self::Replay { to, number: tape.log(20) as usize, frames: tape.below(3) as usize, like: tape.percent(50) },
+            7 => {
+                let side = tape.one_of(&[Side::Opener, Side::Answerer]);
+                Self::Splice { name, side, frame: tape.below(4) as u32, number: tape.log(4) as usize }
+            }
+            8 => Self::Relay { dev: to, to: other },
+            9 => Self::Reflect { dev: to },
+            10 | 11 => {
+                let together = tape.percent(30);
+                let count = tape.one_of(&[1, 1, 1, 5, 17, 3]);
+                Self::Join { to, lie: Lie::opener(tape), count, together }
+            }
+            12 | 13 => Self::Show { dev: to, lie: Lie::answerer(tape), liar: tape.below(2) as usize },
+            14 => Self::Call { to, lie: Lie::opener(tape), old: tape.log(2) as usize },
+            _ => Self::Listen { lie: Lie::answerer(tape) },
         }
     }
 }
 
+/// The enemies of a world, and what they know.
+#[derive(Default)]
+pub(crate) struct Foe {
+    stranger: Option<Dev>,
+    /// Devices with identities that hold words and roots.
+    liars: Vec<Dev>,
+    relay: Option<Dev>,
+    /// Whom the relay passes things on to; nobody: to whom they came from.
+    relay_to: Option<Dev>,
+    /// Strangers whom a transport takes for somebody else.
+    alike: BTreeMap<Dev, Dev>,
+    /// By stream and end.
+    talks: BTreeMap<(usize, usize), Talk>,
+    /// Roots that liars share with devices, newest last.
+    roots: Vec<(Dev, Dev, Secret)>,
+    sessions: Vec<Session>,
+    /// How a liar answers pairings (true) and reconnects.
+    answers: BTreeMap<(Dev, bool), Lie>,
+    /// Devices may be late in this script: what they owe within a time is not asked for.
+    late: bool,
+}
+
+impl Foe {
+    fn is_enemy(&self, dev: Dev) -> bool {
+        self.liars.contains(&dev) || self.relay == Some(dev)
+    }
+}
+
 impl World {
-    /// The stranger of this world: a device without a Node, found over everything.
-    fn stranger(&mut self) -> Dev {
-        if let Some(dev) = self.enemy {
-            return dev;
-        }
-        let dev = self.add_stranger(Wire::Both, None);
-        self.enemy = Some(dev);
+    pub(super) fn add_enemy(&mut self, like: Option<Dev>) -> Dev {
+        let dev = self.add_stranger(Wire::Both, like);
         self.with_oracle(|oracle, _| oracle.distrust(dev));
         dev
     }
 
+    /// The stranger of this world.
+    fn stranger(&mut self) -> Dev {
+        if let Some(dev) = self.foe.stranger {
+            return dev;
+        }
+        let dev = self.add_enemy(None);
+        *self.foe.stranger.insert(dev)
+    }
+
+    /// Somebody whom a transport takes for this device.
+    fn alike(&mut self, dev: Dev) -> Dev {
+        if let Some(&like) = self.foe.alike.get(&dev) {
+            return like;
+        }
+        let like = self.add_enemy(Some(dev));
+        *self.foe.alike.entry(dev).or_insert(like)
+    }
+
+    /// A device with an identity that knows words and roots.
+    fn liar(&mut self, number: usize) -> Dev {
+        while self.foe.liars.len() <= number % 2 {
+            let dev = self.add_enemy(None);
+            self.foe.liars.push(dev);
+        }
+        self.foe.liars[number % 2]
+    }
+
     pub(crate) fn enemy(&mut self, step: &Move) {
-        let stranger = self.stranger();
+        self.foe.late = self.steps.iter().any(|step| {
+            matches!(step, Step::Sleep { .. } | Step::Silence { .. } | Step::Hold { .. } | Step::Coarse { .. } | Step::Latency { .. })
+        });
+        let scripted = |number: usize| Dev(number % self.honest);
         match *step {
             Move::Garbage { to, name, len } => {
+                let to = scripted(to);
                 let mut bytes = vec![0; len];
                 // This source does not fail.
                 let _filled = self.keys.fill(&mut bytes);
-                self.strange(stranger, to, name.stream(), &bytes);
+                let stranger = self.stranger();
+                let raw = self.strange(stranger, to, name.stream(), &bytes);
+                self.mute(raw);
             }
             Move::Drip { to, count } => {
+                let to = scripted(to);
+                let stranger = self.stranger();
                 for _ in 0..count {
-                    self.strange(stranger, to, StreamName::Pair, &[]);
+                    let raw = self.strange(stranger, to, StreamName::Pair, &[]);
+                    self.mute(raw);
+                    if let Some(raw) = raw {
+                        self.watch(raw, 11_000, "S23");
+                    }
                 }
-            }
-            Move::Replay { to, number } => {
-                let mut streams: Vec<usize> = self.tap.iter().filter(|tapped| tapped.by_opener).map(|tapped| tapped.stream).collect();
-                streams.dedup();
-                let Some(&stream) = streams.iter().rev().nth(number % streams.len().max(1)) else { return };
-                let of = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener);
-                let pieces: Vec<_> = of.skip(1).map(|tapped| tapped.bytes.clone()).collect();
-                let Some(name) = self.tap.iter().find(|tapped| tapped.stream == stream).and_then(|tapped| tapped.name) else { return };
-                self.strange(stranger, to, name, &pieces.concat());
             }
             Move::HalfClose { to, name } => {
-                let to = Dev(to % self.honest);
-                if self.is_up(to) {
-                    let raw = self.raw_open(stranger, to, name.stream());
+                let to = scripted(to);
+                let stranger = self.stranger();
+                if let Some(raw) = self.strange(stranger, to, name.stream(), &[]) {
                     self.raw_finish(raw);
                 }
+            }
+            Move::Guess { to, count } => {
+                let to = scripted(to);
+                let stranger = self.stranger();
+                for _ in 0..count {
+                    if let Some(code) = self.newest_code(to).filter(|_| self.is_up(to)) {
+                        self.open_handshake(stranger, to, Shared::Code(code), Lie::Tag, 0);
+                    }
+                }
+            }
+            Move::Squat { to, name } => self.squat(scripted(to), name),
+            Move::Replay { to, number, frames, like } => self.replay(scripted(to), number, frames, like),
+            Move::Splice { name, side, frame, number } => self.splice(name, side, frame, number),
+            Move::Relay { dev, to } => self.relay(scripted(dev), Some(scripted(to))),
+            Move::Reflect { dev } => self.relay(scripted(dev), None),
+            Move::Join { to, lie, count, together } => {
+                let to = scripted(to);
+                let liar = self.liar(0);
+                if together {
+                    (0..count).for_each(|_| self.join_as_holder(liar, to, lie, 0));
+                } else {
+                    self.join_as_holder(liar, to, lie, count.saturating_sub(1));
+                }
+            }
+            Move::Show { dev, lie, liar } => {
+                let dev = scripted(dev);
+                let liar = self.liar(liar);
+                self.foe.answers.insert((liar, true), lie);
+                self.misroute(dev, liar);
+            }
+            Move::Call { to, lie, old } => {
+                let to = scripted(to);
+                let liar = self.liar(0);
+                self.call_as_liar(liar, to, lie, old);
+            }
+            Move::Listen { lie } => {
+                let liar = self.liar(0);
+                self.foe.answers.insert((liar, false), lie);
             }
         }
     }
 
-    /// The stranger opens a stream to a device and sends this.
-    fn strange(&mut self, stranger: Dev, to: usize, name: StreamName, bytes: &[u8]) {
-        let to = Dev(to % self.honest);
-        if self.is_up(to) {
-            let raw = self.raw_open(stranger, to, name);
-            if !bytes.is_empty() {
-                self.raw_send(raw, bytes);
-            }
+    fn newest_code(&self, of: Dev) -> Option<CodeKeys> {
+        self.codes.get(&of).and_then(|codes| codes.last()).map(CodeKeys::derive)
+    }
+
+    /// A holder of the words joins; `more` of it follow when this one has ended.
+    fn join_as_holder(&mut self, who: Dev, to: Dev, lie: Lie, more: usize) {
+        if let Some(code) = self.newest_code(to).filter(|_| self.is_up(to)) {
+            self.open_handshake(who, to, Shared::Code(code), lie, more);
         }
+    }
+
+    /// A liar dials whom it has a root with.
+    fn call_as_liar(&mut self, who: Dev, to: Dev, lie: Lie, old: usize) {
+        let own = self.foe.roots.iter().rev().filter(|(of, peer, _)| *of == who && *peer == to);
+        let Some(root) = own.map(|(.., root)| root.duplicate()).nth(old) else { return };
+        if self.is_up(to) {
+            let shared = Shared::Root { root, dialer: self.key(who), listener: self.key(to) };
+            self.open_handshake(who, to, shared, lie, 0);
+        }
+    }
+
+    /// The stranger opens a stream to a device and sends this.
+    fn strange(&mut self, stranger: Dev, to: Dev, name: StreamName, bytes: &[u8]) -> Option<Raw> {
+        if !self.is_up(to) {
+            return None;
+        }
+        let raw = self.raw_open(stranger, to, name);
+        if !bytes.is_empty() {
+            self.raw_send(raw, bytes);
+        }
+        Some(raw)
     }
 }

@@ -82,6 +82,9 @@ pub struct Oracle {
     forgotten: BTreeSet<(Dev, Print)>,
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
+    /// Whom a joiner told who it is, under one code; and false initiators that did not say yes.
+    responses: BTreeMap<(Dev, SessionId), BTreeSet<PeerKey>>,
+    refused: BTreeSet<(Dev, SessionId)>,
     prints: BTreeMap<SessionRef, BTreeMap<Dev, (Print, Print, bool)>>,
     /// The most that any device held.
     pub(crate) most: Holdings,
@@ -176,6 +179,19 @@ impl Oracle {
             if world.dev_of(&root.peer).is_some_and(|of| world.id(of) == peer) {
                 self.forgotten.insert((dev, root.print));
             }
+        }
+    }
+
+    /// S2: a joiner's Response reached somebody; `refuses`: who will not say yes.
+    pub(crate) fn on_response(&mut self, world: &World, joiner: Dev, session: SessionId, key: PeerKey, refuses: bool) {
+        let told = self.responses.entry((joiner, session)).or_default();
+        told.insert(key);
+        let count = told.len();
+        // A new try of the same code after a restart is a new attempt.
+        let same_life = self.begun.get(&(joiner, session, false)).is_none_or(|life| *life == world.life(joiner));
+        self.check("S2", count == 1 || !same_life, || format!("device {} told {count} identities who it is", joiner.0));
+        if refuses {
+            self.refused.insert((joiner, session));
         }
     }
 

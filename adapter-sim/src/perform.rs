@@ -15,6 +15,7 @@ use protocol_core::wire::header::StreamKind;
 
 use crate::choice::Site;
 use crate::link::{Bulk, Conn, ConnEnd, End, Pipe, Stream, Wire};
+use crate::oracle::Recorder;
 use crate::rules::{At, Damage, DialFault, DiskFault, StoreFault};
 use crate::trace::{Tapped, What};
 use crate::world::{Act, Answer, Dev, Pieces, World};
@@ -171,6 +172,7 @@ impl World {
             }
             Act::Step { number } => self.take_step(number),
             Act::Wake { dev } => self.wake(dev),
+            Act::Watch { stream, end, life, rule } => self.watched(stream, end, life, rule),
         }
     }
 
@@ -222,7 +224,7 @@ impl World {
     }
 
     /// The other end of a connection, as an end sees it.
-    fn remote(&self, conn: usize, end: usize) -> Remote {
+    pub(crate) fn remote(&self, conn: usize, end: usize) -> Remote {
         let Conn { wire, ends, exporter, .. } = &self.conns[conn];
         let other = ends[1 - end].dev;
         let kind = if *wire == Wire::Tcp { TransportKind::Tcp } else { TransportKind::Sim };
@@ -262,7 +264,7 @@ impl World {
     }
 
     /// The device at an end of a stream, if it still lives the life in which the connection came up.
-    fn owner(&self, stream: usize, end: usize) -> Option<Dev> {
+    pub(crate) fn owner(&self, stream: usize, end: usize) -> Option<Dev> {
         let slot = &self.streams[stream];
         let conn_end = &self.conns[slot.conn].ends[slot.conn_end(end)];
         (conn_end.up && self.is_life(conn_end.dev, conn_end.life)).then_some(conn_end.dev)
@@ -472,7 +474,7 @@ impl World {
         self.close_if_done(stream);
     }
 
-    fn reset(&mut self, stream: usize, end: usize) {
+    pub(crate) fn reset(&mut self, stream: usize, end: usize) {
         let delay = self.one_way();
         let keeps = self.choices.coin(Site::Keep);
         let slot = &mut self.streams[stream];
@@ -526,6 +528,7 @@ impl World {
         if let (true, Some(dev)) = (own.up && !std::mem::replace(&mut own.down, true), owner) {
             self.note(dev, What::Down { stream, how });
             self.handle(dev, Input::StreamDown { stream: id, how });
+            self.enemy_loses(stream, end);
         }
         self.close_if_done(stream);
     }
@@ -553,7 +556,8 @@ impl World {
         }
         self.note(dev, What::Gets { stream, by_opener: from == 0, frame, len: bytes.len() });
         if self.devices[dev.0].stranger.is_some() {
-            return self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
+            self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
+            return self.enemy_hears(stream, end, bytes);
         }
         if matches!(self.streams[stream].ends[end].bulk, Bulk::Open { .. }) {
             return self.open_chunks(stream, end, bytes);
@@ -636,6 +640,7 @@ impl World {
     /// Seals the next run of chunks.
     fn seal(&mut self, stream: usize, end: usize) {
         let Some(dev) = self.owner(stream, end) else { return };
+        Recorder::set_device(dev);
         let slot = &mut self.streams[stream].ends[end];
         let Bulk::Seal { key, sealer } = std::mem::replace(&mut slot.bulk, Bulk::No) else { return };
         let id = slot.id;
@@ -677,6 +682,7 @@ impl World {
     /// Opens and writes the chunks that are whole.
     fn open_chunks(&mut self, stream: usize, end: usize, bytes: &[u8]) {
         let Some(dev) = self.owner(stream, end) else { return };
+        Recorder::set_device(dev);
         let slot = &mut self.streams[stream].ends[end];
         let id = slot.id;
         let Bulk::Open { key, opener, chunks, mut buffer } = std::mem::replace(&mut slot.bulk, Bulk::No) else { return };
@@ -845,8 +851,8 @@ impl World {
 /// An end of a stream for which a test speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Raw {
-    stream: usize,
-    end: usize,
+    pub(crate) stream: usize,
+    pub(crate) end: usize,
 }
 
 impl World {

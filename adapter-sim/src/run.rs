@@ -261,7 +261,8 @@ impl Run {
     /// L7, S32: sessions are ended, and nothing is left.
     fn close(&mut self, honest: &[Dev]) {
         for &dev in honest {
-            for &peer in honest {
+            // Liars may be paired, and would hold on.
+            for peer in (0..self.world.devices_len()).map(Dev) {
                 let id = self.world.id(peer);
                 self.world.call(dev, |node, env| node.disconnect(env, id));
             }

@@ -1,0 +1,559 @@
+//! What an enemy does on one stream: the steps of an honest device, and in one of them a lie.
+//!
+//! ```text
+//! opened    Opening ─▶ Complete? ─▶ Reply ─▶ Control
+//! accepted  Fresh ─▶ Third ─▶ Header ─▶ Control          Fresh ─▶ Relayed
+//! ```
+
+use protocol_core::crypto::secret::Secret;
+use protocol_core::identity::NetworkIdentity;
+use protocol_core::ids::{SessionId, SessionRef};
+use protocol_core::info::{Binding, BindingKind, DeviceInfo, TransportKind};
+use protocol_core::pairing::code::CodeKeys;
+use protocol_core::session::keys::StreamKey;
+use protocol_core::session::record::{RecordOpener, RecordSealer, RecordType};
+use protocol_core::session::stream::{Opening, Refusal};
+use protocol_core::wire::control::{ControlMessage, ControlReader, Item};
+use protocol_core::wire::deframer::StreamName;
+use protocol_core::wire::handshake::{PairingRequest, frame};
+use protocol_core::wire::header::{HEADER, Header, REPLY, StreamKind};
+
+use super::hand::{Answerer, Done, Lie, Me, Opener, Said, Shared};
+use crate::link::Wire;
+use crate::perform::Raw;
+use crate::world::Act;
+use crate::{Dev, World};
+
+/// A stream that an enemy has an end of.
+pub(super) struct Talk {
+    /// The enemy, and the device at the other end in its life.
+    pub(super) who: Dev,
+    pub(super) peer: Dev,
+    pub(super) life: u32,
+    pub(super) lie: Lie,
+    /// Something was said that must be refused: nothing may come back, by this rule.
+    pub(super) refused: Option<&'static str>,
+    pub(super) heard: Vec<u8>,
+    pub(super) state: State,
+    /// The first message, to be sent again.
+    first: Vec<u8>,
+    /// How many more of the same kind follow when this one ended.
+    pub(super) more: usize,
+    /// About a code.
+    pub(super) code: bool,
+    /// Which, if the peer named it.
+    named: Option<SessionId>,
+}
+
+/// What is awaited.
+#[derive(Default)]
+pub(super) enum State {
+    /// Nothing is done with what comes.
+    #[default]
+    Over,
+    /// The preamble of somebody who opened.
+    Fresh,
+    /// The other end of what is passed on.
+    Relayed(Raw),
+    /// A first message, which goes back as it came.
+    Echo,
+    /// The answer to a first message.
+    Opening(Box<Opener>),
+    /// The initiator's last word.
+    Complete(Box<Done>),
+    /// The first message of somebody who opened a stream of this name.
+    First(StreamName),
+    Third(Box<Answerer>),
+    /// The header of a control stream of this session, by number.
+    Header(usize),
+    /// The reply to our header.
+    Reply(usize, Header, Box<RecordSealer>),
+    Control(Box<Control>),
+    /// A data stream of a session, by number, that the peer opened: its header.
+    Data,
+    /// What comes on such a stream behind its header.
+    Pages(Box<RecordOpener>),
+}
+
+/// A control stream that stands.
+pub(super) struct Control {
+    pub(super) session: usize,
+    pub(super) sealer: Box<RecordSealer>,
+    opener: RecordOpener,
+    reader: ControlReader,
+}
+
+/// The secrets of a session that an enemy takes part in.
+pub(super) struct Session {
+    pub(super) who: Dev,
+    pub(super) peer: Dev,
+    pub(super) session_ref: SessionRef,
+    pub(super) ours: Secret,
+    pub(super) theirs: Secret,
+    /// The number of the last data stream.
+    pub(super) number: u64,
+    pub(super) conn: usize,
+    /// It never answers a Ping.
+    pub(super) deaf: bool,
+}
+
+impl Lie {
+    /// The rule by which it is refused.
+    pub(super) const fn rule(self) -> &'static str {
+        match self {
+            Self::Tag | Self::OtherCode | Self::Again => "S24",
+            Self::LowOrder | Self::BadKem | Self::Weak => "K6",
+            Self::Mirror => "A8",
+            Self::Foreign | Self::Forged | Self::Unlisted => "S1",
+            Self::Trailing | Self::Tail | Self::Padding | Self::Early => "K4",
+            _ => "K3",
+        }
+    }
+}
+
+impl World {
+    /// The connection as the device at an end of a stream sees it.
+    pub(super) fn binding(&self, stream: usize, end: usize) -> Binding {
+        let slot = &self.streams[stream];
+        let remote = self.remote(slot.conn, slot.conn_end(end));
+        if remote.kind == TransportKind::Tcp {
+            return Binding { kind: BindingKind::Tcp, own: Vec::new(), remote: Vec::new(), exporter: remote.exporter };
+        }
+        let own = self.transport_id(self.device_of(stream, end), &TransportKind::Sim);
+        Binding { kind: BindingKind::Sim, own, remote: remote.id, exporter: Vec::new() }
+    }
+
+    pub(super) fn me(&self, who: Dev, peer: Dev) -> Me {
+        let transports = self.transports(who);
+        let info = DeviceInfo { name: "liar".into(), os: "sim".into(), app: "kin-sim".into(), caps: 1, transports };
+        let mut other = info.clone();
+        other.transports.iter_mut().for_each(|transport| transport.id = b"somebody else".to_vec());
+        let third = (0..self.devices.len()).map(Dev).find(|dev| *dev != who && *dev != peer).unwrap_or(peer);
+        Me {
+            identity: NetworkIdentity::from_seed(Secret::new(self.seed(who))),
+            info: info.encode(),
+            unlisted: other.encode(),
+            third: self.key(third),
+            mirror: NetworkIdentity::from_seed(Secret::new(self.seed(peer))),
+        }
+    }
+
+    /// An enemy begins to listen on its end of a stream.
+    pub(super) fn talk(&mut self, raw: Raw, lie: Lie, state: State) -> &mut Talk {
+        let (who, peer) = (self.device_of(raw.stream, raw.end), self.device_of(raw.stream, 1 - raw.end));
+        let talk = Talk {
+            who,
+            peer,
+            life: self.life(peer),
+            lie,
+            refused: None,
+            heard: Vec::new(),
+            state,
+            first: Vec::new(),
+            more: 0,
+            code: false,
+            named: None,
+        };
+        self.foe.talks.entry((raw.stream, raw.end)).insert_entry(talk).into_mut()
+    }
+
+    /// An enemy opens a handshake.
+    pub(super) fn open_handshake(&mut self, who: Dev, to: Dev, shared: Shared, lie: Lie, more: usize) -> Raw {
+        let code = shared.is_code();
+        let name = if code { StreamName::Pair } else { StreamName::Link };
+        let raw = self.raw_open(who, to, name);
+        let binding = self.binding(raw.stream, raw.end);
+        let (opener, Said { bytes, refused }) = Opener::first(shared, binding, lie, &mut self.keys);
+        self.raw_send(raw, &bytes);
+        if lie == Lie::Huge {
+            // Its first four bytes say enough.
+            self.watch(raw, 1_000, "S23");
+        }
+        let talk = self.talk(raw, lie, State::Opening(Box::new(opener)));
+        (talk.first, talk.more, talk.code) = (bytes, more, code);
+        talk.refused = refused.then(|| lie.rule());
+        raw
+    }
+
+    /// After so many milliseconds the device at the other end must have ended this stream, by this rule.
+    pub(super) fn watch(&mut self, raw: Raw, millis: u64, rule: &'static str) {
+        // Whoever sleeps, hears nothing or stands behind a slow line is late and right.
+        let late = self.latency.0 + self.latency.1 + 1_500_000;
+        let life = self.life(self.device_of(raw.stream, 1 - raw.end));
+        self.after(late + millis * 1_000, Act::Watch { stream: raw.stream, end: raw.end, life, rule });
+    }
+
+    /// The time of a [`Self::watch`] is over.
+    pub(crate) fn watched(&mut self, stream: usize, end: usize, life: u32, rule: &'static str) {
+        let peer = self.device_of(stream, 1 - end);
+        let open = self.is_life(peer, life) && self.owner(stream, 1 - end).is_some() && !self.streams[stream].ends[1 - end].down;
+        if open && !self.foe.late {
+            self.with_oracle(|oracle, _| oracle.broken(rule, || format!("device {} keeps stream {stream} that it had to end", peer.0)));
+        }
+    }
+
+    /// Bytes came to a device without a Node.
+    pub(crate) fn enemy_hears(&mut self, stream: usize, end: usize, bytes: &[u8]) {
+        let mut talk = match self.foe.talks.remove(&(stream, end)) {
+            Some(talk) => talk,
+            None if self.foe.is_enemy(self.device_of(stream, end)) => {
+                self.talk(Raw { stream, end }, Lie::None, State::Fresh);
+                let Some(talk) = self.foe.talks.remove(&(stream, end)) else { return };
+                talk
+            }
+            None => return,
+        };
+        if let Some(rule) = talk.refused
+            && talk.life == self.life(talk.peer)
+        {
+            let (peer, lie) = (talk.peer.0, talk.lie);
+            self.with_oracle(|oracle, _| oracle.broken(rule, || format!("device {peer} answers what it has to refuse ({lie:?})")));
+        }
+        talk.heard.extend_from_slice(bytes);
+        crate::oracle::Recorder::set_device(talk.who);
+        while self.go_on(Raw { stream, end }, &mut talk).is_some() {}
+        self.foe.talks.insert((stream, end), talk);
+    }
+
+    /// The other side ended a stream.
+    pub(crate) fn enemy_loses(&mut self, stream: usize, end: usize) {
+        let Some(talk) = self.foe.talks.get_mut(&(stream, end)) else { return };
+        let (more, who, to, lie) = (std::mem::take(&mut talk.more), talk.who, talk.peer, talk.lie);
+        let state = std::mem::take(&mut talk.state);
+        if let State::Relayed(other) = state {
+            self.raw_finish(other);
+        }
+        if more > 0 {
+            self.join_as_holder(who, to, lie, more - 1);
+        }
+    }
+
+    /// One step, if what was heard is enough for it.
+    fn go_on(&mut self, raw: Raw, talk: &mut Talk) -> Option<()> {
+        match std::mem::take(&mut talk.state) {
+            State::Over => return None,
+            State::Fresh => {
+                let Some(name) = take_preamble(&mut talk.heard) else {
+                    talk.state = State::Fresh;
+                    return None;
+                };
+                if Some(talk.who) == self.foe.relay {
+                    let Some(to) = self.foe.relay_to else {
+                        talk.state = State::Echo;
+                        return Some(());
+                    };
+                    let other = self.is_up(to).then(|| self.raw_open(talk.who, to, name))?;
+                    // Data streams are bound to sessions, handshakes to connections.
+                    let handshake = !matches!(name, StreamName::Data(_));
+                    self.talk(other, Lie::None, State::Relayed(raw)).refused = handshake.then_some("A2");
+                    talk.state = State::Relayed(other);
+                    return Some(());
+                }
+                talk.state = if matches!(name, StreamName::Data(_)) { State::Data } else { State::First(name) };
+            }
+            State::Relayed(other) => {
+                let bytes = std::mem::take(&mut talk.heard);
+                self.raw_send(other, &bytes);
+                talk.state = State::Relayed(other);
+                return None;
+            }
+            State::Echo => {
+                let Some(body) = take_frame(&mut talk.heard) else {
+                    talk.state = State::Echo;
+                    return None;
+                };
+                self.raw_send(raw, &frame(&body));
+                talk.refused = Some("A8");
+            }
+            State::First(name) => {
+                let Some(body) = take_frame(&mut talk.heard) else {
+                    talk.state = State::First(name);
+                    return None;
+                };
+                talk.code = name == StreamName::Pair;
+                talk.lie = self.foe.answers.get(&(talk.who, talk.code)).copied().unwrap_or_default();
+                let (answerer, said) = self.answer(raw, talk, &body)?;
+                talk.state = State::Third(Box::new(answerer));
+                self.say(raw, talk, said);
+            }
+            State::Opening(opener) => {
+                let Some(body) = take_frame(&mut talk.heard) else {
+                    talk.state = State::Opening(opener);
+                    return None;
+                };
+                return self.on_answer(raw, talk, *opener, &body);
+            }
+            State::Third(answerer) => {
+                let Some(body) = take_frame(&mut talk.heard) else {
+                    talk.state = State::Third(answerer);
+                    return None;
+                };
+                let done = answerer.on_third(&body)?;
+                self.on_third(raw, talk, done);
+            }
+            State::Complete(done) => {
+                let Some(body) = take_frame(&mut talk.heard) else {
+                    talk.state = State::Complete(done);
+                    return None;
+                };
+                (done.status(&body) == Some(0)).then_some(())?;
+                let session = self.learn(raw, &done, true);
+                let (bytes, header, sealer) = self.header(session, talk.lie)?;
+                self.raw_send(raw, &bytes);
+                if talk.lie == Lie::Refuse {
+                    self.raw_finish(raw);
+                    return None;
+                }
+                talk.state = State::Reply(session, header, Box::new(sealer));
+            }
+            State::Reply(session, header, sealer) => {
+                let Some((reply, rest)) = talk.heard.split_first_chunk::<REPLY>() else {
+                    talk.state = State::Reply(session, header, sealer);
+                    return None;
+                };
+                let key = StreamKey::of_answerer(&self.foe.sessions[session].theirs, &header, reply);
+                talk.heard = rest.to_vec();
+                let opener = RecordOpener::new(&key);
+                talk.state = State::Control(Box::new(Control { session, sealer, opener, reader: ControlReader::new() }));
+            }
+            State::Header(session) => {
+                let Some((header, rest)) = talk.heard.split_first_chunk::<HEADER>() else {
+                    talk.state = State::Header(session);
+                    return None;
+                };
+                let header = Header::decode(header).ok()?;
+                talk.heard = rest.to_vec();
+                let opener = RecordOpener::new(&StreamKey::of_opener(&self.foe.sessions[session].theirs, &header));
+                let reply = self.keys.bytes::<REPLY>();
+                let sealer = Box::new(RecordSealer::new(&StreamKey::of_answerer(&self.foe.sessions[session].ours, &header, &reply)));
+                self.raw_send(raw, &reply);
+                talk.state = State::Control(Box::new(Control { session, sealer, opener, reader: ControlReader::new() }));
+            }
+            State::Control(mut control) => {
+                let record = take_record(&mut talk.heard);
+                let opened = record.as_ref().map(|record| control.opener.open(record));
+                if let Some(Ok((RecordType::Data, text))) = &opened {
+                    control.reader.push(text);
+                }
+                let session = control.session;
+                let items: Vec<_> = control.reader.by_ref().collect();
+                talk.state = State::Control(control);
+                for item in items {
+                    if let Ok(Item::Message(message)) = item {
+                        self.told(raw, talk, session, message);
+                    }
+                }
+                opened?.ok()?;
+            }
+            State::Data => {
+                let Some((header, rest)) = talk.heard.split_first_chunk::<HEADER>() else {
+                    talk.state = State::Data;
+                    return None;
+                };
+                let header = Header::decode(header).ok()?;
+                talk.heard = rest.to_vec();
+                let session = self.foe.sessions.iter().find(|session| session.session_ref == header.session())?;
+                talk.state = State::Pages(Box::new(RecordOpener::new(&StreamKey::of_opener(&session.theirs, &header))));
+            }
+            State::Pages(mut opener) => {
+                let record = take_record(&mut talk.heard);
+                let opened = record.as_ref().map(|record| opener.open(record));
+                talk.state = State::Pages(opener);
+                opened?.ok()?;
+            }
+        }
+        Some(())
+    }
+
+    /// Says a message of a handshake, with what the lie adds.
+    fn say(&mut self, raw: Raw, talk: &mut Talk, said: Said) {
+        self.raw_send(raw, &said.bytes);
+        match talk.lie {
+            Lie::Twice => self.raw_send(raw, &said.bytes),
+            Lie::Cut => self.reset(raw.stream, raw.end),
+            _ => {}
+        }
+        if said.refused {
+            talk.refused = Some(talk.lie.rule());
+        }
+    }
+
+    /// The answer to a first message, if we know what it is about.
+    fn answer(&mut self, raw: Raw, talk: &mut Talk, body: &[u8]) -> Option<(Answerer, Said)> {
+        let binding = self.binding(raw.stream, raw.end);
+        let me = self.me(talk.who, talk.peer);
+        if talk.code {
+            let session = PairingRequest::decode(body).ok()?.session_id;
+            talk.named = Some(session);
+            let code = self.codes.values().flatten().map(CodeKeys::derive).find(|code| code.session_id == session)?;
+            return Answerer::answer(Shared::Code(code), &binding, body, &me, talk.lie, &mut self.keys);
+        }
+        let listener = self.key(talk.who);
+        let roots = self.foe.roots.iter().rev().filter(|(who, ..)| *who == talk.who);
+        let roots: Vec<_> = roots.map(|(_, peer, root)| (self.key(*peer), root.duplicate())).collect();
+        roots.into_iter().find_map(|(dialer, root)| {
+            let shared = Shared::Root { root, dialer, listener };
+            Answerer::answer(shared, &binding, body, &me, talk.lie, &mut self.keys)
+        })
+    }
+
+    /// Challenge or Accept came.
+    fn on_answer(&mut self, raw: Raw, talk: &mut Talk, opener: Opener, body: &[u8]) -> Option<()> {
+        let me = self.me(talk.who, talk.peer);
+        let (done, said) = opener.third(body, &me, talk.lie)?;
+        if talk.code {
+            self.count_challenges(talk.peer, raw);
+        }
+        match talk.lie {
+            Lie::Silence => {
+                self.watch(raw, 31_000, "L1");
+                return None;
+            }
+            Lie::Cut => {
+                self.reset(raw.stream, raw.end);
+                if talk.more > 0 {
+                    talk.more -= 1;
+                    self.join_as_holder(talk.who, talk.peer, talk.lie, talk.more);
+                }
+                return None;
+            }
+            Lie::Again => {
+                let name = if talk.code { StreamName::Pair } else { StreamName::Link };
+                let again = self.raw_again(raw, talk.who, talk.peer, name);
+                let first = talk.first.clone();
+                self.raw_send(again, &first);
+                self.talk(again, Lie::Again, State::Over).refused = Some(Lie::Again.rule());
+            }
+            _ => {}
+        }
+        if talk.code && talk.lie != Lie::Early {
+            self.say(raw, talk, said);
+            if let Some(root) = &done.root {
+                self.foe.roots.push((talk.who, talk.peer, root.duplicate()));
+            }
+            talk.state = State::Complete(Box::new(done));
+            return Some(());
+        }
+        let session = self.learn(raw, &done, !talk.code);
+        let (bytes, header, sealer) = self.header(session, talk.lie)?;
+        let all = Said { bytes: [said.bytes, bytes].concat(), refused: said.refused };
+        self.say(raw, talk, all);
+        if talk.code && self.pieces == crate::world::Pieces::Whole {
+            talk.refused = Some(talk.lie.rule());
+        }
+        talk.state = State::Reply(session, header, Box::new(sealer));
+        Some(())
+    }
+
+    /// Response or Finish came.
+    fn on_third(&mut self, raw: Raw, talk: &mut Talk, done: Done) {
+        if talk.code {
+            let (joiner, key) = (talk.peer, self.key(talk.who));
+            let refuses = matches!(talk.lie, Lie::Refuse | Lie::Status | Lie::Silence);
+            if let Some(session) = talk.named {
+                self.with_oracle(|oracle, world| oracle.on_response(world, joiner, session, key, refuses));
+            }
+            if let Some(root) = &done.root {
+                self.foe.roots.push((talk.who, talk.peer, root.duplicate()));
+            }
+            match talk.lie {
+                Lie::Silence => return self.watch(raw, 151_000, "L1"),
+                Lie::Refuse => self.raw_send(raw, &done.complete(1)),
+                Lie::Status => self.raw_send(raw, &done.complete(9)),
+                Lie::Twice => {
+                    let complete = done.complete(0);
+                    self.raw_send(raw, &[&complete[..], &complete].concat());
+                }
+                _ => self.raw_send(raw, &done.complete(0)),
+            }
+        }
+        let session = self.learn(raw, &done, false);
+        talk.state = State::Header(session);
+    }
+
+    /// A session begins.
+    fn learn(&mut self, raw: Raw, done: &Done, we_opened: bool) -> usize {
+        let (who, peer) = (self.device_of(raw.stream, raw.end), self.device_of(raw.stream, 1 - raw.end));
+        let traffic = &done.traffic;
+        let (ours, theirs) =
+            if we_opened { (&traffic.from_opener, &traffic.from_answerer) } else { (&traffic.from_answerer, &traffic.from_opener) };
+        let (ours, theirs) = (ours.duplicate(), theirs.duplicate());
+        let conn = self.streams[raw.stream].conn;
+        self.foe.sessions.push(Session { who, peer, session_ref: done.session_ref, ours, theirs, number: 0, conn, deaf: false });
+        self.foe.sessions.len() - 1
+    }
+
+    /// Header and opening record of a control stream.
+    fn header(&mut self, session: usize, lie: Lie) -> Option<(Vec<u8>, Header, RecordSealer)> {
+        let Session { session_ref, ours, .. } = self.foe.sessions.get(session)?;
+        let header = Header::new(StreamKind::Control, *session_ref, 0, self.keys.bytes()).ok()?;
+        let mut sealer = RecordSealer::new(&StreamKey::of_opener(ours, &header));
+        let opening = if lie == Lie::Refuse { Opening::Refuse(Refusal::User) } else { Opening::Ack };
+        let record = sealer.seal(RecordType::Opening, &opening.encode()).ok()?;
+        Some(([&header.encode()[..], &record].concat(), header, sealer))
+    }
+
+    /// A second stream beside another, on its connection where it can carry two.
+    fn raw_again(&mut self, raw: Raw, who: Dev, to: Dev, name: StreamName) -> Raw {
+        let conn = self.streams[raw.stream].conn;
+        if self.conns[conn].wire == Wire::Tcp { self.raw_open(who, to, name) } else { self.raw_open_beside(raw, name) }
+    }
+
+    /// Five handshakes that a device answered and that are all open are one too many.
+    fn count_challenges(&mut self, peer: Dev, raw: Raw) {
+        let open = |stream: usize, end: usize| {
+            self.owner(stream, 1 - end).is_some() && !self.streams[stream].ends[1 - end].down && (stream, end) != (raw.stream, raw.end)
+        };
+        let life = self.life(peer);
+        let silent =
+            self.foe.talks.iter().filter(|(_, talk)| talk.code && talk.lie == Lie::Silence && talk.peer == peer && talk.life == life);
+        let held = silent.filter(|(at, talk)| matches!(talk.state, State::Over) && open(at.0, at.1)).count();
+        let most = protocol_core::limits::CODE_HANDSHAKES_AT_ONCE;
+        self.with_oracle(|oracle, _| {
+            if held >= most {
+                oracle.broken("S23", || format!("device {} answers {} joiners at once", peer.0, held + 1));
+            }
+        });
+    }
+
+    /// A control message came.
+    fn told(&mut self, raw: Raw, talk: &mut Talk, session: usize, message: ControlMessage) {
+        if let ControlMessage::Ping { nonce } = message
+            && !self.foe.sessions[session].deaf
+        {
+            self.utter(raw, talk, &ControlMessage::Pong { nonce });
+        }
+    }
+
+    /// Says a control message on a stream that stands.
+    pub(super) fn utter(&mut self, raw: Raw, talk: &mut Talk, message: &ControlMessage) {
+        if let State::Control(control) = &mut talk.state
+            && let Ok(record) = control.sealer.seal(RecordType::Data, &message.encode())
+        {
+            self.raw_send(raw, &record);
+        }
+    }
+}
+
+fn take_preamble(heard: &mut Vec<u8>) -> Option<StreamName> {
+    let all = [StreamName::Pair, StreamName::Link, StreamName::Data(StreamKind::Bulk)];
+    let name = all.into_iter().find(|name| heard.starts_with(&name.preamble()))?;
+    heard.drain(..name.preamble().len());
+    Some(name)
+}
+
+/// The body of the frame at the front, taken out.
+fn take_frame(heard: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let len = u32::from_be_bytes(*heard.first_chunk()?) as usize;
+    let frame = heard.get(4..4 + len)?.to_vec();
+    heard.drain(..4 + len);
+    Some(frame)
+}
+
+/// The record at the front, taken out.
+fn take_record(heard: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let len = u32::from_be_bytes(*heard.first_chunk()?) as usize;
+    let record = heard.get(..5 + len)?.to_vec();
+    heard.drain(..5 + len);
+    Some(record)
+}
