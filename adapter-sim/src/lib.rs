@@ -20,6 +20,7 @@ pub mod choice;
 mod disk;
 pub mod fuzz;
 mod link;
+pub mod mutants;
 pub mod oracle;
 mod perform;
 pub mod random;

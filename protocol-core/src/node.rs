@@ -264,7 +264,7 @@ impl Node {
             match loaded {
                 None => node.out.push(Output::Notify(Event::BadRecord { table: record.table })),
                 Some(None) => {}
-                Some(Some((peer, change))) => cx!(node, env).persist(Vec::from([change]), Purpose::Registry { peer }),
+                Some(Some((peer, change))) => node.store(env, peer, change, Purpose::Registry { peer }),
             }
         }
         let peers: Vec<_> = node.registry.iter().map(|device| device.key).collect();
@@ -353,7 +353,7 @@ impl Node {
                 }
             }
             TimerKind::Scan => self.scan_waiting(env),
-            TimerKind::Pending(session_ref) => self.on_pending_expired(env, session_ref),
+            TimerKind::Pending(peer, session_ref) => self.on_pending_expired(env, peer, session_ref),
             TimerKind::Idle(session_ref) => self.on_idle(env, session_ref),
             TimerKind::Age(session_ref) => self.on_age(env, session_ref),
             TimerKind::Erase(session_ref) => self.erase_session(env, session_ref),

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::effects::{Deadline, TransferKey};
-use crate::ids::{ConnId, DeviceId, SessionId, SessionRef, StreamId};
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, SessionRef, StreamId};
 use crate::time::Timestamp;
 use crate::transfer::machine::TransferTimer;
 
@@ -32,7 +32,7 @@ pub(crate) enum TimerKind {
     /// A Hello that waits for its scan.
     Scan,
     /// A pending root's 24 hours.
-    Pending(SessionRef),
+    Pending(PeerKey, SessionRef),
     /// Silence on a session: ping, then dead.
     Idle(SessionRef),
     /// Renewal, then the end of a session.
@@ -56,7 +56,7 @@ impl TimerKind {
             Self::Attempt(_) => "a joiner's attempt",
             Self::JoinerRedial(_) | Self::LinkRedial(_) => "the next try of an address",
             Self::Scan => "a waiting hello",
-            Self::Pending(_) => "an unconfirmed root",
+            Self::Pending(..) => "an unconfirmed root",
             Self::Idle(_) => "silence on a session",
             Self::Age(_) => "a session's age",
             Self::Erase(_) => "secrets of a replaced session",
@@ -96,6 +96,12 @@ impl Timers {
 
     pub(crate) fn is_set(&self, kind: TimerKind) -> bool {
         self.at.contains_key(&kind)
+    }
+
+    /// The pending roots of a peer that have a timer.
+    pub(crate) fn pending_of(&self, peer: &PeerKey) -> impl Iterator<Item = SessionRef> + '_ {
+        let all = TimerKind::Pending(*peer, SessionRef([0; 16]))..=TimerKind::Pending(*peer, SessionRef([0xff; 16]));
+        self.at.range(all).filter_map(|(kind, _)| if let TimerKind::Pending(_, root) = kind { Some(*root) } else { None })
     }
 
     #[cfg(feature = "testing")]

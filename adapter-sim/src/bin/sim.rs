@@ -14,13 +14,14 @@ use adapter_sim::script::{Profile, Script};
 use adapter_sim::shrink::shrink;
 use adapter_sim::trace::Rolling;
 use clap::{Parser, ValueEnum};
+use protocol_core::planted::{Bug, plant};
 use serde_json::json;
 
 /// Runs simulated worlds of kin devices, searches them for broken promises, and replays what was found.
 #[derive(Debug, Parser)]
 #[command(name = "sim")]
 struct Arguments {
-    /// Seeds to run, as FROM..TO (TO is not run).
+    /// Seeds to run, as FROM..TO (TO is not run); with --mutants, TO is how many each bug gets.
     #[arg(long, value_parser = seeds, default_value = "0..1000")]
     seeds: (u64, u64),
     /// What the worlds are about.
@@ -35,6 +36,12 @@ struct Arguments {
     /// Go on after a failure, and count.
     #[arg(long)]
     keep_going: bool,
+    /// Plant the bugs of the core one after the other (all, or those that are named), and search each.
+    #[arg(long, value_name = "BUG", num_args = 0.., conflicts_with = "replay")]
+    mutants: Option<Vec<String>>,
+    /// Plant this bug for everything else that is asked for.
+    #[arg(long, value_name = "BUG")]
+    plant: Option<String>,
     /// Tell the story of one seed, or of a script in a file.
     #[arg(long, value_name = "SEED|FILE")]
     replay: Option<String>,
@@ -47,6 +54,12 @@ struct Arguments {
     /// With --replay: write the script.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn threads(&self) -> usize {
+        if self.threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { self.threads }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,14 +98,56 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A panic is a finding, and is told as one.
     std::panic::set_hook(Box::new(|_| {}));
-    let result = match &arguments.replay {
-        Some(what) => replay(&arguments, what),
-        None => Ok(search(&arguments)),
-    };
+    let result = planted(&arguments).and_then(|()| match (&arguments.replay, &arguments.mutants) {
+        (Some(what), _) => replay(&arguments, what),
+        (None, Some(names)) => mutants(&arguments, names),
+        (None, None) => Ok(search(&arguments)),
+    });
     result.unwrap_or_else(|error| {
         eprintln!("sim: {error}");
         ExitCode::from(2)
     })
+}
+
+fn bug(name: &str) -> Result<Bug, String> {
+    Bug::by_name(name).ok_or_else(|| format!("no bug is called {name}"))
+}
+
+fn planted(arguments: &Arguments) -> Result<(), String> {
+    let Some(name) = &arguments.plant else { return Ok(()) };
+    plant(Some(bug(name)?));
+    Ok(())
+}
+
+/// Searches planted bugs, and prints how many seeds each took.
+fn mutants(arguments: &Arguments, names: &[String]) -> Result<ExitCode, String> {
+    let bugs = if names.is_empty() { Bug::ALL.to_vec() } else { names.iter().map(|name| bug(name)).collect::<Result<Vec<_>, _>>()? };
+    let (started, mut missed, mut took) = (Instant::now(), Vec::new(), Vec::new());
+    for &bug in &bugs {
+        let found = adapter_sim::mutants::search(bug, arguments.seeds.1, arguments.threads());
+        match found.seed {
+            Some((seed, violation)) => {
+                took.push(seed + 1);
+                eprintln!("{:<44} {:>7} seeds  {:<4} {}", bug.name(), seed + 1, violation.rule, bug.breaks());
+            }
+            None => {
+                missed.push(bug.name());
+                eprintln!("{:<44}  NOT FOUND      {}\n      seen by: {}", bug.name(), bug.breaks(), bug.seen_by());
+            }
+        }
+    }
+    took.sort_unstable();
+    let line = json!({
+        "bugs": bugs.len(),
+        "found": took.len(),
+        "not_found": missed,
+        "seeds_each_at_most": arguments.seeds.1,
+        "median_seeds": took.get(took.len() / 2),
+        "most_seeds": took.last(),
+        "seconds": (started.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+    });
+    println!("{line}");
+    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn replay(arguments: &Arguments, what: &str) -> Result<ExitCode, String> {
@@ -186,7 +241,7 @@ const BLOCK: u64 = 64;
 fn search(arguments: &Arguments) -> ExitCode {
     let (from, to) = arguments.seeds;
     let profile = arguments.profile.profile();
-    let threads = if arguments.threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { arguments.threads };
+    let threads = arguments.threads();
     let (next, stop) = (AtomicU64::new(from), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());
     let (wall, cpu) = (Instant::now(), cpu_seconds());

@@ -115,7 +115,7 @@ impl Node {
         if let (true, Some(bound)) = (yes, bound) {
             // From here on the pending root may be used, also after a crash.
             if let Some(change) = self.registry.agree(&bound.peer, bound.session_ref) {
-                cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+                self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
             }
         }
         self.joiner_step(env, stream, step);
@@ -249,7 +249,7 @@ impl Node {
         let name = name[..end].trim();
         known.own_name = (!name.is_empty()).then(|| name.to_string());
         let (change, peer) = (known.change(), known.key);
-        cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+        self.store(env, peer, change, Purpose::Registry { peer });
         Ok(())
     }
 
@@ -271,7 +271,7 @@ impl Node {
         self.drop_unfinished(env, peer);
         self.drop_sessions(env, device);
         if let Some(change) = self.registry.remove(&peer).filter(|_| !planted!(ForgetNotStored)) {
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+            self.store(env, peer, change, Purpose::Registry { peer });
         }
         self.met.remove(&device);
         cx!(self, env).notify(Event::Removed { device });

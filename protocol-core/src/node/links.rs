@@ -255,8 +255,7 @@ impl Node {
         if !awaited.storing {
             self.confirm_root(env, &peer, root);
         } else if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
-            self.timers.cancel(TimerKind::Pending(root));
-            cx!(self, env).persist(Vec::from([change]), Purpose::ListenerStored { stream, peer });
+            self.store(env, peer, change, Purpose::ListenerStored { stream, peer });
         }
         self.await_opening(stream, awaited, limits::UNPROVED_WAIT);
     }
@@ -273,8 +272,13 @@ impl Node {
             return self.drop_stream(env, stream, code::DONE);
         }
         awaited.storing = false;
-        if let Some(record) = awaited.held.take() {
-            self.on_opening(env, stream, record);
+        // LINK-10.
+        for record in core::mem::take(&mut awaited.held) {
+            match self.streams.get(&stream).map(|slot| &slot.role) {
+                Some(Role::AwaitOpening(_)) => self.on_opening(env, stream, record),
+                Some(&Role::Control(session_ref)) => self.on_control_record(env, session_ref, &record),
+                _ => return,
+            }
         }
     }
 
@@ -294,8 +298,7 @@ impl Node {
         }
         let id = device.id;
         if let Some(change) = self.registry.confirm(peer, root) {
-            self.timers.cancel(TimerKind::Pending(root));
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: *peer });
+            self.store(env, *peer, change, Purpose::Registry { peer: *peer });
             cx!(self, env).notify(Event::PairConfirmed { device: id });
         }
     }
@@ -307,7 +310,7 @@ impl Node {
         device.learn(peer.info.clone(), reached);
         device.last_seen_unix = Some(env.unix_s);
         let change = device.change();
-        cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: peer.key });
+        self.store(env, peer.key, change, Purpose::Registry { peer: peer.key });
     }
 
     pub(super) fn on_accept(&mut self, env: &mut Env<'_>, stream: StreamId, id: DeviceId, body: &[u8]) {
@@ -327,9 +330,8 @@ impl Node {
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
         if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
-            self.timers.cancel(TimerKind::Pending(root));
             // LINK-9.
-            cx!(self, env).persist(Vec::from([change]), Purpose::LinkStored { stream, peer });
+            self.store(env, peer, change, Purpose::LinkStored { stream, peer });
             if let Some(dialer) = self.dialers.get_mut(&id) {
                 dialer.confirming(stream, done, root);
             }
@@ -452,7 +454,7 @@ impl Node {
             device.last_route = Some(route);
             device.last_seen_unix = Some(env.unix_s);
             let change = device.change();
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: *peer });
+            self.store(env, *peer, change, Purpose::Registry { peer: *peer });
         }
     }
 

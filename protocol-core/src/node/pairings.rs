@@ -1,5 +1,6 @@
 //! Pairing, between the machines of `pairing/`, the registry and the sessions.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
@@ -17,6 +18,7 @@ use crate::outbox::Purpose;
 use crate::pairing::handshake::PairingKeys;
 use crate::pairing::initiator::{Step, Verdict};
 use crate::pairing::joiner::{self, Bound};
+use crate::records::Change;
 use crate::session::keys::Traffic;
 use crate::session::machine::{Awaited, Opened, Proven, Session, refuse};
 use crate::session::stream::Refusal;
@@ -104,7 +106,7 @@ impl Node {
         let written = (peer.key, keys.session_ref);
         let purpose = Purpose::InitiatorStored { stream, peer: peer.key, session_ref: keys.session_ref };
         let change = self.registry.add(pair, env.unix_s);
-        cx!(self, env).persist(Vec::from([change]), purpose);
+        self.store(env, written.0, change, purpose);
         if planted!(CompleteBeforeDurable) {
             self.on_pair_stored(env, stream, written, true);
         }
@@ -141,9 +143,9 @@ impl Node {
         let Some(slot) = self.streams.get_mut(&stream) else { return };
         if let Role::AwaitOpening(awaited) = &mut slot.role
             && awaited.storing
-            && awaited.held.is_none()
+            && awaited.held.len() < limits::HELD_RECORDS
         {
-            awaited.held = Some(record);
+            awaited.held.push(record);
             return;
         }
         let Role::AwaitOpening(awaited) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
@@ -166,7 +168,7 @@ impl Node {
         if !planted!(RefuseIgnored)
             && let Some(change) = self.registry.drop_root(&peer, session_ref)
         {
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+            self.store(env, peer, change, Purpose::Registry { peer });
         }
         cx!(self, env).notify(Event::PairRefused { device: identity::device_id(&peer), reason });
         cx!(self, env).finish(stream);
@@ -240,12 +242,10 @@ impl Node {
         let state = RootState::Provisional { agreed: joiner.agreed(), expires };
         let root = Root::new(keys.root.duplicate(), keys.session_ref, state, &self.identity.public(), &bound.peer);
         let pair = NewPair { peer: bound.peer, info: bound.info.clone(), root, reached: Some(bound.address.clone()) };
-        let session_ref = bound.session_ref;
         let peer = bound.peer;
         let change = self.registry.add(pair, env.unix_s);
         let purpose = if planted!(ResponseBeforeDurable) { Purpose::Registry { peer } } else { Purpose::PendingStored { stream } };
-        cx!(self, env).persist(Vec::from([change]), purpose);
-        cx!(self, env).set(TimerKind::Pending(session_ref), limits::PENDING_ROOT_TTL);
+        self.store(env, peer, change, purpose);
         if planted!(ResponseBeforeDurable) {
             self.on_pending_stored(env, stream, true);
         }
@@ -270,9 +270,8 @@ impl Node {
         if let Some(joiner) = &mut self.joiner {
             joiner.repaired = repaired;
         }
-        self.timers.cancel(TimerKind::Pending(session_ref));
         let purpose = if planted!(AckBeforeDurable) { Purpose::Registry { peer } } else { Purpose::ConfirmStored { stream } };
-        cx!(self, env).persist(Vec::from([change]), purpose);
+        self.store(env, peer, change, purpose);
         if planted!(AckBeforeDurable) {
             self.on_confirm_stored(env, stream, true);
         }
@@ -287,7 +286,7 @@ impl Node {
         if let Some(bound) = bound {
             self.registry.confirmation_stored(&bound.peer, stored);
             if !stored && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref) {
-                cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+                self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
             }
         }
         let Some((bound, keys)) = confirmed else { return };
@@ -306,11 +305,10 @@ impl Node {
 
     fn undo_join(&mut self, env: &mut Env<'_>, bound: &Bound, refusing: Option<(StreamId, PairingKeys)>) {
         self.joiner = None;
-        self.timers.cancel(TimerKind::Pending(bound.session_ref));
         if !planted!(NoKeepsPending)
             && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref)
         {
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+            self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
         }
         let Some((stream, PairingKeys { traffic, session_ref, .. })) = refusing.filter(|_| !planted!(RefuseUntold)) else { return };
         let Some(proven) = self.proven(stream, (bound.peer, &bound.info), session_ref, (traffic, true)) else { return };
@@ -323,7 +321,7 @@ impl Node {
     fn join_provisional(&mut self, env: &mut Env<'_>, bound: &Bound) {
         self.joiner = None;
         if let Some(change) = self.registry.agree(&bound.peer, bound.session_ref) {
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer: bound.peer });
+            self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
         }
         self.reconnect_after_pairing(env, bound);
     }
@@ -332,30 +330,39 @@ impl Node {
         self.dial_device(env, bound.peer, Vec::from([bound.address.clone()]));
     }
 
-    /// Sets the timers of a device's provisional roots.
+    /// Has a device's row written, as the registry holds it now.
+    pub(super) fn store(&mut self, env: &mut Env<'_>, peer: PeerKey, change: Change, purpose: Purpose) {
+        cx!(self, env).persist(Vec::from([change]), purpose);
+        self.watch_pending(env, &peer);
+    }
+
+    /// Each provisional root of a device has its timer, and nothing else has.
     pub(super) fn watch_pending(&mut self, env: &Env<'_>, peer: &PeerKey) {
-        let Some(device) = self.registry.get(peer) else { return };
-        for root in &device.roots {
-            if let RootState::Provisional { expires, .. } = root.state {
+        let expiry = |root: &Root| match root.state {
+            RootState::Provisional { expires, .. } => Some((root.session_ref, expires)),
+            RootState::Confirmed | RootState::Unconfirmed => None,
+        };
+        let pending: BTreeMap<_, _> = self.registry.get(peer).into_iter().flat_map(|device| &device.roots).filter_map(expiry).collect();
+        for gone in self.timers.pending_of(peer).filter(|root| !pending.contains_key(root)).collect::<Vec<_>>() {
+            self.timers.cancel(TimerKind::Pending(*peer, gone));
+        }
+        for (root, expires) in pending {
+            let timer = TimerKind::Pending(*peer, root);
+            if !self.timers.is_set(timer) {
                 let left = core::time::Duration::from_secs(expires.saturating_sub(env.unix_s)).min(limits::PENDING_ROOT_TTL);
-                self.timers.set(TimerKind::Pending(root.session_ref), self.now, left);
+                self.timers.set(timer, self.now, left);
             }
         }
     }
 
     /// A joiner's root that no initiator confirmed in 24 hours.
     // PAIR-44.
-    pub(super) fn on_pending_expired(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+    pub(super) fn on_pending_expired(&mut self, env: &mut Env<'_>, peer: PeerKey, session_ref: SessionRef) {
         if planted!(PendingNeverExpires) {
             return;
         }
-        let holder = |device: &&crate::devices::device::Device| {
-            let provisional = |root: &Root| root.session_ref == session_ref && matches!(root.state, RootState::Provisional { .. });
-            device.roots.iter().any(provisional)
-        };
-        let Some(peer) = self.registry.iter().find(holder).map(|device| device.key) else { return };
         if let Some(change) = self.registry.drop_root(&peer, session_ref) {
-            cx!(self, env).persist(Vec::from([change]), Purpose::Registry { peer });
+            self.store(env, peer, change, Purpose::Registry { peer });
         }
     }
 }

@@ -47,7 +47,8 @@ pub(crate) struct Awaited {
     header: Option<Header>,
     /// The confirmation of a joiner's root is being written: what arrives meanwhile waits.
     pub(crate) storing: bool,
-    pub(crate) held: Option<Vec<u8>>,
+    /// The opening record, and what a dialler sends directly behind it.
+    pub(crate) held: Vec<Vec<u8>>,
     /// It comes from a reconnect, and will be there soon if at all.
     pub(crate) from_link: bool,
 }
@@ -63,7 +64,7 @@ pub(crate) enum Opened {
 
 impl Awaited {
     pub(crate) fn new(proven: Proven) -> Self {
-        Self { proven, header: None, storing: false, held: None, from_link: false }
+        Self { proven, header: None, storing: false, held: Vec::new(), from_link: false }
     }
 
     /// The header. False: it belongs to another session, or is the second.

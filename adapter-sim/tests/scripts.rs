@@ -1,0 +1,22 @@
+//! Scripts of runs that once broke a rule. Nothing is broken in them any more.
+
+use std::path::Path;
+
+use adapter_sim::run::run;
+use adapter_sim::script::Script;
+
+#[test]
+fn nothing_is_broken_in_any_script() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut played = 0;
+    for file in std::fs::read_dir(scripts).expect("the scripts") {
+        let path = file.expect("a file").path();
+        let text = std::fs::read_to_string(&path).expect("a text");
+        assert!(text.starts_with("# "), "{}: the first line says what the script shows", path.display());
+        let script = Script::from_text(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let outcome = run(&script);
+        assert_eq!(outcome.violation, None, "{}", path.display());
+        played += 1;
+    }
+    assert!(played > 0);
+}
