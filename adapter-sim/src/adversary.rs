@@ -16,16 +16,23 @@ use crate::choice::Tape;
 use crate::link::Wire;
 use crate::perform::Raw;
 use crate::rules::Side;
-use crate::script::{Name, Step};
+use crate::script::{Name, Step, tree};
 use crate::{Dev, World};
 
 mod hand;
 mod network;
+mod speech;
+mod streams;
 mod talk;
+mod transfer;
 
 pub use hand::Lie;
 use hand::Shared;
+pub use speech::Speech;
+pub use streams::Odd;
 use talk::{Session, Talk};
+use transfer::Deal;
+pub use transfer::Trick;
 
 /// What an enemy does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +73,37 @@ pub enum Move {
     Call { to: usize, lie: Lie, old: usize },
     /// How it answers who calls, from now on.
     Listen { lie: Lie },
+    /// Says something out of place.
+    Say { to: usize, speech: Speech },
+    /// Offers a tree.
+    Deal { to: usize, tree: usize, trick: Trick, count: usize },
+    /// How it takes what is offered to it, from now on.
+    Take { trick: Trick },
+    /// Opens a data stream with which something is wrong.
+    Stray { to: usize, odd: Odd },
+    /// Opens a data stream under a session that was replaced or is over.
+    Late { to: usize, old: usize },
+    /// Hellos of a stranger by the hundred, and one of its own.
+    Flood { to: usize, count: usize },
+
+    // What an owner does with such a device.
+    /// Wants a session.
+    Meet { dev: usize },
+    /// Offers it a tree.
+    Share { dev: usize, tree: usize },
+    /// Forgets it.
+    Forget { dev: usize },
+    /// Ends the session.
+    Leave { dev: usize },
+}
+
+/// What must have come about after some time.
+#[derive(Clone, Debug)]
+pub(crate) enum Expect {
+    /// At most so many of these streams are still open at their other end; where they stand under a session, while that stands.
+    Closed { streams: Vec<Raw>, most: usize, under: Option<usize> },
+    /// A first message has its answer.
+    Answered(Raw),
 }
 
 impl Move {
@@ -80,14 +118,19 @@ impl Move {
             Self::Relay { .. } => "A14",
             Self::Reflect { .. } => "A4",
             Self::Join { .. } | Self::Show { .. } => "A2",
-            Self::Call { .. } | Self::Listen { .. } => "A15",
+            Self::Call { .. } | Self::Listen { .. } | Self::Say { .. } | Self::Stray { .. } => "A15",
+            Self::Deal { .. } => "A10",
+            Self::Take { .. } | Self::Share { .. } => "A11",
+            Self::Late { .. } | Self::Forget { .. } => "A13",
+            Self::Flood { .. } => "A12",
+            Self::Meet { .. } | Self::Leave { .. } => "A9",
         }
     }
 
     /// A move out of a tape, against one of these.
     pub fn draw(tape: &mut Tape<'_>, to: usize, other: usize) -> Self {
         let name = tape.one_of(&[Name::Pair, Name::Link, Name::Manifest, Name::Bulk]);
-        match tape.below(16) {
+        match tape.below(34) {
             0 => Self::Garbage { to, name, len: tape.log(3_000) as usize },
             1 => Self::Drip { to, count: tape.log(70) as usize },
             2 => Self::HalfClose { to, name },
@@ -107,7 +150,20 @@ impl Move {
             }
             12 | 13 => Self::Show { dev: to, lie: Lie::answerer(tape), liar: tape.below(2) as usize },
             14 => Self::Call { to, lie: Lie::opener(tape), old: tape.log(2) as usize },
-            _ => Self::Listen { lie: Lie::answerer(tape) },
+            15 => Self::Listen { lie: Lie::answerer(tape) },
+            16..19 => Self::Say { to, speech: tape.one_of(Speech::ALL) },
+            19..23 => {
+                let count = tape.one_of(&[1, 1, 1, 1, 17]);
+                Self::Deal { to, tree: tape.below(6) as usize, trick: tape.one_of(Trick::SENDER), count }
+            }
+            23 => Self::Take { trick: tape.one_of(Trick::RECEIVER) },
+            24 | 25 => Self::Stray { to, odd: tape.one_of(Odd::ALL) },
+            26 => Self::Late { to, old: tape.log(2) as usize },
+            27 => Self::Flood { to, count: 205 },
+            28 | 29 => Self::Meet { dev: to },
+            30 | 31 => Self::Share { dev: to, tree: tape.below(6) as usize },
+            32 => Self::Forget { dev: to },
+            _ => Self::Leave { dev: to },
         }
     }
 }
@@ -128,10 +184,17 @@ pub(crate) struct Foe {
     /// Roots that liars share with devices, newest last.
     roots: Vec<(Dev, Dev, Secret)>,
     sessions: Vec<Session>,
+    deals: Vec<Deal>,
+    /// How liars take what is offered.
+    takes: Trick,
+    /// Roots that were used, since when.
+    confirmed: BTreeMap<[u8; 32], u64>,
     /// How a liar answers pairings (true) and reconnects.
     answers: BTreeMap<(Dev, bool), Lie>,
     /// Devices may be late in this script: what they owe within a time is not asked for.
     late: bool,
+    /// No device of this script falls, forgets or cannot write.
+    steady: bool,
 }
 
 impl Foe {
@@ -178,6 +241,24 @@ impl World {
         self.foe.late = self.steps.iter().any(|step| {
             matches!(step, Step::Sleep { .. } | Step::Silence { .. } | Step::Hold { .. } | Step::Coarse { .. } | Step::Latency { .. })
         });
+        self.foe.steady = !self.foe.late
+            && !self.steps.iter().any(|step| {
+                matches!(
+                    step,
+                    Step::Crash { .. }
+                        | Step::PowerFails { .. }
+                        | Step::Store { .. }
+                        | Step::Disk { .. }
+                        | Step::SlowDisk { .. }
+                        | Step::NoEntropy { .. }
+                        | Step::RollBack { .. }
+                        | Step::Shutdown { .. }
+                        | Step::Damage { .. }
+                        | Step::Enemy(
+                            Move::Forget { .. } | Move::Drip { .. } | Move::Splice { .. } | Move::Say { speech: Speech::Unpair, .. }
+                        )
+                )
+            });
         let scripted = |number: usize| Dev(number % self.honest);
         match *step {
             Move::Garbage { to, name, len } => {
@@ -192,13 +273,15 @@ impl World {
             Move::Drip { to, count } => {
                 let to = scripted(to);
                 let stranger = self.stranger();
+                let mut streams = Vec::new();
                 for _ in 0..count {
                     let raw = self.strange(stranger, to, StreamName::Pair, &[]);
                     self.mute(raw);
-                    if let Some(raw) = raw {
-                        self.watch(raw, 11_000, "S23");
-                    }
+                    streams.extend(raw);
                 }
+                let most = protocol_core::limits::UNPROVED_STREAMS_PER_REMOTE;
+                self.expect(Expect::Closed { streams: streams.clone(), most, under: None }, 1_500, "S23");
+                self.expect(Expect::Closed { streams, most: 0, under: None }, 11_000, "S23");
             }
             Move::HalfClose { to, name } => {
                 let to = scripted(to);
@@ -239,12 +322,85 @@ impl World {
             Move::Call { to, lie, old } => {
                 let to = scripted(to);
                 let liar = self.liar(0);
-                self.call_as_liar(liar, to, lie, old);
+                let raw = self.call_as_liar(liar, to, lie, old);
+                self.check_old_root(raw, liar, to, old);
             }
             Move::Listen { lie } => {
                 let liar = self.liar(0);
                 self.foe.answers.insert((liar, false), lie);
             }
+            Move::Say { to, speech } => {
+                let to = scripted(to);
+                let liar = self.liar(0);
+                self.say_out_of_place(liar, to, speech);
+            }
+            Move::Deal { to, tree, trick, count } => {
+                let to = scripted(to);
+                let liar = self.liar(0);
+                for _ in 0..count {
+                    if let Some(session) = self.session_with(liar, to, 0).filter(|session| self.control_of(*session).is_some()) {
+                        self.deal(session, tree, trick);
+                    }
+                }
+            }
+            Move::Take { trick } => self.foe.takes = trick,
+            Move::Stray { to, odd } => {
+                let to = scripted(to);
+                let liar = self.liar(0);
+                if let Some(session) = self.session_with(liar, to, 0).filter(|session| self.control_of(*session).is_some()) {
+                    self.odd_stream(session, odd);
+                }
+            }
+            Move::Late { to, old } => {
+                let to = scripted(to);
+                let liar = self.liar(0);
+                if let Some(session) = self.session_with(liar, to, old) {
+                    self.late_stream(session);
+                }
+            }
+            Move::Flood { to, count } => self.flood(scripted(to), count),
+            Move::Meet { dev } | Move::Share { dev, .. } | Move::Forget { dev } | Move::Leave { dev } => {
+                let dev = scripted(dev);
+                if self.is_up(dev) {
+                    self.meet(dev, step);
+                }
+            }
+        }
+    }
+
+    /// What the owner of a device does with a liar.
+    fn meet(&mut self, dev: Dev, step: &Move) {
+        let liar = self.liar(0);
+        let (id, at) = (self.id(liar), self.addresses(liar));
+        match *step {
+            Move::Meet { .. } => {
+                self.with_oracle(|oracle, world| oracle.on_connect(world, dev, id));
+                if self.call(dev, |node, env| node.connect(env, id, &at)).is_err() {
+                    self.with_oracle(|oracle, _| oracle.not_connecting(dev, id));
+                }
+            }
+            Move::Share { tree: number, .. } => {
+                // An unknown device, or one with too many offers: nothing happens.
+                let _refused = self.offer(dev, liar, &tree(number));
+            }
+            Move::Forget { .. } => {
+                self.with_oracle(|oracle, world| oracle.on_forget(world, dev, id));
+                let _unknown = self.call(dev, |node, env| node.forget_device(env, id));
+            }
+            _ => self.call(dev, |node, env| node.disconnect(env, id)),
+        }
+    }
+
+    /// A7: the root that another has replaced, for a second at least, is answered no more.
+    fn check_old_root(&mut self, raw: Option<Raw>, who: Dev, to: Dev, old: usize) {
+        let newer = self.foe.roots.iter().rev().filter(|(of, peer, _)| *of == who && *peer == to).take(old);
+        let confirmed = newer.filter(|(_, _, root)| self.foe.confirmed.get(root.bytes()).is_some_and(|at| *at + 1_000_000 < self.now));
+        if confirmed.count() > 0
+            && self.foe.steady
+            && let Some(raw) = raw
+            && let Some(talk) = self.foe.talks.get_mut(&(raw.stream, raw.end))
+        {
+            talk.refused = Some("A7");
         }
     }
 
@@ -260,13 +416,11 @@ impl World {
     }
 
     /// A liar dials whom it has a root with.
-    fn call_as_liar(&mut self, who: Dev, to: Dev, lie: Lie, old: usize) {
+    fn call_as_liar(&mut self, who: Dev, to: Dev, lie: Lie, old: usize) -> Option<Raw> {
         let own = self.foe.roots.iter().rev().filter(|(of, peer, _)| *of == who && *peer == to);
-        let Some(root) = own.map(|(.., root)| root.duplicate()).nth(old) else { return };
-        if self.is_up(to) {
-            let shared = Shared::Root { root, dialer: self.key(who), listener: self.key(to) };
-            self.open_handshake(who, to, shared, lie, 0);
-        }
+        let root = own.map(|(.., root)| root.duplicate()).nth(old).filter(|_| self.is_up(to))?;
+        let shared = Shared::Root { root, dialer: self.key(who), listener: self.key(to) };
+        Some(self.open_handshake(who, to, shared, lie, 0))
     }
 
     /// The stranger opens a stream to a device and sends this.

@@ -85,6 +85,12 @@ pub struct Oracle {
     /// Whom a joiner told who it is, under one code; and false initiators that did not say yes.
     responses: BTreeMap<(Dev, SessionId), BTreeSet<PeerKey>>,
     refused: BTreeSet<(Dev, SessionId)>,
+    /// Digests that liars named, and what of theirs may never be shown or done.
+    named: BTreeSet<(TransferId, u32, [u8; 32])>,
+    unlawful: BTreeSet<TransferId>,
+    false_receipts: BTreeSet<TransferId>,
+    /// Chunks that were written.
+    written: BTreeSet<(Dev, u32, TransferKey, u64)>,
     prints: BTreeMap<SessionRef, BTreeMap<Dev, (Print, Print, bool)>>,
     /// The most that any device held.
     pub(crate) most: Holdings,
@@ -195,6 +201,32 @@ impl Oracle {
         }
     }
 
+    /// A liar named the digest of an entry.
+    pub(crate) fn on_named(&mut self, transfer: TransferId, entry: u32, digest: [u8; 32]) {
+        self.named.insert((transfer, entry, digest));
+    }
+
+    /// A liar offers what no owner may be shown.
+    pub(crate) fn on_unlawful(&mut self, transfer: TransferId) {
+        self.unlawful.insert(transfer);
+    }
+
+    /// A liar says that it has what it has not.
+    pub(crate) fn on_false_receipt(&mut self, transfer: TransferId) {
+        self.false_receipts.insert(transfer);
+    }
+
+    /// The tree that a device offers to somebody.
+    pub(crate) fn offered_tree(&self, sender: Dev, key: TransferKey) -> Option<&Tree> {
+        self.offered.get(&(sender, key.device, key.id))
+    }
+
+    /// D2: a chunk was written; it is not written twice.
+    pub(crate) fn on_chunk(&mut self, world: &World, dev: Dev, key: TransferKey, index: u64) {
+        let fresh = self.written.insert((dev, world.life(dev), key, index));
+        self.check("D2", fresh, || format!("device {} wrote chunk {index} twice", dev.0));
+    }
+
     // What happens.
 
     /// A Node has taken something in.
@@ -212,7 +244,11 @@ impl Oracle {
             ("sessions", held.sessions, devices * 16),
             ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
             ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
-            ("timers", held.timers, 8 * (held.streams.0 + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)),
+            (
+                "timers",
+                held.timers,
+                8 * (held.streams.0 + held.conns + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16),
+            ),
         ];
         for (what, has, bound) in bounds {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
@@ -299,6 +335,17 @@ impl Oracle {
             Event::Offered { transfer, .. } | Event::Accepted { transfer } => {
                 let ended = self.told.entry((dev, world.life(dev), *transfer)).or_default().ended;
                 let again = transfer.direction == Direction::Incoming;
+                let unlawful = again && self.unlawful.contains(&transfer.id);
+                self.check("S15", !unlawful, || format!("device {} shows its owner what it had to decline", dev.0));
+                if again {
+                    self.written.retain(|(of, _, key, _)| *of != dev || key != transfer);
+                    let life = world.life(dev);
+                    let open = |&(&(of, of_life, key), told): &(&(Dev, u32, TransferKey), &Told)| {
+                        of == dev && of_life == life && key.device == transfer.device && key.direction == transfer.direction && !told.ended
+                    };
+                    let count = self.told.iter().filter(open).count();
+                    self.check("S23", count <= limits::OPEN_OFFERS, || format!("device {} has {count} offers of one peer", dev.0));
+                }
                 self.check("S25", !ended || again, || format!("device {} was told of a transfer after its end", dev.0));
                 if again {
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());
@@ -326,13 +373,16 @@ impl Oracle {
             |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
         let durable = stored(world, dev).any(|root| of_device(world, &root, peer) && wanted(root.trust));
         self.check("S5", durable, || format!("device {} was told of a pairing that is not durable", dev.0));
+        let refused = self.refused.contains(&(dev, session)) && confirmed;
+        self.check("A3", !refused, || format!("device {} is paired with one that did not say yes", dev.0));
         let said = self.yes.contains(&(dev, session));
         self.check("A3", said, || format!("device {} is paired without its owner's yes", dev.0));
         let now = world.micros();
         if let Some(shown) = self.codes.get_mut(&(dev, session)) {
-            shown.admitted += 1;
+            // A joiner of its own code hears that it is confirmed.
+            shown.admitted += usize::from(!confirmed);
             let (admitted, late) = (shown.admitted, now.saturating_sub(shown.until));
-            self.check("A1", admitted == 1, || format!("device {} let {admitted} devices in under one code", dev.0));
+            self.check("A1", admitted <= 1, || format!("device {} let {admitted} devices in under one code", dev.0));
             let most = limits::HANDSHAKE_WAIT.as_micros() as u64;
             self.check("A4", late <= most, || format!("device {} accepted {late} µs after its code ended", dev.0));
         }
@@ -388,6 +438,8 @@ impl Oracle {
                 self.check("S19", lost.is_none(), || format!("device {} said that all is there before it was durable: {lost:?}", dev.0));
             }
             Direction::Outgoing => {
+                let lied = self.false_receipts.contains(&key.id);
+                self.check("D1", !lied, || format!("device {} believes a false receipt", dev.0));
                 let receiver = world.dev_of_id(key.device).filter(|receiver| !self.liars.contains(receiver));
                 let there = receiver.is_none_or(|receiver| self.received.contains(&(receiver, key.id)));
                 self.check("S19", there, || format!("device {} was told that all arrived, and the receiver does not say so", dev.0));
@@ -433,12 +485,24 @@ impl Oracle {
                 wrong.map(|path| String::from_utf8_lossy(&path.join(&b'/')).into_owned())
             )
         });
+        let unnamed = disk.arrived().iter().find(|(path, of)| self.is_unnamed(world, disk.files.get(*path), of));
+        let unnamed = unnamed.map(|(path, _)| path.clone());
+        self.check("D1", unnamed.is_none(), || format!("device {}: {unnamed:?} is not what its sender said it was", dev.0));
+        let outside = disk.files.keys().any(|path| path.iter().any(|part| part == b".." || part == b"."));
+        self.check("S15", !outside, || format!("device {} wrote outside of its directory", dev.0));
         let changed = self
             .foreign
             .iter()
             .find(|((of, path), item)| *of == dev && disk.files.get(path) != Some(item))
             .map(|((_, path), _)| path.clone());
         self.check("S21", changed.is_none(), || format!("device {}: {changed:?} was there before and has changed", dev.0));
+    }
+
+    /// Whether a file of a liar's stands under its name without the digest that it was told.
+    fn is_unnamed(&self, world: &World, item: Option<&Item>, of: &crate::disk::Arrived) -> bool {
+        let Some(sender) = world.dev_of_id(of.key.device).filter(|sender| self.liars.contains(sender)) else { return false };
+        let Some(Item::File(content)) = item else { return false };
+        sender.0 >= world.honest && !self.named.contains(&(of.key.id, of.entry, *blake3::hash(content).as_bytes()))
     }
 
     // The end.

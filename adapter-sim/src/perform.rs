@@ -172,7 +172,8 @@ impl World {
             }
             Act::Step { number } => self.take_step(number),
             Act::Wake { dev } => self.wake(dev),
-            Act::Watch { stream, end, life, rule } => self.watched(stream, end, life, rule),
+            Act::Expect { what, rule } => self.expected(&what, rule),
+            Act::Resend { session, name, bytes } => self.resend(session, name, &bytes),
         }
     }
 
@@ -720,6 +721,7 @@ impl World {
                 }
             }
             claim.finish();
+            self.with_oracle(|oracle, world| oracle.on_chunk(world, dev, key, index));
             report.chunks.push(ChunkDone { index, values });
         }
         self.streams[stream].ends[end].bulk = Bulk::Open { key, opener, chunks, buffer };
@@ -867,22 +869,23 @@ impl World {
         self.connect_ends(stranger, to, tcp);
         let conn = self.conns.len() - 1;
         self.accept_conn(conn);
-        self.raw_open_on(conn, name)
+        self.raw_open_on(conn, 0, name)
     }
 
     /// One more stream on the connection of another.
     pub fn raw_open_beside(&mut self, raw: Raw, name: StreamName) -> Raw {
-        self.raw_open_on(self.streams[raw.stream].conn, name)
+        self.raw_open_on(self.streams[raw.stream].conn, 0, name)
     }
 
-    fn raw_open_on(&mut self, conn: usize, name: StreamName) -> Raw {
+    /// A stream that an end of a connection opens.
+    pub(crate) fn raw_open_on(&mut self, conn: usize, opener: usize, name: StreamName) -> Raw {
         let stream = match self.conns[conn].streams.first().copied().filter(|_| self.conns[conn].wire == Wire::Tcp) {
             Some(stream) => {
                 self.streams[stream].name = Some(name);
                 stream
             }
             None => {
-                let stream = self.new_stream(conn, 0, Some(name));
+                let stream = self.new_stream(conn, opener, Some(name));
                 self.opened(stream, 1, None);
                 stream
             }

@@ -16,9 +16,10 @@ use protocol_core::node::{Config, Confirm, DeviceView, Node, PairError, PairingI
 use protocol_core::pairing::PairingCode;
 use protocol_core::records::{Change, Record};
 use protocol_core::time::Timestamp;
+use protocol_core::wire::deframer::StreamName;
 use serde::{Deserialize, Serialize};
 
-use crate::adversary::Foe;
+use crate::adversary::{Expect, Foe};
 use crate::choice::{Choices, Site};
 use crate::disk::{Disk, Tree, manifest_of};
 use crate::link::{Conn, Stream, Wire};
@@ -64,7 +65,8 @@ pub(crate) enum Act {
     Crash { dev: Dev, life: u32 },
     Step { number: usize },
     Wake { dev: Dev },
-    Watch { stream: usize, end: usize, life: u32, rule: &'static str },
+    Expect { what: Expect, rule: &'static str },
+    Resend { session: usize, name: StreamName, bytes: Vec<u8> },
 }
 
 /// How writes are cut into pieces on their way.
@@ -102,7 +104,8 @@ impl Act {
             | Self::Crash { .. }
             | Self::Step { .. }
             | Self::Wake { .. }
-            | Self::Watch { .. } => None,
+            | Self::Expect { .. }
+            | Self::Resend { .. } => None,
         }
     }
 }

@@ -115,7 +115,7 @@ impl Lie {
     ];
 
     /// A lie of the side that opens, out of a tape.
-    pub(super) fn opener(tape: &mut Tape<'_>) -> Self {
+    pub(crate) fn opener(tape: &mut Tape<'_>) -> Self {
         tape.one_of(Self::OPENER)
     }
 

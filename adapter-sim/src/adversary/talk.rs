@@ -5,6 +5,8 @@
 //! accepted  Fresh ─▶ Third ─▶ Header ─▶ Control          Fresh ─▶ Relayed
 //! ```
 
+use std::collections::BTreeSet;
+
 use protocol_core::crypto::secret::Secret;
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::ids::{SessionId, SessionRef};
@@ -18,6 +20,7 @@ use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::handshake::{PairingRequest, frame};
 use protocol_core::wire::header::{HEADER, Header, REPLY, StreamKind};
 
+use super::Expect;
 use super::hand::{Answerer, Done, Lie, Me, Opener, Said, Shared};
 use crate::link::Wire;
 use crate::perform::Raw;
@@ -43,6 +46,8 @@ pub(super) struct Talk {
     pub(super) code: bool,
     /// Which, if the peer named it.
     named: Option<SessionId>,
+    /// What came and is to be answered, by session.
+    answers: Vec<(usize, ControlMessage)>,
 }
 
 /// What is awaited.
@@ -72,7 +77,13 @@ pub(super) enum State {
     /// A data stream of a session, by number, that the peer opened: its header.
     Data,
     /// What comes on such a stream behind its header.
-    Pages(Box<RecordOpener>),
+    Opened(Header, Box<RecordOpener>),
+    /// Chunks of a transfer, by number, behind so many other bytes.
+    Chunks {
+        deal: usize,
+        skip: usize,
+        seen: BTreeSet<u64>,
+    },
 }
 
 /// A control stream that stands.
@@ -93,6 +104,9 @@ pub(super) struct Session {
     /// The number of the last data stream.
     pub(super) number: u64,
     pub(super) conn: usize,
+    pub(super) we_opened: bool,
+    /// When its control stream ended.
+    pub(super) ended: Option<u64>,
     /// It never answers a Ping.
     pub(super) deaf: bool,
 }
@@ -153,6 +167,7 @@ impl World {
             more: 0,
             code: false,
             named: None,
+            answers: Vec::new(),
         };
         self.foe.talks.entry((raw.stream, raw.end)).insert_entry(talk).into_mut()
     }
@@ -177,19 +192,43 @@ impl World {
 
     /// After so many milliseconds the device at the other end must have ended this stream, by this rule.
     pub(super) fn watch(&mut self, raw: Raw, millis: u64, rule: &'static str) {
-        // Whoever sleeps, hears nothing or stands behind a slow line is late and right.
-        let late = self.latency.0 + self.latency.1 + 1_500_000;
-        let life = self.life(self.device_of(raw.stream, 1 - raw.end));
-        self.after(late + millis * 1_000, Act::Watch { stream: raw.stream, end: raw.end, life, rule });
+        self.expect(Expect::Closed { streams: vec![raw], most: 0, under: None }, millis, rule);
     }
 
-    /// The time of a [`Self::watch`] is over.
-    pub(crate) fn watched(&mut self, stream: usize, end: usize, life: u32, rule: &'static str) {
-        let peer = self.device_of(stream, 1 - end);
-        let open = self.is_life(peer, life) && self.owner(stream, 1 - end).is_some() && !self.streams[stream].ends[1 - end].down;
-        if open && !self.foe.late {
-            self.with_oracle(|oracle, _| oracle.broken(rule, || format!("device {} keeps stream {stream} that it had to end", peer.0)));
+    /// After so many milliseconds this must have come about, by this rule.
+    pub(super) fn expect(&mut self, what: Expect, millis: u64, rule: &'static str) {
+        let late = 2 * (self.latency.0 + self.latency.1) + 1_500_000;
+        self.after(late + millis * 1_000, Act::Expect { what, rule });
+    }
+
+    /// The time of something that was expected is over.
+    pub(crate) fn expected(&mut self, what: &Expect, rule: &'static str) {
+        let held = match what {
+            Expect::Closed { under: Some(session), .. } if !self.stands(*session) => None,
+            Expect::Closed { streams, most, .. } => {
+                let open = streams.iter().filter(|raw| self.is_held(**raw)).count();
+                if open > *most { Some(format!("{open} of the streams {streams:?} are open that had to be ended")) } else { None }
+            }
+            Expect::Answered(raw) => {
+                let waits = |talk: &Talk| matches!(talk.state, State::Opening(_));
+                let waits = self.foe.talks.get(&(raw.stream, raw.end)).is_some_and(waits);
+                waits.then(|| format!("a first message on {raw:?} was not answered"))
+            }
+        };
+        if let Some(held) = held.filter(|_| !self.foe.late) {
+            self.with_oracle(|oracle, _| oracle.broken(rule, || held));
         }
+    }
+
+    /// Whether a liar's peer still has their session.
+    fn stands(&self, session: usize) -> bool {
+        let Session { peer, session_ref, .. } = &self.foe.sessions[session];
+        self.node_of(*peer).is_some_and(|node| node.probe_sessions().iter().any(|session| session.session_ref == *session_ref))
+    }
+
+    /// Whether the device at the other end of a stream still has it.
+    fn is_held(&self, raw: Raw) -> bool {
+        self.owner(raw.stream, 1 - raw.end).is_some() && !self.streams[raw.stream].ends[1 - raw.end].down
     }
 
     /// Bytes came to a device without a Node.
@@ -212,7 +251,12 @@ impl World {
         talk.heard.extend_from_slice(bytes);
         crate::oracle::Recorder::set_device(talk.who);
         while self.go_on(Raw { stream, end }, &mut talk).is_some() {}
+        let answers = std::mem::take(&mut talk.answers);
         self.foe.talks.insert((stream, end), talk);
+        for (session, message) in answers {
+            let messages = self.told(session, &message);
+            self.utter_in(session, &messages);
+        }
     }
 
     /// The other side ended a stream.
@@ -220,8 +264,10 @@ impl World {
         let Some(talk) = self.foe.talks.get_mut(&(stream, end)) else { return };
         let (more, who, to, lie) = (std::mem::take(&mut talk.more), talk.who, talk.peer, talk.lie);
         let state = std::mem::take(&mut talk.state);
-        if let State::Relayed(other) = state {
-            self.raw_finish(other);
+        match state {
+            State::Relayed(other) => self.raw_finish(other),
+            State::Control(control) => self.foe.sessions[control.session].ended = Some(self.now),
+            _ => {}
         }
         if more > 0 {
             self.join_as_holder(who, to, lie, more - 1);
@@ -311,6 +357,11 @@ impl World {
                     talk.state = State::Reply(session, header, sealer);
                     return None;
                 };
+                if let Some((.., root)) = self.foe.roots.iter().rev().find(|(who, peer, _)| *who == talk.who && *peer == talk.peer)
+                    && talk.code
+                {
+                    self.foe.confirmed.entry(*root.bytes()).or_insert(self.now);
+                }
                 let key = StreamKey::of_answerer(&self.foe.sessions[session].theirs, &header, reply);
                 talk.heard = rest.to_vec();
                 let opener = RecordOpener::new(&key);
@@ -340,7 +391,7 @@ impl World {
                 talk.state = State::Control(control);
                 for item in items {
                     if let Ok(Item::Message(message)) = item {
-                        self.told(raw, talk, session, message);
+                        talk.answers.push((session, message));
                     }
                 }
                 opened?.ok()?;
@@ -353,13 +404,43 @@ impl World {
                 let header = Header::decode(header).ok()?;
                 talk.heard = rest.to_vec();
                 let session = self.foe.sessions.iter().find(|session| session.session_ref == header.session())?;
-                talk.state = State::Pages(Box::new(RecordOpener::new(&StreamKey::of_opener(&session.theirs, &header))));
+                let opener = RecordOpener::new(&StreamKey::of_opener(&session.theirs, &header));
+                talk.state = State::Opened(header, Box::new(opener));
             }
-            State::Pages(mut opener) => {
-                let record = take_record(&mut talk.heard);
-                let opened = record.as_ref().map(|record| opener.open(record));
-                talk.state = State::Pages(opener);
-                opened?.ok()?;
+            State::Opened(header, mut opener) => {
+                let Some(record) = take_record(&mut talk.heard) else {
+                    talk.state = State::Opened(header, opener);
+                    return None;
+                };
+                let (_, text) = opener.open(&record).ok()?;
+                let opening = Opening::decode(header.kind(), &text).ok()?;
+                let (Opening::Manifest { transfer, .. } | Opening::Bulk { transfer, .. }) = opening else { return None };
+                if let (StreamKind::Bulk, Some(deal)) = (header.kind(), self.incoming_deal(transfer)) {
+                    talk.state = State::Chunks { deal, skip: 0, seen: BTreeSet::new() };
+                    return Some(());
+                }
+                let ours = self.foe.sessions.iter().find(|session| session.session_ref == header.session())?.ours.duplicate();
+                self.serve_data(raw, header.kind(), transfer, |reply| StreamKey::of_answerer(&ours, &header, reply));
+            }
+            State::Chunks { deal, mut skip, mut seen } => {
+                let skipped = skip.min(talk.heard.len());
+                talk.heard.drain(..skipped);
+                skip -= skipped;
+                let (mut indices, mut twice) = (Vec::new(), false);
+                while let Some(frame) = (skip == 0).then(|| take_frame(&mut talk.heard)).flatten() {
+                    let index = u64::from_be_bytes(*frame.first_chunk()?);
+                    twice |= !seen.insert(index);
+                    indices.push(index);
+                }
+                talk.state = State::Chunks { deal, skip, seen };
+                if twice {
+                    let peer = talk.peer.0;
+                    self.with_oracle(|oracle, _| oracle.broken("N1", || format!("device {peer} sent a chunk twice on one stream")));
+                }
+                if let Some((session, messages)) = self.chunks_came(deal, &indices) {
+                    self.utter_in(session, &messages);
+                }
+                return None;
             }
         }
         Some(())
@@ -479,7 +560,9 @@ impl World {
             if we_opened { (&traffic.from_opener, &traffic.from_answerer) } else { (&traffic.from_answerer, &traffic.from_opener) };
         let (ours, theirs) = (ours.duplicate(), theirs.duplicate());
         let conn = self.streams[raw.stream].conn;
-        self.foe.sessions.push(Session { who, peer, session_ref: done.session_ref, ours, theirs, number: 0, conn, deaf: false });
+        let session_ref = done.session_ref;
+        let session = Session { who, peer, session_ref, ours, theirs, number: 0, conn, we_opened, ended: None, deaf: false };
+        self.foe.sessions.push(session);
         self.foe.sessions.len() - 1
     }
 
@@ -501,9 +584,7 @@ impl World {
 
     /// Five handshakes that a device answered and that are all open are one too many.
     fn count_challenges(&mut self, peer: Dev, raw: Raw) {
-        let open = |stream: usize, end: usize| {
-            self.owner(stream, 1 - end).is_some() && !self.streams[stream].ends[1 - end].down && (stream, end) != (raw.stream, raw.end)
-        };
+        let open = |stream: usize, end: usize| (stream, end) != (raw.stream, raw.end) && self.is_held(Raw { stream, end });
         let life = self.life(peer);
         let silent =
             self.foe.talks.iter().filter(|(_, talk)| talk.code && talk.lie == Lie::Silence && talk.peer == peer && talk.life == life);
@@ -516,22 +597,47 @@ impl World {
         });
     }
 
-    /// A control message came.
-    fn told(&mut self, raw: Raw, talk: &mut Talk, session: usize, message: ControlMessage) {
-        if let ControlMessage::Ping { nonce } = message
-            && !self.foe.sessions[session].deaf
-        {
-            self.utter(raw, talk, &ControlMessage::Pong { nonce });
+    /// A control message came: what is answered.
+    fn told(&mut self, session: usize, message: &ControlMessage) -> Vec<ControlMessage> {
+        match message {
+            ControlMessage::Ping { nonce } if !self.foe.sessions[session].deaf => vec![ControlMessage::Pong { nonce: *nonce }],
+            ControlMessage::Offer(offer) => self.take(session, offer),
+            ControlMessage::Accept { transfer, chunks, .. } => self.deliver(*transfer, chunks),
+            ControlMessage::OpenBulk { transfer, count } => {
+                self.open_bulk(session, *transfer, *count);
+                Vec::new()
+            }
+            _ => Vec::new(),
         }
     }
 
-    /// Says a control message on a stream that stands.
-    pub(super) fn utter(&mut self, raw: Raw, talk: &mut Talk, message: &ControlMessage) {
-        if let State::Control(control) = &mut talk.state
-            && let Ok(record) = control.sealer.seal(RecordType::Data, &message.encode())
+    /// The control stream of a liar's session, if it stands.
+    pub(super) fn control_of(&self, session: usize) -> Option<Raw> {
+        let mut all = self.foe.talks.iter();
+        let (&(stream, end), _) = all.find(|(_, talk)| matches!(&talk.state, State::Control(control) if control.session == session))?;
+        Some(Raw { stream, end })
+    }
+
+    /// Says control messages in a session.
+    pub(super) fn utter_in(&mut self, session: usize, messages: &[ControlMessage]) {
+        let text: Vec<u8> = messages.iter().flat_map(ControlMessage::encode).collect();
+        self.utter_bytes(session, &text);
+    }
+
+    /// Says what may be no control messages.
+    pub(super) fn utter_bytes(&mut self, session: usize, text: &[u8]) {
+        let Some(raw) = self.control_of(session).filter(|_| !text.is_empty()) else { return };
+        crate::oracle::Recorder::set_device(self.device_of(raw.stream, raw.end));
+        if let Some(Talk { state: State::Control(control), .. }) = self.foe.talks.get_mut(&(raw.stream, raw.end))
+            && let Ok(record) = control.sealer.seal(RecordType::Data, text)
         {
             self.raw_send(raw, &record);
         }
+    }
+
+    /// A liar waits for chunks on a stream that it opened.
+    pub(super) fn receive(&mut self, raw: Raw, deal: usize, skip: usize) {
+        self.talk(raw, Lie::None, State::Chunks { deal, skip, seen: BTreeSet::new() });
     }
 }
 

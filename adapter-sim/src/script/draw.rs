@@ -5,7 +5,7 @@
 use protocol_core::limits;
 
 use super::{Name, Script, Setting, Step, Timed, Words};
-use crate::adversary::Move;
+use crate::adversary::{Lie, Move};
 use crate::choice::Tape;
 use crate::disk::OnConflict;
 use crate::link::Wire;
@@ -164,6 +164,9 @@ impl Draw<'_, '_> {
             self.push(Step::Join { dev: 1, of: 0, words: Words::Right, ask: false });
             self.at = 2_000;
         }
+        if profile == Profile::Enemy && self.tape.percent(60) {
+            self.paired_liar();
+        }
         let acts = 1 + self.tape.log(10);
         for _ in 0..acts {
             for _ in 0..self.tape.below(3) {
@@ -177,6 +180,15 @@ impl Draw<'_, '_> {
             self.wait(gap);
         }
         self.fault();
+    }
+
+    /// A device that lies pairs, with or without a device's wish for it.
+    fn paired_liar(&mut self) {
+        let dev = self.dev();
+        self.push(Step::Invite { dev, ask: false });
+        let lie = if self.tape.percent(20) { Lie::opener(self.tape) } else { Lie::None };
+        self.push(Step::Enemy(Move::Join { to: dev, lie, count: 1, together: false }));
+        self.at += 2_000;
     }
 
     /// What an owner does.
