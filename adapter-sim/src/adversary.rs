@@ -238,27 +238,7 @@ impl World {
     }
 
     pub(crate) fn enemy(&mut self, step: &Move) {
-        self.foe.late = self.steps.iter().any(|step| {
-            matches!(step, Step::Sleep { .. } | Step::Silence { .. } | Step::Hold { .. } | Step::Coarse { .. } | Step::Latency { .. })
-        });
-        self.foe.steady = !self.foe.late
-            && !self.steps.iter().any(|step| {
-                matches!(
-                    step,
-                    Step::Crash { .. }
-                        | Step::PowerFails { .. }
-                        | Step::Store { .. }
-                        | Step::Disk { .. }
-                        | Step::SlowDisk { .. }
-                        | Step::NoEntropy { .. }
-                        | Step::RollBack { .. }
-                        | Step::Shutdown { .. }
-                        | Step::Damage { .. }
-                        | Step::Enemy(
-                            Move::Forget { .. } | Move::Drip { .. } | Move::Splice { .. } | Move::Say { speech: Speech::Unpair, .. }
-                        )
-                )
-            });
+        self.look_ahead();
         let scripted = |number: usize| Dev(number % self.honest);
         match *step {
             Move::Garbage { to, name, len } => {
@@ -402,6 +382,39 @@ impl World {
         {
             talk.refused = Some("A7");
         }
+    }
+
+    /// What the whole script holds decides what can be asked for: damaged lines and sleeping devices owe nothing in time.
+    fn look_ahead(&mut self) {
+        let late = |step: &Step| {
+            matches!(
+                step,
+                Step::Sleep { .. }
+                    | Step::Silence { .. }
+                    | Step::Hold { .. }
+                    | Step::Coarse { .. }
+                    | Step::Latency { .. }
+                    | Step::Move { .. }
+                    | Step::Damage { .. }
+                    | Step::SlowDisk { .. }
+                    | Step::Enemy(Move::Splice { .. })
+            )
+        };
+        let falls = |step: &Step| {
+            matches!(
+                step,
+                Step::Crash { .. }
+                    | Step::PowerFails { .. }
+                    | Step::Store { .. }
+                    | Step::Disk { .. }
+                    | Step::NoEntropy { .. }
+                    | Step::RollBack { .. }
+                    | Step::Shutdown { .. }
+                    | Step::Enemy(Move::Forget { .. } | Move::Drip { .. } | Move::Say { speech: Speech::Unpair, .. })
+            )
+        };
+        self.foe.late = self.steps.iter().any(late);
+        self.foe.steady = !self.foe.late && !self.steps.iter().any(falls);
     }
 
     fn newest_code(&self, of: Dev) -> Option<CodeKeys> {

@@ -299,7 +299,9 @@ impl World {
             }
             State::Relayed(other) => {
                 let bytes = std::mem::take(&mut talk.heard);
-                self.raw_send(other, &bytes);
+                if !bytes.is_empty() {
+                    self.raw_send(other, &bytes);
+                }
                 talk.state = State::Relayed(other);
                 return None;
             }

@@ -21,11 +21,11 @@ use protocol_core::wire::header::StreamKind;
 use serde::{Deserialize, Serialize};
 
 use super::Expect;
+use crate::World;
 use crate::disk::{Item, Tree, manifest_of};
 use crate::link::Wire;
 use crate::perform::Raw;
 use crate::script::{CHUNK, tree};
-use crate::World;
 
 /// The one thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
