@@ -168,6 +168,14 @@ impl Move {
     }
 }
 
+/// Something of an enemy's that comes later.
+pub(crate) enum Due {
+    /// Whether this has come about is looked at, by this rule.
+    Expect { what: Expect, rule: &'static str },
+    /// The first bytes of a data stream of a session come again.
+    Resend { session: usize, name: StreamName, bytes: Vec<u8> },
+}
+
 /// The enemies of a world, and what they know.
 #[derive(Default)]
 pub(crate) struct Foe {
@@ -415,6 +423,13 @@ impl World {
         };
         self.foe.late = self.steps.iter().any(late);
         self.foe.steady = !self.foe.late && !self.steps.iter().any(falls);
+    }
+
+    pub(crate) fn enemy_due(&mut self, due: Due) {
+        match due {
+            Due::Expect { what, rule } => self.expected(&what, rule),
+            Due::Resend { session, name, bytes } => self.resend(session, name, &bytes),
+        }
     }
 
     fn newest_code(&self, of: Dev) -> Option<CodeKeys> {

@@ -53,6 +53,8 @@ struct Outgoing {
 struct Temporary {
     content: Vec<u8>,
     synced: bool,
+    /// Bytes written since it was synced.
+    unsynced: u64,
 }
 
 /// A file that this disk got from another device.
@@ -72,6 +74,8 @@ pub struct Arrived {
 struct Incoming {
     manifest: Arc<Manifest>,
     temporaries: BTreeMap<u32, Temporary>,
+    /// Bytes that were ever made durable.
+    durable: u64,
     left_out: BTreeMap<u32, EntryNote>,
     made: Vec<Vec<Vec<u8>>>,
 }
@@ -127,8 +131,10 @@ impl Disk {
     /// The transfer is over.
     pub(crate) fn forget(&mut self, key: TransferKey) {
         self.outgoing.remove(&key);
-        // What a Discard that is still under way would remove goes with it.
-        self.incoming.remove(&key);
+        // What is left of an incoming one is the Node's to discard.
+        if self.incoming.get(&key).is_some_and(|incoming| incoming.temporaries.is_empty()) {
+            self.incoming.remove(&key);
+        }
     }
 
     /// The files under final names that came from other devices.
@@ -151,6 +157,11 @@ impl Disk {
     /// The path that an entry of an incoming transfer has in its manifest, while that is known.
     pub fn entry_path(&self, key: &TransferKey, entry: u32) -> Option<Vec<Vec<u8>>> {
         Some(self.incoming.get(key)?.manifest.entry(entry)?.components)
+    }
+
+    /// Bytes of an incoming transfer that were made durable, as long as it is known here.
+    pub fn durable(&self, key: &TransferKey) -> Option<u64> {
+        self.incoming.get(key).map(|incoming| incoming.durable)
     }
 
     /// Somebody edits a source of an outgoing transfer while it is read: from now on the host sees that it has changed.
@@ -241,6 +252,7 @@ impl Disk {
         if let (Some(file), Ok(from)) = (temporary, usize::try_from(piece.offset)) {
             file.content[from..from + bytes.len()].copy_from_slice(bytes);
             file.synced = false;
+            file.unsynced += bytes.len() as u64;
         }
         Ok(())
     }
@@ -254,7 +266,7 @@ impl Disk {
     ) -> Result<Vec<(u32, EntryNote)>, FileFault> {
         if op == FileOp::Inspect {
             let manifest = manifest.filter(|_| !self.no_inbox).ok_or(FileFault::NotFound)?;
-            let made = Incoming { manifest, temporaries: BTreeMap::new(), left_out: BTreeMap::new(), made: Vec::new() };
+            let made = Incoming { manifest, durable: 0, temporaries: BTreeMap::new(), left_out: BTreeMap::new(), made: Vec::new() };
             self.incoming.entry(key).or_insert(made);
         }
         let Self { files, incoming, on_conflict, arrived, just_published, .. } = self;
@@ -265,6 +277,7 @@ impl Disk {
             FileOp::Sync => {
                 for (_, file) in incoming.temporaries.range_mut(entries) {
                     file.synced = true;
+                    incoming.durable += std::mem::take(&mut file.unsynced);
                 }
                 Vec::new()
             }
@@ -320,7 +333,7 @@ impl Incoming {
                 EntryKind::File => {
                     // An empty file has nothing that could be lost.
                     let content = vec![0; usize::try_from(entry.size).expect("small files")];
-                    self.temporaries.insert(number, Temporary { synced: content.is_empty(), content });
+                    self.temporaries.insert(number, Temporary { synced: content.is_empty(), content, unsynced: 0 });
                 }
                 EntryKind::Directory if !files.contains_key(&entry.components) => {
                     files.insert(entry.components.clone(), Item::Directory);
@@ -342,7 +355,7 @@ impl Incoming {
     ) -> Vec<(u32, EntryNote)> {
         let mut notes = Vec::new();
         for (number, entry) in self.entries(range) {
-            let Some(Temporary { content, synced }) = self.temporaries.remove(&number) else { continue };
+            let Some(Temporary { content, synced, .. }) = self.temporaries.remove(&number) else { continue };
             let mut path = entry.components;
             if files.contains_key(&path) {
                 if on_conflict != OnConflict::Rename {

@@ -18,6 +18,7 @@ mod adversary;
 pub mod chart;
 pub mod choice;
 mod disk;
+pub mod exhaustive;
 pub mod fuzz;
 mod link;
 pub mod mutants;

@@ -99,6 +99,10 @@ pub(crate) struct Pipe {
     pub(crate) dead: bool,
     /// What is sent from now on vanishes.
     pub(crate) vanish: bool,
+    /// Bytes that arrived.
+    pub(crate) delivered: u64,
+    /// Where a bit was changed.
+    pub(crate) flipped: Option<u64>,
 }
 
 /// A stream. End 0 opened it, pipe 0 carries what end 0 sends.

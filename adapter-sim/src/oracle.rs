@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol_core::effects::{Direction, Event, FileOp, TransferKey};
+use protocol_core::faults::LinkFailure;
 use protocol_core::ids::{DeviceId, PeerKey, SessionId, SessionRef, TransferId};
 use protocol_core::limits;
 use protocol_core::node::probe::{Holdings, Print, RootProbe, Trust, stored_roots};
@@ -16,8 +17,11 @@ use crate::disk::{Item, Tree};
 use crate::{Dev, World};
 
 mod aead;
+mod lies;
+mod wire;
 
 pub use aead::{Recorder, recording_cipher};
+use lies::Lies;
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,19 +82,25 @@ pub struct Oracle {
     offered: BTreeMap<(Dev, DeviceId, TransferId), Tree>,
     /// Receivers that said that everything is there.
     received: BTreeSet<(Dev, TransferId)>,
-    /// Roots that an owner has forgotten.
-    forgotten: BTreeSet<(Dev, Print)>,
+    /// Roots that an owner wants forgotten, and those that are.
+    forgetting: BTreeMap<(Dev, DeviceId), Vec<Print>>,
+    forgotten: BTreeSet<(Dev, DeviceId, Print)>,
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
-    /// Whom a joiner told who it is, under one code; and false initiators that did not say yes.
-    responses: BTreeMap<(Dev, SessionId), BTreeSet<PeerKey>>,
-    refused: BTreeSet<(Dev, SessionId)>,
-    /// Digests that liars named, and what of theirs may never be shown or done.
-    named: BTreeSet<(TransferId, u32, [u8; 32])>,
-    unlawful: BTreeSet<TransferId>,
-    false_receipts: BTreeSet<TransferId>,
-    /// Chunks that were written.
-    written: BTreeSet<(Dev, u32, TransferKey, u64)>,
+    lies: Lies,
+    /// Ephemeral keys that honest devices have sent.
+    ephemerals: BTreeSet<[u8; 32]>,
+    /// How often a device heard that a peer ended a session, and was shown an offer.
+    ends: BTreeMap<Dev, u64>,
+    offers: BTreeMap<Dev, u64>,
+    /// When a root was first seen.
+    since: BTreeMap<(Dev, SessionRef), u64>,
+    /// Roots that were durable and agreed when the device last wrote.
+    agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef)>>,
+    /// Roots that have just left a store.
+    gone: Vec<(Dev, DeviceId, SessionRef)>,
+    /// Peers with whom a device was told that a pairing came to nothing, or that it was removed.
+    undone: BTreeSet<(Dev, DeviceId)>,
     prints: BTreeMap<SessionRef, BTreeMap<Dev, (Print, Print, bool)>>,
     /// The most that any device held.
     pub(crate) most: Holdings,
@@ -179,52 +189,10 @@ impl Oracle {
         self.told.insert((dev, world.life(dev), key), Told::default());
     }
 
-    /// An owner is about to forget a device: its roots may never be seen here again.
+    /// An owner is about to forget a device: once it hears that this is done, its roots may never be seen here again.
     pub(crate) fn on_forget(&mut self, world: &World, dev: Dev, peer: DeviceId) {
-        for root in world.node(dev).probe_roots() {
-            if world.dev_of(&root.peer).is_some_and(|of| world.id(of) == peer) {
-                self.forgotten.insert((dev, root.print));
-            }
-        }
-    }
-
-    /// S2: a joiner's Response reached somebody; `refuses`: who will not say yes.
-    pub(crate) fn on_response(&mut self, world: &World, joiner: Dev, session: SessionId, key: PeerKey, refuses: bool) {
-        let told = self.responses.entry((joiner, session)).or_default();
-        told.insert(key);
-        let count = told.len();
-        // A new try of the same code after a restart is a new attempt.
-        let same_life = self.begun.get(&(joiner, session, false)).is_none_or(|life| *life == world.life(joiner));
-        self.check("S2", count == 1 || !same_life, || format!("device {} told {count} identities who it is", joiner.0));
-        if refuses {
-            self.refused.insert((joiner, session));
-        }
-    }
-
-    /// A liar named the digest of an entry.
-    pub(crate) fn on_named(&mut self, transfer: TransferId, entry: u32, digest: [u8; 32]) {
-        self.named.insert((transfer, entry, digest));
-    }
-
-    /// A liar offers what no owner may be shown.
-    pub(crate) fn on_unlawful(&mut self, transfer: TransferId) {
-        self.unlawful.insert(transfer);
-    }
-
-    /// A liar says that it has what it has not.
-    pub(crate) fn on_false_receipt(&mut self, transfer: TransferId) {
-        self.false_receipts.insert(transfer);
-    }
-
-    /// The tree that a device offers to somebody.
-    pub(crate) fn offered_tree(&self, sender: Dev, key: TransferKey) -> Option<&Tree> {
-        self.offered.get(&(sender, key.device, key.id))
-    }
-
-    /// D2: a chunk was written; it is not written twice.
-    pub(crate) fn on_chunk(&mut self, world: &World, dev: Dev, key: TransferKey, index: u64) {
-        let fresh = self.written.insert((dev, world.life(dev), key, index));
-        self.check("D2", fresh, || format!("device {} wrote chunk {index} twice", dev.0));
+        let of_peer = world.node(dev).probe_roots().into_iter().filter(|root| of_device(world, root, peer));
+        self.forgetting.insert((dev, peer), of_peer.map(|root| root.print).collect());
     }
 
     // What happens.
@@ -234,6 +202,11 @@ impl Oracle {
         if let Some((rule, what)) = Recorder::take_violation() {
             self.broken(rule, || format!("{what}, at device {}", dev.0));
         }
+        // The owner is told when the write is durable, so after the store has changed.
+        for (of, device, session_ref) in std::mem::take(&mut self.gone) {
+            let undone = self.undone.contains(&(of, device)) || of != dev;
+            self.check("S5", undone, || format!("device {} lost the root of {session_ref}, and nobody was told", dev.0));
+        }
         let Some(held) = world.node_of(dev).map(protocol_core::node::Node::probe_holdings) else { return };
         let devices = world.devices_len();
         let bounds = [
@@ -241,13 +214,16 @@ impl Oracle {
             ("streams", held.streams.0, limits::UNPROVED_STREAMS + devices * 8 * (2 + limits::BULK_STREAMS + limits::OPEN_OFFERS)),
             ("early streams", held.early.0, limits::EARLY_STREAMS * (1 + held.sessions)),
             ("records on early streams", held.early.1, limits::EARLY_STREAMS * limits::EARLY_RECORDS * (1 + held.sessions)),
+            ("devices", held.devices, limits::DEVICES),
+            ("dials and streams of a joiner", held.joining, limits::JOINER_CONNECTIONS),
             ("sessions", held.sessions, devices * 16),
             ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
             ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
             (
                 "timers",
                 held.timers,
-                8 * (held.streams.0 + held.conns + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16),
+                8 * (held.streams.0 + held.conns + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)
+                    + held.devices * limits::PENDING_ROOTS_PER_DEVICE,
             ),
         ];
         for (what, has, bound) in bounds {
@@ -260,8 +236,30 @@ impl Oracle {
 
     /// A write has become durable.
     pub(crate) fn on_durable(&mut self, world: &World, dev: Dev) {
-        for root in stored(world, dev) {
-            self.keep(world, dev, &root);
+        let roots: Vec<RootProbe> = stored(world, dev).collect();
+        for root in &roots {
+            self.keep(world, dev, root);
+        }
+        self.check_kept(world, dev, &roots);
+    }
+
+    /// S5, PAIR-35: what was agreed to stays until it is replaced, undone as its owner was told, or a day old.
+    fn check_kept(&mut self, world: &World, dev: Dev, roots: &[RootProbe]) {
+        let lasting = |root: &&RootProbe| !matches!(root.trust, Trust::Provisional { agreed: false });
+        let now: BTreeSet<(PeerKey, SessionRef)> = roots.iter().filter(lasting).map(|root| (root.peer, root.session_ref)).collect();
+        let before = self.agreed.insert(dev, now).unwrap_or_default();
+        if self.over_budget.contains(&dev) {
+            return;
+        }
+        for (peer, session_ref) in before {
+            let there = roots.iter().any(|root| root.session_ref == session_ref);
+            let of_peer = || roots.iter().filter(|root| root.peer == peer);
+            let replaced = of_peer().any(|root| root.trust == Trust::Confirmed) || of_peer().count() >= limits::PENDING_ROOTS_PER_DEVICE;
+            let since = self.since.get(&(dev, session_ref)).copied().unwrap_or(0);
+            let old = world.micros().saturating_sub(since) >= DAY;
+            if !(there || replaced || old) {
+                self.gone.push((dev, protocol_core::identity::device_id(&peer), session_ref));
+            }
         }
     }
 
@@ -273,11 +271,12 @@ impl Oracle {
             confirmed: false,
             joined: matches!(trust, Trust::Provisional { .. }),
         });
+        self.since.entry((dev, session_ref)).or_insert(world.micros());
         let news = trust == Trust::Confirmed && !kept.confirmed;
         kept.confirmed |= trust == Trust::Confirmed;
         let (same, joined) = (kept.print == print, kept.joined);
         self.check("K1", same, || format!("device {} changed the root of {session_ref}", dev.0));
-        let forgotten = self.forgotten.contains(&(dev, print));
+        let forgotten = self.forgotten.contains(&(dev, protocol_core::identity::device_id(&peer), print));
         self.check("S6", !forgotten || !news, || format!("device {} holds a root again that it has forgotten", dev.0));
         let Some(other) = self.honest(world, &peer) else { return };
         let theirs = self.kept.get(&(other, world.key(dev), session_ref)).copied();
@@ -304,6 +303,10 @@ impl Oracle {
 
     /// An owner is told something.
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
+        if let Event::Removed { device } = event {
+            let roots = self.forgetting.remove(&(dev, *device)).unwrap_or_default();
+            self.forgotten.extend(roots.into_iter().map(|print| (dev, *device, print)));
+        }
         match event {
             Event::PairRequest { session, peer, .. } => {
                 self.asked.entry((dev, peer.device)).or_default().insert(*session);
@@ -316,12 +319,27 @@ impl Oracle {
                     format!("device {} was told that a pairing is confirmed, and the store does not hold it", dev.0)
                 });
             }
-            Event::PairFailed { session, .. } | Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
+            Event::PairFailed { session, .. } => self.on_pair_failed(world, dev, *session),
+            Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
+            Event::PairRefused { device, .. } => {
+                self.undone.insert((dev, *device));
+                let left =
+                    world.node(dev).probe_roots().iter().any(|root| of_device(world, root, *device) && root.trust == Trust::Unconfirmed);
+                let more = self.asked.get(&(dev, *device)).map_or(0, BTreeSet::len) > 1 || self.automatic.len() > 1;
+                self.check("A3", !left || more, || format!("device {} holds the root of a pairing that the other side refused", dev.0));
+            }
             Event::Device { device, .. } | Event::ConnectFailed { device, .. } | Event::Removed { device } => {
+                if matches!(event, Event::Removed { .. }) {
+                    self.undone.insert((dev, *device));
+                }
+                if matches!(event, Event::Device { reason: Some(LinkFailure::Ended), .. }) {
+                    self.on_ended(dev);
+                }
                 self.connecting.remove(&(dev, *device));
                 self.on_sessions(world, dev);
             }
             Event::Progress { transfer, durable, total, .. } => {
+                self.check_durable(world, dev, transfer, *durable);
                 let told = self.told.entry((dev, world.life(dev), *transfer)).or_default();
                 let (before, ended) = (std::mem::replace(&mut told.durable, *durable), told.ended);
                 self.check("S28", before <= *durable && *durable <= *total, || {
@@ -335,18 +353,13 @@ impl Oracle {
             Event::Offered { transfer, .. } | Event::Accepted { transfer } => {
                 let ended = self.told.entry((dev, world.life(dev), *transfer)).or_default().ended;
                 let again = transfer.direction == Direction::Incoming;
-                let unlawful = again && self.unlawful.contains(&transfer.id);
-                self.check("S15", !unlawful, || format!("device {} shows its owner what it had to decline", dev.0));
                 if again {
-                    self.written.retain(|(of, _, key, _)| *of != dev || key != transfer);
-                    let life = world.life(dev);
-                    let open = |&(&(of, of_life, key), told): &(&(Dev, u32, TransferKey), &Told)| {
-                        of == dev && of_life == life && key.device == transfer.device && key.direction == transfer.direction && !told.ended
-                    };
-                    let count = self.told.iter().filter(open).count();
-                    self.check("S23", count <= limits::OPEN_OFFERS, || format!("device {} has {count} offers of one peer", dev.0));
+                    self.check_offer(world, dev, *transfer);
                 }
                 self.check("S25", !ended || again, || format!("device {} was told of a transfer after its end", dev.0));
+                if again && matches!(event, Event::Offered { .. }) {
+                    self.on_offered(dev);
+                }
                 if again {
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());
                 }
@@ -366,6 +379,18 @@ impl Oracle {
         }
     }
 
+    /// What came to nothing may take its root with it.
+    fn on_pair_failed(&mut self, world: &World, dev: Dev, session: SessionId) {
+        self.end_pairing(dev, session);
+        let of_session = self.asked.iter().filter(|((of, _), sessions)| *of == dev && sessions.contains(&session));
+        let peers: Vec<DeviceId> = of_session.map(|((_, peer), _)| *peer).collect();
+        self.undone.extend(peers.into_iter().map(|peer| (dev, peer)));
+        if self.automatic.contains(&(dev, session)) {
+            // Nobody was asked, so nobody knows with whom it was.
+            self.undone.extend((0..world.devices_len()).map(|peer| (dev, world.id(Dev(peer)))));
+        }
+    }
+
     fn on_paired(&mut self, world: &World, dev: Dev, session: SessionId, peer: DeviceId, confirmed: bool) {
         self.end_pairing(dev, session);
         // S5: what is told is durable.
@@ -373,8 +398,7 @@ impl Oracle {
             |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
         let durable = stored(world, dev).any(|root| of_device(world, &root, peer) && wanted(root.trust));
         self.check("S5", durable, || format!("device {} was told of a pairing that is not durable", dev.0));
-        let refused = self.refused.contains(&(dev, session)) && confirmed;
-        self.check("A3", !refused, || format!("device {} is paired with one that did not say yes", dev.0));
+        self.check_refused(dev, session, confirmed);
         let said = self.yes.contains(&(dev, session));
         self.check("A3", said, || format!("device {} is paired without its owner's yes", dev.0));
         let now = world.micros();
@@ -438,8 +462,7 @@ impl Oracle {
                 self.check("S19", lost.is_none(), || format!("device {} said that all is there before it was durable: {lost:?}", dev.0));
             }
             Direction::Outgoing => {
-                let lied = self.false_receipts.contains(&key.id);
-                self.check("D1", !lied, || format!("device {} believes a false receipt", dev.0));
+                self.check_receipt(dev, key);
                 let receiver = world.dev_of_id(key.device).filter(|receiver| !self.liars.contains(receiver));
                 let there = receiver.is_none_or(|receiver| self.received.contains(&(receiver, key.id)));
                 self.check("S19", there, || format!("device {} was told that all arrived, and the receiver does not say so", dev.0));
@@ -465,6 +488,7 @@ impl Oracle {
 
     /// S18: whatever stands under a final name is whole and right; what stood there before is untouched.
     pub(crate) fn check_files(&mut self, world: &World, dev: Dev) {
+        self.check_named(world, dev);
         let disk = world.disk(dev);
         let mut wrong = None;
         for (path, of) in disk.arrived() {
@@ -485,25 +509,12 @@ impl Oracle {
                 wrong.map(|path| String::from_utf8_lossy(&path.join(&b'/')).into_owned())
             )
         });
-        let unnamed = disk.arrived().iter().find(|(path, of)| self.is_unnamed(world, disk.files.get(*path), of));
-        let unnamed = unnamed.map(|(path, _)| path.clone());
-        self.check("D1", unnamed.is_none(), || format!("device {}: {unnamed:?} is not what its sender said it was", dev.0));
-        let outside = disk.files.keys().any(|path| path.iter().any(|part| part == b".." || part == b"."));
-        self.check("S15", !outside, || format!("device {} wrote outside of its directory", dev.0));
         let changed = self
             .foreign
             .iter()
             .find(|((of, path), item)| *of == dev && disk.files.get(path) != Some(item))
             .map(|((_, path), _)| path.clone());
         self.check("S21", changed.is_none(), || format!("device {}: {changed:?} was there before and has changed", dev.0));
-    }
-
-    /// Whether a file of a liar's stands under its name without the digest that it was told.
-    fn is_unnamed(&self, world: &World, item: Option<&Item>, of: &crate::disk::Arrived) -> bool {
-        let Some(sender) = world.dev_of_id(of.key.device).filter(|sender| self.liars.contains(sender)) else { return false };
-        let Some(Item::File(content)) = item else { return false };
-        // What is empty has one digest only, and nobody needs to say it.
-        sender.0 >= world.honest && !content.is_empty() && !self.named.contains(&(of.key.id, of.entry, *blake3::hash(content).as_bytes()))
     }
 
     // The end.
@@ -513,6 +524,13 @@ impl Oracle {
         let life = world.life(dev);
         self.begun.retain(|&(of, ..), of_life| of != dev || *of_life == life);
         self.connecting.retain(|&(of, _), of_life| of != dev || *of_life == life);
+        let back = world
+            .node(dev)
+            .probe_roots()
+            .iter()
+            .any(|root| self.forgotten.contains(&(dev, protocol_core::identity::device_id(&root.peer), root.print)));
+        let failed = self.over_budget.contains(&dev);
+        self.check("S6", !back || failed, || format!("device {} knows a device again that it has forgotten", dev.0));
         self.check_files(world, dev);
     }
 
@@ -523,17 +541,29 @@ impl Oracle {
         let connecting =
             self.connecting.iter().find(|&(&(dev, _), &life)| world.is_up(dev) && world.life(dev) == life).map(|(key, _)| *key);
         self.check("L2", connecting.is_none(), || format!("an attempt to connect never ended: {connecting:?}"));
-        // A liar may let its peer wait for an answer, as a user may.
-        let awaits = |key: TransferKey| {
-            let liar = world.dev_of_id(key.device).is_some_and(|dev| self.liars.contains(&dev));
-            liar && key.direction == Direction::Outgoing
-        };
         let open = |&(&(dev, life, key), told): &(&(Dev, u32, TransferKey), &Told)| {
-            world.is_up(dev) && world.life(dev) == life && !told.ended && !awaits(key)
+            world.is_up(dev) && world.life(dev) == life && !told.ended && !self.awaits_liar(world, key)
         };
         let told = self.told.iter().find(open);
         let open = told.map(|(&(dev, _, key), _)| (dev, key));
         self.check("L3", open.is_none(), || format!("a transfer never ended: {open:?}"));
+    }
+
+    /// PAIR-24, PAIR-44: a provisional root without a yes belongs to an attempt that runs; none is older than a day.
+    pub(crate) fn check_provisional(&mut self, world: &World, dev: Dev) {
+        let node = world.node(dev);
+        let pairing = node.probe_holdings().pairing;
+        for root in node.probe_roots() {
+            let Trust::Provisional { agreed } = root.trust else { continue };
+            self.check("PAIR-24", agreed || pairing, || {
+                format!("device {} holds the root of {} that nobody said yes to", dev.0, root.session_ref)
+            });
+            let since = self.since.get(&(dev, root.session_ref)).copied().unwrap_or_else(|| world.micros());
+            let age = world.micros().saturating_sub(since);
+            self.check("PAIR-44", age < DAY + 120_000_000, || {
+                format!("device {} holds a provisional root since {} s", dev.0, age / 1_000_000)
+            });
+        }
     }
 
     /// Everything was closed: nothing is held any more.
@@ -558,6 +588,9 @@ impl Oracle {
         self.check("S32", left == 0, || format!("device {} has {left} temporary files left", dev.0));
     }
 }
+
+/// The life of a provisional root, in microseconds.
+const DAY: u64 = 24 * 3_600 * 1_000_000;
 
 /// The roots in a device's store.
 fn stored(world: &World, dev: Dev) -> impl Iterator<Item = RootProbe> {

@@ -28,6 +28,8 @@ const DIAL_TIMEOUT: u64 = 10_000_000;
 /// Chunks that are claimed at once, and how long a claim takes.
 const RUN: u32 = 4;
 const RUN_TIME: u64 = 500;
+/// How long a stream may stand after a bit of it was changed: the longest wait for a part of something, and more.
+const TAINTED: u64 = 200_000_000;
 
 impl World {
     /// Does what a Node says, until it says nothing more.
@@ -54,6 +56,10 @@ impl World {
             }
             Output::Send { stream, bytes } => {
                 if let Some(&(stream, end)) = self.stream_ends.get(&stream) {
+                    let (name, frame) = (self.streams[stream].name, self.streams[stream].pipes[end].frames + 1);
+                    if frame <= 2 && self.oracle.is_some() {
+                        self.with_oracle(|oracle, _| oracle.on_sent(dev, name, (end == 0, frame), &bytes));
+                    }
                     self.send(stream, end, bytes);
                     self.after(10, Act::Drained { stream, end });
                 }
@@ -131,6 +137,7 @@ impl World {
                 }
             }
             Act::Cut { stream } => self.cut(stream),
+            Act::Tainted { stream, end } => self.check_tainted(stream, end),
             Act::Gone { conn, end } => self.gone(conn, end),
             Act::Durable { dev, life, ticket, batch } => self.durable(dev, life, ticket, batch),
             Act::Files { dev, life, ticket, key, entries, op } => {
@@ -172,8 +179,7 @@ impl World {
             }
             Act::Step { number } => self.take_step(number),
             Act::Wake { dev } => self.wake(dev),
-            Act::Expect { what, rule } => self.expected(&what, rule),
-            Act::Resend { session, name, bytes } => self.resend(session, name, &bytes),
+            Act::Enemy(due) => self.enemy_due(due),
         }
     }
 
@@ -185,6 +191,10 @@ impl World {
             return;
         }
         let fault = self.dial_fault(dev);
+        if self.undialable_until > self.now {
+            let back = self.one_way();
+            return self.after(back, Act::Tell { dev, life, input: fail(Failure::Unreachable) });
+        }
         let peer = match fault {
             Some(DialFault::Misrouted(other)) => Some(Dev(other % self.devices.len())),
             _ => self.device_at(to),
@@ -213,12 +223,16 @@ impl World {
     fn connect_ends(&mut self, dev: Dev, peer: Dev, tcp: bool) -> Remote {
         let wire = if tcp { Wire::Tcp } else { Wire::Sim };
         let conn = self.conns.len();
-        let exporter = if tcp { self.keys.bytes::<32>().to_vec() } else { Vec::new() };
-        let devs = [dev, peer];
-        let ends = devs.map(|dev| ConnEnd { id: ConnId(self.new_id()), dev, life: self.devices[dev.0].life, up: true });
+        let (devs, maker) = ([dev, peer], dev);
+        let ends = devs.map(|dev| ConnEnd { id: ConnId(self.new_id(maker)), dev, life: self.devices[dev.0].life, up: true });
         for (end, side) in ends.iter().enumerate() {
             self.conn_ends.insert(side.id, (conn, end));
         }
+        let exporter = match wire {
+            Wire::Tcp if self.commuting => vec![u8::try_from(ends[0].id.0 % 251).unwrap_or(0); 32],
+            Wire::Tcp => self.keys.bytes::<32>().to_vec(),
+            Wire::Sim | Wire::Both => Vec::new(),
+        };
         self.conns.push(Conn { wire, ends, streams: Vec::new(), exporter });
         self.note(dev, What::Connection { conn, to: peer });
         self.remote(conn, 0)
@@ -253,7 +267,8 @@ impl World {
 
     fn new_stream(&mut self, conn: usize, opener: usize, name: Option<StreamName>) -> usize {
         let stream = self.streams.len();
-        let ids = [StreamId(self.new_id()), StreamId(self.new_id())];
+        let maker = self.conns[conn].ends[opener].dev;
+        let ids = [StreamId(self.new_id(maker)), StreamId(self.new_id(maker))];
         let own = name.map_or_else(Deframer::accepting, Deframer::opening);
         let ends = [End::new(ids[0], own), End::new(ids[1], Deframer::accepting())];
         self.streams.push(Stream { conn, opener, name, ends, pipes: [Pipe::default(), Pipe::default()] });
@@ -352,7 +367,7 @@ impl World {
     }
 
     /// The other side of a connection is gone.
-    fn gone(&mut self, conn: usize, end: usize) {
+    pub(crate) fn gone(&mut self, conn: usize, end: usize) {
         if !self.conns[conn].ends[end].up || self.silent_between(conn) {
             return;
         }
@@ -385,7 +400,7 @@ impl World {
     fn push_bytes(&mut self, stream: usize, end: usize, mut bytes: Vec<u8>) {
         let slot = &self.streams[stream];
         let (name, frame, sent) = (slot.name, slot.pipes[end].frames, slot.pipes[end].sent);
-        let (mut cut, mut vanish, mut crash) = (None, false, None);
+        let (mut cut, mut clean, mut vanish, mut crash) = (None, false, false, None);
         let mut at = 0;
         while let Some(rule) = self.rules.get(at).copied() {
             let place = match rule.at {
@@ -401,11 +416,14 @@ impl World {
             self.fire(rule.damage.kind());
             match rule.damage {
                 Damage::Cut => cut = Some(place),
+                Damage::End => (cut, clean) = (Some(place), true),
                 Damage::Crash(dev) => (cut, crash) = (Some(place), Some(dev)),
                 Damage::Vanish => vanish = true,
                 Damage::Flip(bit) => {
                     let len = bytes.len();
                     bytes[bit / 8 % len] ^= 1 << (bit % 8);
+                    self.streams[stream].pipes[end].flipped.get_or_insert(sent + (bit / 8 % len) as u64);
+                    self.after(TAINTED, Act::Tainted { stream, end: 1 - end });
                 }
                 Damage::Replace(material) => {
                     (bytes, vanish) = (self.material.get(material).cloned().unwrap_or_default(), true);
@@ -430,7 +448,7 @@ impl World {
         let last = pipe.last;
         if cut.is_some() {
             pipe.vanish = true;
-            self.at(last, Act::Cut { stream });
+            self.at(last, if clean { Act::End { stream, from: end } } else { Act::Cut { stream } });
         }
         if let Some(dev) = crash {
             let life = self.devices[dev.0].life;
@@ -477,7 +495,7 @@ impl World {
 
     pub(crate) fn reset(&mut self, stream: usize, end: usize) {
         let delay = self.one_way();
-        let keeps = self.choices.coin(Site::Keep);
+        let keeps = self.choices.coin(Site::Keep) || self.commuting;
         let slot = &mut self.streams[stream];
         slot.ends[end].down = true;
         slot.ends[end].finished = true;
@@ -493,6 +511,19 @@ impl World {
         }
         if self.conns[conn].wire == Wire::Tcp {
             self.hang_up(self.conns[conn].ends[conn_end].id);
+        }
+    }
+
+    /// K3: a stream on which a bit was changed does not go on.
+    fn check_tainted(&mut self, stream: usize, end: usize) {
+        let Some(dev) = self.owner(stream, end) else { return };
+        let (pipe, own) = (&self.streams[stream].pipes[1 - end], &self.streams[stream].ends[end]);
+        let read = pipe.flipped.is_some_and(|at| pipe.delivered > at);
+        let asleep = self.devices[dev.0].asleep_until > 0;
+        if read && own.up && !own.down && !pipe.dead && !asleep && self.devices[dev.0].stranger.is_none() {
+            self.with_oracle(|oracle, _| {
+                oracle.broken("K3", || format!("device {} goes on with stream {stream}, of which a bit was changed", dev.0))
+            });
         }
     }
 
@@ -556,6 +587,7 @@ impl World {
             return;
         }
         self.note(dev, What::Gets { stream, by_opener: from == 0, frame, len: bytes.len() });
+        self.streams[stream].pipes[from].delivered += bytes.len() as u64;
         if self.devices[dev.0].stranger.is_some() {
             self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
             return self.enemy_hears(stream, end, bytes);

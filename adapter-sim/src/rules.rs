@@ -34,6 +34,8 @@ pub enum Damage {
     Cut,
     /// From the place on nothing arrives in this direction, and nobody is told.
     Vanish,
+    /// What comes before the place arrives, then the stream ends for its reader as if it were whole: so libp2p shows a cut.
+    End,
     /// One bit of the frame is changed: the number of the bit in the frame.
     Flip(usize),
     /// Other bytes take the frame's place: those of this number (see `World::material`).
@@ -108,6 +110,7 @@ impl Damage {
     pub(crate) const fn kind(self) -> &'static str {
         match self {
             Self::Cut => "N7",
+            Self::End => "N21",
             Self::Vanish => "N10",
             Self::Flip(_) => "A3",
             Self::Replace(_) => "A6",

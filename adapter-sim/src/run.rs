@@ -94,6 +94,11 @@ impl Run {
     fn phases(&mut self, script: &Script) {
         let last = script.steps.iter().map(|step| step.at).max().unwrap_or(0);
         self.wait(Duration::from_millis(last) + Duration::from_secs(5));
+        for dev in (0..self.world.honest).map(Dev) {
+            if self.world.is_up(dev) {
+                self.world.with_oracle(|oracle, world| oracle.check_provisional(world, dev));
+            }
+        }
         self.heal(script);
         let honest: Vec<Dev> = (0..self.world.honest).map(Dev).collect();
         for (at, &one) in honest.iter().enumerate() {
@@ -125,6 +130,9 @@ impl Run {
             if !world.is_up(dev) {
                 world.restart(dev);
             }
+        }
+        for dev in (0..self.world.honest).map(Dev) {
+            self.world.answer_offers(dev);
         }
         if script.setting.patient {
             self.mark("patient");
@@ -184,12 +192,38 @@ impl Run {
         if !Self::both_connected(&self.world, one, other) {
             self.pair_again(one, other);
         }
-        if self.broken() {
+        if self.broken() || !Self::both_connected(&self.world, one, other) {
             return;
         }
         self.check_pair(one, other);
+        self.glare(one, other);
         self.send(one, other);
         self.send(other, one);
+    }
+
+    /// LINK-11: both dial at the same instant, and one session comes of it: that of the device with the smaller key.
+    fn glare(&mut self, one: Dev, other: Dev) {
+        if self.broken() || self.world.micros() % 4 != 0 {
+            return;
+        }
+        self.mark("glare");
+        let id = self.world.id(other);
+        self.world.call(one, |node, env| node.disconnect(env, id));
+        self.wait(Duration::from_secs(8));
+        self.world.set_latency(Duration::from_millis(20), Duration::ZERO);
+        let (one, other) = if self.world.key(one) < self.world.key(other) { (one, other) } else { (other, one) };
+        self.connect(one, other);
+        self.connect(other, one);
+        let met = self.world.run_until(Duration::from_secs(10), |world| Self::both_connected(world, one, other));
+        self.check("L2", met, || format!("devices {} and {} dialled each other at once and found no session", one.0, other.0));
+        self.wait(Duration::from_secs(3));
+        let key = self.world.key(other);
+        let sessions = self.world.node(one).probe_sessions();
+        let opened = sessions.iter().find(|session| session.peer == key && session.primary).map(|session| session.we_opened);
+        self.check("LINK-11", opened == Some(true), || {
+            format!("both dialled at once, and device {} has the smaller key: {opened:?}", one.0)
+        });
+        self.check_pair(one, other);
     }
 
     fn connect(&mut self, from: Dev, to: Dev) {
@@ -200,6 +234,11 @@ impl Run {
 
     /// L1, A7: two that do not know each other (any more) pair, within a minute.
     fn pair_again(&mut self, one: Dev, other: Dev) {
+        let full = |dev: Dev| self.world.node(dev).probe_holdings().devices >= protocol_core::limits::DEVICES;
+        if full(one) || full(other) {
+            // LIM-3: there is no room for another one, and S23 sees to it that none is made.
+            return self.mark("no room for another device");
+        }
         self.mark("paired in the end");
         let world = &mut self.world;
         let Ok(invite) = world.invite(one, Confirm::Ask) else {
@@ -233,8 +272,25 @@ impl Run {
             world.node(dev).probe_roots().iter().filter(|root| root.peer == peer && root.trust == Trust::Confirmed).count()
         };
         let confirmed = (records(one, other), records(other, one));
+        let learned = self.learned(one, other).and_then(|()| self.learned(other, one));
+        if let Err(what) = learned {
+            self.fail("LINK-7", || what);
+        }
         self.check("R3", same, || format!("devices {} and {} do not agree on their session: {mine:?}, {theirs:?}", one.0, other.0));
         self.check("A7", confirmed == (1, 1), || format!("devices {} and {} hold {confirmed:?} confirmed roots", one.0, other.0));
+    }
+
+    /// LINK-7: after a contact a device knows the other's name and addresses as they are now.
+    fn learned(&self, dev: Dev, peer: Dev) -> Result<(), String> {
+        let Some(view) = self.world.view(dev, peer) else { return Err(format!("device {} does not list device {}", dev.0, peer.0)) };
+        let (is, addresses) = (self.world.shown_name(peer), self.world.addresses(peer));
+        let known = addresses.iter().all(|address| view.addresses.contains(address));
+        let named = view.name == is || view.name == "another name";
+        if known && named {
+            Ok(())
+        } else {
+            Err(format!("device {} knows device {} as {:?} at {:?}", dev.0, peer.0, view.name, view.addresses))
+        }
     }
 
     /// L3: a small tree arrives.
@@ -270,6 +326,7 @@ impl Run {
         self.wait(Duration::from_secs(150));
         for &dev in honest {
             self.world.with_oracle(|oracle, world| {
+                oracle.check_provisional(world, dev);
                 oracle.check_released(world, dev);
                 oracle.check_files(world, dev);
             });

@@ -42,8 +42,8 @@ pub struct Setting {
     pub pieces: Pieces,
     /// One way takes this many microseconds, and up to so many more.
     pub latency: (u64, u64),
-    /// Chunks are sealed with AES.
-    pub aes: bool,
+    /// Bit n: device n says that it has instructions for AES.
+    pub aes: u8,
     /// After the last step, everything is waited for that was begun (L1 to L3).
     pub patient: bool,
 }
@@ -103,8 +103,8 @@ pub enum Step {
     // What owners do.
     /// A code is shown; `ask`: the owner is asked about who comes.
     Invite { dev: usize, ask: bool },
-    /// A code that `of` shows is typed.
-    Join { dev: usize, of: usize, words: Words, ask: bool },
+    /// A code that `of` shows is typed; `lost` addresses more are tried where nobody is.
+    Join { dev: usize, of: usize, words: Words, ask: bool, lost: usize },
     /// Whatever pairing runs is cancelled.
     CancelPairing { dev: usize },
     /// A device is looked for at its stored addresses; `told`: and at its newest one.
@@ -175,6 +175,10 @@ pub enum Step {
     NoStream { dev: usize, number: u32 },
     /// It moves to another address; with `taken_by`, that device answers at the old one.
     Move { dev: usize, taken_by: Option<usize> },
+    /// No dial comes through for a while.
+    NoDials { millis: u64 },
+    /// So many strange devices are paired with this one, as after years: it starts again with them.
+    Crowd { dev: usize, count: usize },
     /// From now on one way takes this long, in microseconds.
     Latency { least: u64, more: u64 },
 
@@ -205,6 +209,7 @@ impl Step {
             Self::Occupy { .. } => "P13",
             Self::Shutdown { .. } => "P15",
             Self::NoEntropy { .. } => "H21",
+            Self::NoDials { .. } => "N23",
             Self::Enemy(step) => step.kind(),
             Self::Invite { .. }
             | Self::Join { .. }
@@ -222,6 +227,7 @@ impl Step {
             | Self::Heard { .. }
             | Self::Reset { .. }
             | Self::Dial { .. }
+            | Self::Crowd { .. }
             | Self::NoStream { .. } => return None,
         })
     }

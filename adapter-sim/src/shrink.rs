@@ -52,7 +52,7 @@ impl Search {
         self.try_change(script, |script| script.setting.chance = 0);
         self.try_change(script, |script| script.setting.pieces = Pieces::Whole);
         self.try_change(script, |script| script.setting.latency = (0, 0));
-        self.try_change(script, |script| script.setting.aes = false);
+        self.try_change(script, |script| script.setting.aes = 0);
         self.try_change(script, |script| script.setting.patient = false);
         if script.setting.wires.len() > 2 {
             self.try_change(script, |script| {

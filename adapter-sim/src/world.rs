@@ -16,10 +16,9 @@ use protocol_core::node::{Config, Confirm, DeviceView, Node, PairError, PairingI
 use protocol_core::pairing::PairingCode;
 use protocol_core::records::{Change, Record};
 use protocol_core::time::Timestamp;
-use protocol_core::wire::deframer::StreamName;
 use serde::{Deserialize, Serialize};
 
-use crate::adversary::{Expect, Foe};
+use crate::adversary::{Due, Foe};
 use crate::choice::{Choices, Site};
 use crate::disk::{Disk, Tree, manifest_of};
 use crate::link::{Conn, Stream, Wire};
@@ -55,6 +54,7 @@ pub(crate) enum Act {
     End { stream: usize, from: usize },
     Broken { stream: usize, end: usize },
     Cut { stream: usize },
+    Tainted { stream: usize, end: usize },
     Gone { conn: usize, end: usize },
     Durable { dev: Dev, life: u32, ticket: Ticket, batch: Vec<Change> },
     Files { dev: Dev, life: u32, ticket: Ticket, key: TransferKey, entries: std::ops::Range<u32>, op: FileOp },
@@ -65,8 +65,7 @@ pub(crate) enum Act {
     Crash { dev: Dev, life: u32 },
     Step { number: usize },
     Wake { dev: Dev },
-    Expect { what: Expect, rule: &'static str },
-    Resend { session: usize, name: StreamName, bytes: Vec<u8> },
+    Enemy(Due),
 }
 
 /// How writes are cut into pieces on their way.
@@ -98,14 +97,14 @@ impl Act {
             | Self::End { .. }
             | Self::Broken { .. }
             | Self::Cut { .. }
+            | Self::Tainted { .. }
             | Self::Gone { .. }
             | Self::Seal { .. }
             | Self::Drained { .. }
             | Self::Crash { .. }
             | Self::Step { .. }
             | Self::Wake { .. }
-            | Self::Expect { .. }
-            | Self::Resend { .. } => None,
+            | Self::Enemy(_) => None,
         }
     }
 }
@@ -151,6 +150,10 @@ pub(crate) struct Device {
     pub(crate) slow_disk: u64,
     /// What its store held when somebody copied it.
     pub(crate) backup: Option<BTreeMap<(u8, Vec<u8>), Vec<u8>>>,
+    /// How far its clock is ahead of the world's, in microseconds.
+    pub(crate) ahead: u64,
+    /// Ids that were counted for it, where ids are counted by device.
+    pub(crate) ids: u64,
 }
 
 /// Counts of what a device asked its host for, in all its lives.
@@ -170,7 +173,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    const fn new(random: Random) -> Self {
+    pub(crate) const fn new(random: Random) -> Self {
         Self { random, calls: 0, fails: Vec::new() }
     }
 }
@@ -227,6 +230,8 @@ pub struct World {
     pub(crate) pieces: Pieces,
     /// What a god sees while the world runs.
     pub(crate) oracle: Option<Box<Oracle>>,
+    /// No dial comes through before this moment.
+    pub(crate) undialable_until: u64,
     /// Steps of a script that are still to come, by number.
     pub(crate) steps: Vec<crate::script::Step>,
     /// What seals chunks.
@@ -240,6 +245,8 @@ pub struct World {
     /// Things that happened in queue and Nodes.
     pub(crate) handled: u64,
     pub(crate) last_place: u32,
+    /// What devices do apart from each other commutes: ids are counted by device, and a reset leaves what is in flight.
+    pub(crate) commuting: bool,
     /// Devices say that they have instructions for AES.
     aes: bool,
     ticks: u32,
@@ -286,6 +293,7 @@ impl World {
             holds: BTreeMap::new(),
             pieces: Pieces::Any,
             oracle: None,
+            undialable_until: 0,
             steps: Vec::new(),
             cipher: Arc::new(RustCrypto),
             codes: BTreeMap::new(),
@@ -293,6 +301,7 @@ impl World {
             foe: Foe::default(),
             handled: 0,
             last_place: 1_000,
+            commuting: false,
             aes: false,
             ticks: 0,
         }
@@ -353,6 +362,8 @@ impl World {
             disk_faults: Vec::new(),
             slow_disk: 0,
             backup: None,
+            ahead: 0,
+            ids: 0,
         });
         self.restart(dev);
         dev
@@ -374,6 +385,8 @@ impl World {
     pub fn restart(&mut self, dev: Dev) {
         let unix_s = self.unix_s(dev);
         let now = self.clock(dev);
+        // The name changes with each life, so that others can be seen to learn it.
+        let name = self.shown_name(dev);
         let device = &mut self.devices[dev.0];
         assert!(device.node.is_none(), "it runs already");
         device.disk.sweep();
@@ -382,13 +395,7 @@ impl World {
             .iter()
             .map(|((table, key), value)| Record { table: *table, key: key.clone(), value: SecretBytes::new(value.clone()) })
             .collect();
-        let config = Config {
-            name: device.name.clone(),
-            os: "sim".into(),
-            app: "kin-sim".into(),
-            bulk_aes: self.aes,
-            cipher: Arc::clone(&self.cipher),
-        };
+        let config = Config { name, os: "sim".into(), app: "kin-sim".into(), bulk_aes: self.aes, cipher: Arc::clone(&self.cipher) };
         let identity = NetworkIdentity::from_seed(Secret::new(device.seed));
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         device.node = Some(Node::restore(config, identity, &mut env, records).expect("the store is readable"));
@@ -433,12 +440,6 @@ impl World {
         Some(Dev(at))
     }
 
-    /// What a device's monotonic clock says.
-    fn clock(&self, dev: Dev) -> Timestamp {
-        let resolution = self.devices[dev.0].resolution;
-        Timestamp::from_micros(self.now / resolution * resolution)
-    }
-
     // What a test knows of devices.
 
     /// The id of a device.
@@ -459,6 +460,12 @@ impl World {
     /// The device that has this id.
     pub fn dev_of_id(&self, id: DeviceId) -> Option<Dev> {
         self.devices.iter().position(|device| device.id == id).map(Dev)
+    }
+
+    /// The name that a device tells of itself in its present life.
+    pub fn shown_name(&self, dev: Dev) -> String {
+        let device = &self.devices[dev.0];
+        if device.life == 0 { device.name.clone() } else { format!("{} {}", device.name, device.life) }
     }
 
     /// Which life a device lives: how often it fell.
@@ -495,6 +502,7 @@ impl World {
     /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
     pub(crate) fn heal_hosts(&mut self) {
         self.holds.clear();
+        self.undialable_until = 0;
         for device in &mut self.devices {
             device.dial_faults.clear();
             device.open_faults.clear();
@@ -879,12 +887,7 @@ impl World {
 
     /// The next thing that happens up to `end`; false if nothing does, and it is `end` then.
     fn step(&mut self, end: u64) -> bool {
-        let deadline = |(dev, device): (usize, &Device)| {
-            let at = device.node.as_ref()?.deadline()?.at.as_micros();
-            // A coarse clock shows the moment only when its next step comes.
-            Some((at.next_multiple_of(device.resolution).max(device.asleep_until), Dev(dev)))
-        };
-        let tick = self.devices.iter().enumerate().filter_map(deadline).min();
+        let tick = self.next_tick();
         let next = self.queue.first_key_value().map(|(&(at, _), _)| at);
         let tick_first = matches!((tick, next), (Some((at, _)), next) if next.is_none_or(|next| at < next));
         let Some(at) = (if tick_first { tick.map(|(at, _)| at) } else { next }).filter(|&at| at <= end) else {
@@ -906,6 +909,23 @@ impl World {
             }
         }
         true
+    }
+
+    /// The earliest deadline of a Node, on the world's clock.
+    pub(crate) fn next_tick(&self) -> Option<(u64, Dev)> {
+        let deadline = |(dev, device): (usize, &Device)| {
+            let at = device.node.as_ref()?.deadline()?.at.as_micros();
+            // A coarse clock shows the moment only when its next step comes.
+            let shown = at.saturating_sub(device.ahead).next_multiple_of(device.resolution);
+            Some((shown.max(device.asleep_until), Dev(dev)))
+        };
+        self.devices.iter().enumerate().filter_map(deadline).min()
+    }
+
+    /// The monotonic clock of a device.
+    pub(crate) fn clock(&self, dev: Dev) -> Timestamp {
+        let device = &self.devices[dev.0];
+        Timestamp::from_micros(self.now / device.resolution * device.resolution + device.ahead)
     }
 
     /// Something happened to a device.
@@ -949,7 +969,13 @@ impl World {
         least + self.choices.below(Site::Latency, more + 1)
     }
 
-    pub(crate) const fn new_id(&mut self) -> u64 {
+    /// An id for something that this device makes.
+    pub(crate) fn new_id(&mut self, maker: Dev) -> u64 {
+        if self.commuting {
+            let device = &mut self.devices[maker.0];
+            device.ids += 1;
+            return (maker.0 as u64 + 1) * 1_000 + device.ids;
+        }
         self.ids += 1;
         self.ids
     }

@@ -26,17 +26,35 @@ pub(crate) enum Purpose {
     /// The initiator's record of a new pair.
     InitiatorStored { stream: StreamId, peer: PeerKey, session_ref: SessionRef },
     /// The joiner's pending root.
-    PendingStored { stream: StreamId },
+    PendingStored { stream: StreamId, peer: PeerKey },
     /// The joiner's confirmation.
-    ConfirmStored { stream: StreamId },
+    ConfirmStored { stream: StreamId, peer: PeerKey },
     /// A listener's confirmation of a pending root, before its session may stand.
     ListenerStored { stream: StreamId, peer: PeerKey },
     /// A dialler's confirmation of a pending root, before its Finish may leave.
     LinkStored { stream: StreamId, peer: PeerKey },
-    /// Bookkeeping of a device (addresses, names, last contact), and removals: nothing waits for it.
+    /// Bookkeeping of a device (addresses, names, last contact, roots that go): nothing waits for it.
     Registry { peer: PeerKey },
+    /// The removal of a device that the owner wanted.
+    Removed { peer: PeerKey },
     /// A transfer's own.
     Transfer { key: TransferKey, job: Job },
+}
+
+impl Purpose {
+    /// The device whose row is written.
+    pub(crate) const fn row(&self) -> Option<PeerKey> {
+        match self {
+            Self::InitiatorStored { peer, .. }
+            | Self::PendingStored { peer, .. }
+            | Self::ConfirmStored { peer, .. }
+            | Self::ListenerStored { peer, .. }
+            | Self::LinkStored { peer, .. }
+            | Self::Registry { peer }
+            | Self::Removed { peer } => Some(*peer),
+            Self::Join { .. } | Self::Link { .. } | Self::Data { .. } | Self::Transfer { .. } => None,
+        }
+    }
 }
 
 /// Effects in the order in which they were decided.
@@ -104,6 +122,17 @@ impl Outbox {
     /// What a ticket was for. A ticket is answered once: asking again finds nothing.
     pub(crate) fn settle(&mut self, ticket: Ticket) -> Option<Purpose> {
         self.waiting.remove(&ticket)
+    }
+
+    /// Whether what we know of this root is not durable yet, the record of an initiator or the confirmation of a joiner: the peer
+    /// would be sure of what a crash can take from us.
+    // PAIR-29, LINK-9.
+    pub(crate) fn is_storing(&self, of: &PeerKey, root: SessionRef) -> bool {
+        self.waiting.values().any(|purpose| match purpose {
+            Purpose::InitiatorStored { session_ref, .. } => *session_ref == root,
+            Purpose::ListenerStored { peer, .. } | Purpose::LinkStored { peer, .. } => peer == of,
+            _ => false,
+        })
     }
 
     /// Lets answers that nobody waits for any more come to nothing.

@@ -8,9 +8,10 @@ use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::header::Header;
 use serde::{Deserialize, Serialize};
 
-use super::Expect;
+use super::{Due, Expect};
 use crate::link::Wire;
 use crate::perform::Raw;
+use crate::world::Act;
 use crate::{Dev, World};
 
 /// What is wrong with a data stream.
@@ -145,7 +146,7 @@ impl World {
         if odd == Odd::Old || odd == Odd::Again {
             // What was sent before has to come first.
             let delay = 1_500_000 + 2 * (self.latency.0 + self.latency.1);
-            self.after(delay, crate::world::Act::Resend { session, name, bytes });
+            self.after(delay, Act::Enemy(Due::Resend { session, name, bytes }));
             return Some(());
         }
         let raw = self.stream_of(session, name)?;
@@ -156,7 +157,7 @@ impl World {
     }
 
     /// A recorded stream comes again: it must be reset at once.
-    pub(crate) fn resend(&mut self, session: usize, name: StreamName, bytes: &[u8]) {
+    pub(super) fn resend(&mut self, session: usize, name: StreamName, bytes: &[u8]) {
         if let Some(raw) = self.stream_of(session, name) {
             self.raw_send(raw, bytes);
             self.expect(Expect::Closed { streams: vec![raw], most: 0, under: Some(session) }, 1_000, "S12");

@@ -20,8 +20,8 @@ use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::handshake::{PairingRequest, frame};
 use protocol_core::wire::header::{HEADER, Header, REPLY, StreamKind};
 
-use super::Expect;
 use super::hand::{Answerer, Done, Lie, Me, Opener, Said, Shared};
+use super::{Due, Expect};
 use crate::link::Wire;
 use crate::perform::Raw;
 use crate::world::Act;
@@ -198,11 +198,11 @@ impl World {
     /// After so many milliseconds this must have come about, by this rule.
     pub(super) fn expect(&mut self, what: Expect, millis: u64, rule: &'static str) {
         let late = 2 * (self.latency.0 + self.latency.1) + 1_500_000;
-        self.after(late + millis * 1_000, Act::Expect { what, rule });
+        self.after(late + millis * 1_000, Act::Enemy(Due::Expect { what, rule }));
     }
 
     /// The time of something that was expected is over.
-    pub(crate) fn expected(&mut self, what: &Expect, rule: &'static str) {
+    pub(super) fn expected(&mut self, what: &Expect, rule: &'static str) {
         let held = match what {
             Expect::Closed { under: Some(session), .. } if !self.stands(*session) => None,
             Expect::Closed { streams, most, .. } => {

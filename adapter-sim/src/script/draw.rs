@@ -92,6 +92,15 @@ const FAMILIES: &[Family] = &[
 /// Trees of the catalogue.
 pub(crate) const TREES: u64 = 6;
 
+/// How long it takes until the next thing happens, at most, in milliseconds. The longest waits cost the most: only pairings need a day.
+const fn gaps(profile: Profile) -> &'static [u64] {
+    match profile {
+        Profile::Pairing => &[30, 1_000, 5_000, 20_000, 130_000, 400_000, 100_000_000],
+        Profile::Link => &[30, 1_000, 5_000, 60_000, 400_000, 4_000_000],
+        Profile::Default | Profile::Transfer | Profile::Enemy => &[30, 30, 1_000, 1_000, 5_000, 20_000, 130_000, 400_000, 4_000_000],
+    }
+}
+
 struct Draw<'t, 'b> {
     tape: &'t mut Tape<'b>,
     devices: u64,
@@ -111,7 +120,7 @@ impl Script {
             wires,
             pieces: tape.one_of(&[Pieces::Any, Pieces::Any, Pieces::Whole, Pieces::Tiny]),
             latency: tape.one_of(&[(5_000, 3_000), (200, 100), (0, 0), (50_000, 200_000), (300_000, 1_000)]),
-            aes: tape.percent(15),
+            aes: tape.one_of(&[0, 0, 0, 0, 0, 0, 1, 7]),
             patient: tape.percent(10),
         };
         let families = families(tape, profile);
@@ -161,7 +170,7 @@ impl Draw<'_, '_> {
         };
         if pairing_first {
             self.push(Step::Invite { dev: 0, ask: false });
-            self.push(Step::Join { dev: 1, of: 0, words: Words::Right, ask: false });
+            self.push(Step::Join { dev: 1, of: 0, words: Words::Right, ask: false, lost: 0 });
             self.at = 2_000;
         }
         if profile == Profile::Enemy && self.tape.percent(60) {
@@ -176,7 +185,7 @@ impl Draw<'_, '_> {
                 }
             }
             self.act(profile);
-            let gap = self.tape.one_of(&[30, 1_000, 5_000, 20_000, 400_000, 4_000_000]);
+            let gap = self.tape.one_of(gaps(profile));
             self.wait(gap);
         }
         self.fault();
@@ -201,7 +210,13 @@ impl Draw<'_, '_> {
                 draw.wait(2_000);
             }
             let words = if draw.has(Family::Wrong) { draw.tape.one_of(&[Words::Right, Words::Wrong, Words::Old]) } else { Words::Right };
-            draw.push(Step::Join { dev: peer, of: dev, words, ask: also });
+            let lost = if draw.tape.percent(10) { draw.tape.below(12) as usize } else { 0 };
+            draw.push(Step::Join { dev: peer, of: dev, words, ask: also, lost });
+            // A race for one code.
+            if draw.tape.percent(15) {
+                let third = draw.dev();
+                draw.push(Step::Join { dev: third, of: dev, words: Words::Right, ask: also, lost: 0 });
+            }
         };
         let kinds: &[u64] = match profile {
             Profile::Default | Profile::Enemy => &[0, 1, 2, 2, 3, 4],
@@ -241,8 +256,8 @@ impl Draw<'_, '_> {
         let (dev, peer) = (self.dev(), self.dev());
         match self.families[at] {
             Family::Cuts => {
-                let damage = Damage::Cut;
-                if self.tape.percent(30) {
+                let damage = self.tape.one_of(&[Damage::Cut, Damage::Cut, Damage::End]);
+                if self.tape.percent(20) {
                     self.push(Step::Reset { dev, peer });
                 } else {
                     self.damage(damage);
@@ -251,6 +266,11 @@ impl Draw<'_, '_> {
             Family::Flips => {
                 let bit = self.tape.log(20_000) as usize;
                 self.damage(Damage::Flip(bit));
+                // Several in one session are worse than one.
+                for _ in 0..self.tape.log(4) {
+                    let bit = self.tape.log(4_000) as usize;
+                    self.damage(Damage::Flip(bit));
+                }
             }
             Family::Losses => {
                 let damage = self.tape.one_of(&[Damage::Vanish, Damage::Append(0), Damage::Replace(0)]);
@@ -284,8 +304,11 @@ impl Draw<'_, '_> {
             }
             Family::Dials => {
                 let number = 1 + self.tape.log(4) as u32;
-                if self.tape.percent(30) {
+                if self.tape.percent(20) {
                     self.push(Step::NoStream { dev, number });
+                } else if self.tape.percent(20) {
+                    let millis = self.tape.log(8_000_000);
+                    self.push(Step::NoDials { millis });
                 } else {
                     let slow = self.tape.log(40_000) as u32;
                     let all = [
@@ -303,9 +326,9 @@ impl Draw<'_, '_> {
             Family::Sleeps => {
                 let millis = self.tape.log(100_000_000);
                 self.push(Step::Sleep { dev, millis });
-                if self.tape.percent(20) {
+                if self.tape.percent(50) {
                     let millis = self.tape.log(10_000);
-                    self.push(Step::SlowDisk { dev, millis });
+                    self.push(Step::SlowDisk { dev: peer, millis });
                 }
             }
             Family::Entropy => {
@@ -313,8 +336,10 @@ impl Draw<'_, '_> {
                 self.push(Step::NoEntropy { dev, number });
             }
             Family::Backups => {
-                let step = if self.tape.percent(50) { Step::RollBack { dev } } else { Step::BackUp { dev } };
-                self.push(step);
+                let count = 253 + self.tape.below(4) as usize;
+                let steps = [Step::BackUp { dev }, Step::RollBack { dev }, Step::Crowd { dev, count }];
+                let at = self.tape.below(steps.len() as u64) as usize;
+                self.push(steps[at].clone());
             }
             Family::Refusals => {
                 let answers = [Answer::Yes, Answer::No, Answer::Silent];

@@ -5,6 +5,7 @@ use std::time::Duration;
 use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::ids::{SessionId, TransferId};
+use protocol_core::info::Address;
 use protocol_core::node::Confirm;
 use protocol_core::pairing::PairingCode;
 
@@ -51,12 +52,12 @@ impl World {
     pub fn of_script(script: &Script, keep: bool) -> Self {
         let Setting { chance, wires, pieces, latency, aes, .. } = &script.setting;
         let mut world = Self::with(Choices::new(*chance), *chance, keep);
-        world.set_aes(*aes);
         world.set_pieces(*pieces);
         world.set_latency(Duration::from_micros(latency.0), Duration::from_micros(latency.1));
         world.oracle = Some(Box::default());
         world.cipher = crate::oracle::recording_cipher();
         for (number, wire) in wires.iter().enumerate() {
+            world.set_aes(aes >> (number % 8) & 1 == 1);
             world.add_device_on(&format!("device {number}"), *wire);
         }
         world.honest = wires.len();
@@ -89,7 +90,9 @@ impl World {
         }
         match step {
             Step::Invite { dev, ask } => self.step_invite(self.scripted(dev), ask),
-            Step::Join { dev, of, words, ask } => self.step_join(self.scripted(dev), self.scripted(of), words, ask),
+            Step::Join { dev, of, words, ask, lost } => self.step_join(self.scripted(dev), self.scripted(of), (words, ask), lost),
+            Step::NoDials { millis } => self.undialable_until = self.now + millis * 1_000,
+            Step::Crowd { dev, count } => self.step_crowd(self.scripted(dev), count),
             Step::Enemy(step) => self.enemy(&step),
             Step::Damage { name, side, at, damage } => self.rule(Rule { name: name.stream(), side, at, damage }),
             Step::Latency { least, more } => self.latency = (least, more),
@@ -240,12 +243,15 @@ impl World {
         self.codes.entry(dev).or_default().push(invite.code);
     }
 
-    fn step_join(&mut self, dev: Dev, of: Dev, words: Words, ask: bool) {
+    fn step_join(&mut self, dev: Dev, of: Dev, (words, ask): (Words, bool), lost: usize) {
         if !self.is_up(dev) {
             return;
         }
         let confirm = if ask { Confirm::Ask } else { Confirm::Automatic };
-        let at = self.addresses(of);
+        let mut at = self.addresses(of);
+        let nobody = |number| Address { kind: at[0].kind.clone(), text: at[0].text.replace("host", &format!("host99{number}")) };
+        let lost: Vec<Address> = (0..lost % 16).map(nobody).collect();
+        at.splice(0..0, lost);
         let shown = self.codes.remove(&of).unwrap_or_default();
         let wrong = PairingCode::generate(&mut self.keys).ok();
         let code = match words {
@@ -260,6 +266,21 @@ impl World {
         }
     }
 
+    /// A device starts again as one that has met many others: copies of the first that it knows, under other keys.
+    fn step_crowd(&mut self, dev: Dev, count: usize) {
+        let known = self.devices[dev.0].store.iter().find(|((table, _), _)| *table == protocol_core::records::DEVICES);
+        let Some((table, row)) = known.map(|((table, _), row)| (*table, row.clone())) else { return };
+        self.crash(dev);
+        for _ in 0..count % 300 {
+            if self.devices[dev.0].store.len() >= protocol_core::limits::DEVICES {
+                break;
+            }
+            let key = self.keys.bytes::<32>().to_vec();
+            self.devices[dev.0].store.insert((table, key), row.clone());
+        }
+        self.restart(dev);
+    }
+
     /// Offers a tree, and tells the oracle what it holds.
     pub(crate) fn offer(&mut self, dev: Dev, peer: Dev, tree: &Tree) -> Option<TransferKey> {
         let key = self.share(dev, peer, tree, CHUNK).ok()?;
@@ -270,6 +291,15 @@ impl World {
     pub(crate) fn cancel_pairings(&mut self, dev: Dev) {
         for session in self.oracle.as_ref().map(|oracle| oracle.pairings_of(dev)).unwrap_or_default() {
             self.call(dev, |node, env| node.cancel_pairing(env, session));
+        }
+    }
+
+    /// Offers that nobody has answered are taken now.
+    pub(crate) fn answer_offers(&mut self, dev: Dev) {
+        let transfers = self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default();
+        for key in transfers.into_iter().filter(|key| key.direction == Direction::Incoming) {
+            // It may have been answered.
+            let _late = self.call(dev, |node, env| node.accept(env, key));
         }
     }
 

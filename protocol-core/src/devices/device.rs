@@ -19,8 +19,10 @@ use crate::wire::cbor::{Malformed, Reader};
 const SCHEMA: u64 = 1;
 /// Addresses kept for a device, newest first.
 const ADDRESSES: usize = 32;
+/// Bytes of an address as it is stored, with its transport's name.
+const ADDRESS: usize = limits::INFO_ADDRESS + 16;
 /// Room for a stored device without growing: info, 32 addresses, 5 roots and heads.
-const STORED: usize = limits::INFO + ADDRESSES * (limits::INFO_ADDRESS + 16) + 1024;
+const STORED: usize = limits::INFO + ADDRESSES * ADDRESS + 1024;
 
 /// How far a root is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,32 +61,18 @@ pub(crate) struct Root {
     /// The session that the root came from: its public name.
     pub(crate) session_ref: SessionRef,
     pub(crate) state: RootState,
-    /// It is in the store. Before that it opens nothing: a crash would leave the peer with a root that we never had.
-    pub(crate) durable: bool,
     /// Key of the tag in a Hello from the peer to us.
     pub(crate) hello_key: Secret,
 }
 
 impl Root {
-    /// A root that is not in the store yet.
     pub(crate) fn new(secret: Secret, session_ref: SessionRef, state: RootState, me: &PeerKey, peer: &PeerKey) -> Self {
         let hello_key = Pair { dialer: *peer, listener: *me }.hello_key(&secret);
-        Self { secret, session_ref, state, durable: false, hello_key }
-    }
-
-    /// Whether a handshake may use it.
-    pub(crate) fn usable(&self, unix_s: u64) -> bool {
-        self.durable && self.state.usable(unix_s)
+        Self { secret, session_ref, state, hello_key }
     }
 
     fn duplicate(&self) -> Self {
-        Self {
-            secret: self.secret.duplicate(),
-            session_ref: self.session_ref,
-            state: self.state,
-            durable: self.durable,
-            hello_key: self.hello_key.duplicate(),
-        }
+        Self { secret: self.secret.duplicate(), session_ref: self.session_ref, state: self.state, hello_key: self.hello_key.duplicate() }
     }
 }
 
@@ -121,7 +109,9 @@ impl Device {
         self.own_name.clone().unwrap_or_else(|| self.info.shown_name())
     }
 
-    /// Takes what a proven contact told: the newest info and, first, the address that worked.
+    /// Takes what a proven contact told: the newest info and, first, the address that worked. What nobody could dial is in the
+    /// info only: a transport that we do not know, a text that is no address.
+    // ID-15.
     pub(crate) fn learn(&mut self, info: DeviceInfo, reached: Option<Address>) {
         let told = info
             .transports
@@ -129,7 +119,7 @@ impl Device {
             .flat_map(|transport| transport.addresses.iter().map(|text| Address { kind: transport.kind.clone(), text: text.clone() }));
         let mut addresses: Vec<Address> = Vec::new();
         for address in reached.into_iter().chain(told).chain(self.addresses.iter().cloned()) {
-            if addresses.len() < ADDRESSES && !addresses.contains(&address) {
+            if addresses.len() < ADDRESSES && !addresses.contains(&address) && is_stored_as(&address) {
                 addresses.push(address);
             }
         }
@@ -155,13 +145,17 @@ impl Device {
     }
 
     /// Both sides hold this root: it replaces every other one. False if it is not there.
-    // PAIR-31.
-    pub(crate) fn confirm(&mut self, session_ref: SessionRef) -> bool {
-        if !self.roots.iter().any(|root| root.session_ref == session_ref) {
-            return false;
-        }
-        self.roots.retain(|root| root.session_ref == session_ref || planted!(OldRootKept));
-        for root in &mut self.roots {
+    ///
+    /// Two that pair with each other both ways at once may confirm a root each, and would be left with none in common: what the
+    /// device with the smaller key has written as initiator stays beside what it confirms as joiner, and replaces that when it is
+    /// confirmed itself.
+    // PAIR-31, PAIR-49.
+    pub(crate) fn confirm(&mut self, me: &PeerKey, session_ref: SessionRef) -> bool {
+        let Some(root) = self.roots.iter().find(|root| root.session_ref == session_ref) else { return false };
+        let joined = matches!(root.state, RootState::Provisional { .. });
+        let stays = |root: &Root| joined && *me < self.key && root.state == RootState::Unconfirmed;
+        self.roots.retain(|root| root.session_ref == session_ref || stays(root) || planted!(OldRootKept));
+        for root in self.roots.iter_mut().filter(|root| root.session_ref == session_ref || planted!(OldRootKept)) {
             root.state = RootState::Confirmed;
         }
         true
@@ -243,7 +237,8 @@ impl Device {
         })?;
         let mut addresses = Vec::new();
         for _ in 0..from.array_up_to(ADDRESSES)? {
-            addresses.push(from.text(limits::INFO_ADDRESS + 16)?.parse().map_err(|_| Malformed::Bounds)?);
+            // One that is none any more is no reason to lose the pairing.
+            addresses.extend(from.text(limits::INFO)?.parse::<Address>());
         }
         let mut roots = Vec::new();
         for _ in 0..from.array_up_to(limits::PENDING_ROOTS_PER_DEVICE + 1)? {
@@ -257,8 +252,61 @@ impl Device {
                 (3, expires) => RootState::Provisional { agreed: true, expires },
                 _ => return Err(Malformed::Bounds),
             };
-            roots.push(Root { durable: true, ..Root::new(secret, session_ref, state, me, &key) });
+            roots.push(Root::new(secret, session_ref, state, me, &key));
         }
         Ok(Self { id: crate::identity::device_id(&key), key, info, own_name, paired_unix, last_seen_unix, last_route, addresses, roots })
+    }
+}
+
+/// Whether an address can be read back from its text.
+fn is_stored_as(address: &Address) -> bool {
+    let text = address.to_string();
+    text.len() <= ADDRESS && text.parse().as_ref() == Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::info::TransportInfo;
+
+    /// ID-15: whatever a peer says about its transports, its row can be read again, and holds what it said.
+    #[test]
+    fn a_row_is_readable_whatever_addresses_were_told() {
+        let transport = |kind: &str, addresses: &[&str]| TransportInfo {
+            kind: TransportKind::named(kind),
+            id: Vec::new(),
+            addresses: addresses.iter().map(|&text| text.to_owned()).collect(),
+            relay: None,
+        };
+        let long = "h".repeat(limits::INFO_ADDRESS);
+        let info = DeviceInfo {
+            name: "other".to_owned(),
+            os: String::new(),
+            app: String::new(),
+            caps: 1,
+            transports: vec![transport("pigeon", &["coop 7"]), transport("tcp", &["", "a b", "10.0.0.1:1", &long]), transport("", &["x"])],
+        };
+        let (me, key) = (PeerKey([1; 32]), PeerKey([2; 32]));
+        let mut device = Device {
+            id: crate::identity::device_id(&key),
+            key,
+            info: info.clone(),
+            own_name: None,
+            paired_unix: 1,
+            last_seen_unix: None,
+            last_route: None,
+            addresses: Vec::new(),
+            roots: vec![Root::new(Secret::new([3; 32]), SessionRef([4; 16]), RootState::Confirmed, &me, &key)],
+        };
+        let unknown = Address { kind: TransportKind::Other("pigeon".to_owned()), text: "coop 7".to_owned() };
+        device.learn(info.clone(), Some(unknown));
+        let row = device.change().value.expect("it has a root");
+        let again = Device::decode(&me, &key.0, row.bytes()).expect("readable");
+        assert_eq!(again.info, info);
+        assert_eq!(again.addresses, device.addresses);
+        let texts: Vec<_> = again.addresses.iter().map(|address| address.text.clone()).collect();
+        assert_eq!(texts, ["10.0.0.1:1".to_owned(), long]);
     }
 }

@@ -10,7 +10,7 @@ use crate::identity;
 use crate::ids::{DeviceId, PeerKey, SessionRef};
 use crate::info::{Address, DeviceInfo};
 use crate::limits;
-use crate::records::{Change, Record};
+use crate::records::{Change, DEVICES, Record};
 use crate::wire::cbor::Malformed;
 
 /// A device as the owner sees it.
@@ -130,19 +130,10 @@ impl DeviceRegistry {
         device.change()
     }
 
-    /// The write that [`add`](Self::add) asked for is durable: from now on the root may be used.
-    pub(crate) fn root_stored(&mut self, peer: &PeerKey, session_ref: SessionRef) {
-        if let Some(root) =
-            self.devices.get_mut(peer).and_then(|device| device.roots.iter_mut().find(|root| root.session_ref == session_ref))
-        {
-            root.durable = true;
-        }
-    }
-
     /// Both sides hold the root. `None` if there is no such root.
     pub(crate) fn confirm(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
         let device = self.devices.get_mut(peer)?;
-        device.confirm(session_ref).then(|| device.change())
+        device.confirm(&self.me, session_ref).then(|| device.change())
     }
 
     /// The same for a confirmation that counts only once it is durable: [`Self::confirmation_stored`] says how the write went.
@@ -180,6 +171,11 @@ impl DeviceRegistry {
             self.remove(peer);
         }
         Some(change)
+    }
+
+    /// A device's row as it is to be: none, if the device is not known.
+    pub(crate) fn row(&self, peer: &PeerKey) -> Change {
+        self.devices.get(peer).map_or_else(|| Change { table: DEVICES, key: peer.0.to_vec(), value: None }, Device::change)
     }
 
     /// Deletes a device.

@@ -1,6 +1,5 @@
 //! Pairing, between the machines of `pairing/`, the registry and the sessions.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
@@ -18,7 +17,6 @@ use crate::outbox::Purpose;
 use crate::pairing::handshake::PairingKeys;
 use crate::pairing::initiator::{Step, Verdict};
 use crate::pairing::joiner::{self, Bound};
-use crate::records::Change;
 use crate::session::keys::Traffic;
 use crate::session::machine::{Awaited, Opened, Proven, Session, refuse};
 use crate::session::stream::Refusal;
@@ -115,13 +113,13 @@ impl Node {
     pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, written: (PeerKey, SessionRef), stored: bool) {
         let stored = stored || planted!(FailedWritePairs);
         let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
-        if stored {
-            self.registry.root_stored(&written.0, written.1);
-        } else {
+        if !stored {
             // Nothing was written: memory must not know more than the disk, also where the stream is gone by now.
             self.registry.drop_root(&written.0, written.1);
         }
         self.close_if_said_no(stream);
+        // The joiner may have lost the stream, and reconnect already.
+        self.scan_waiting(env);
         let Some((session, peer, keys)) = completed else { return };
         let PairingKeys { traffic, session_ref, check, .. } = keys;
         let Some(proven) = self.proven(stream, (peer.key, &peer.info), session_ref, (traffic, false)) else { return };
@@ -244,7 +242,7 @@ impl Node {
         let pair = NewPair { peer: bound.peer, info: bound.info.clone(), root, reached: Some(bound.address.clone()) };
         let peer = bound.peer;
         let change = self.registry.add(pair, env.unix_s);
-        let purpose = if planted!(ResponseBeforeDurable) { Purpose::Registry { peer } } else { Purpose::PendingStored { stream } };
+        let purpose = if planted!(ResponseBeforeDurable) { Purpose::Registry { peer } } else { Purpose::PendingStored { stream, peer } };
         self.store(env, peer, change, purpose);
         if planted!(ResponseBeforeDurable) {
             self.on_pending_stored(env, stream, true);
@@ -253,9 +251,6 @@ impl Node {
 
     pub(super) fn on_pending_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
         let Some(joiner) = &mut self.joiner else { return };
-        if let (true, Some(bound)) = (stored, joiner.bound()) {
-            self.registry.root_stored(&bound.peer, bound.session_ref);
-        }
         let step = joiner.on_stored(cx!(self, env), stream, stored);
         self.joiner_step(env, stream, step);
     }
@@ -270,7 +265,7 @@ impl Node {
         if let Some(joiner) = &mut self.joiner {
             joiner.repaired = repaired;
         }
-        let purpose = if planted!(AckBeforeDurable) { Purpose::Registry { peer } } else { Purpose::ConfirmStored { stream } };
+        let purpose = if planted!(AckBeforeDurable) { Purpose::Registry { peer } } else { Purpose::ConfirmStored { stream, peer } };
         self.store(env, peer, change, purpose);
         if planted!(AckBeforeDurable) {
             self.on_confirm_stored(env, stream, true);
@@ -328,31 +323,6 @@ impl Node {
 
     fn reconnect_after_pairing(&mut self, env: &mut Env<'_>, bound: &Bound) {
         self.dial_device(env, bound.peer, Vec::from([bound.address.clone()]));
-    }
-
-    /// Has a device's row written, as the registry holds it now.
-    pub(super) fn store(&mut self, env: &mut Env<'_>, peer: PeerKey, change: Change, purpose: Purpose) {
-        cx!(self, env).persist(Vec::from([change]), purpose);
-        self.watch_pending(env, &peer);
-    }
-
-    /// Each provisional root of a device has its timer, and nothing else has.
-    pub(super) fn watch_pending(&mut self, env: &Env<'_>, peer: &PeerKey) {
-        let expiry = |root: &Root| match root.state {
-            RootState::Provisional { expires, .. } => Some((root.session_ref, expires)),
-            RootState::Confirmed | RootState::Unconfirmed => None,
-        };
-        let pending: BTreeMap<_, _> = self.registry.get(peer).into_iter().flat_map(|device| &device.roots).filter_map(expiry).collect();
-        for gone in self.timers.pending_of(peer).filter(|root| !pending.contains_key(root)).collect::<Vec<_>>() {
-            self.timers.cancel(TimerKind::Pending(*peer, gone));
-        }
-        for (root, expires) in pending {
-            let timer = TimerKind::Pending(*peer, root);
-            if !self.timers.is_set(timer) {
-                let left = core::time::Duration::from_secs(expires.saturating_sub(env.unix_s)).min(limits::PENDING_ROOT_TTL);
-                self.timers.set(timer, self.now, left);
-            }
-        }
     }
 
     /// A joiner's root that no initiator confirmed in 24 hours.

@@ -77,6 +77,8 @@ pub struct Holdings {
     pub pairing: bool,
     /// Wishes for streams that nobody could open yet.
     pub wanted: usize,
+    /// Dials and streams of a joiner's attempt.
+    pub joining: usize,
 }
 
 impl Node {
@@ -114,6 +116,7 @@ impl Node {
             devices: self.registry.iter().count(),
             pairing: self.initiator.session().is_some() || self.joiner.is_some(),
             wanted: self.wanted.len(),
+            joining: self.joiner.as_ref().map_or(0, crate::pairing::joiner::Joiner::probe_connections),
         }
     }
 }

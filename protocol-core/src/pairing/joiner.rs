@@ -137,6 +137,11 @@ impl Joiner {
         Ok(joiner)
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_connections(&self) -> usize {
+        self.dialing + self.tries.len()
+    }
+
     pub(crate) const fn session(&self) -> SessionId {
         self.session
     }
@@ -440,6 +445,19 @@ impl Joiner {
         Some((bound, keys))
     }
 
+    /// A reconnect has confirmed the root durably: the attempt is over, and so is what it has under way.
+    pub(crate) fn confirmed_by_link(mut self, cx: &mut Cx<'_>) {
+        let streams: Vec<StreamId> = self.tries.keys().copied().collect();
+        for stream in streams {
+            cx.reset(stream, code::DONE);
+        }
+        self.clear_timers(cx);
+        let Some(bound) = &self.bound else { return };
+        let peer = Stranger { device: identity::device_id(&bound.peer), name: bound.info.shown_name(), os: bound.info.os.clone() };
+        let (session, check, repaired) = (self.session, bound.check, self.repaired);
+        cx.notify(Event::Paired { session, peer, check, confirmed: true, repaired });
+    }
+
     /// Ends an attempt that has stored something; the failure is told here.
     fn undo(&mut self, cx: &mut Cx<'_>, reason: PairFailure, refuse: Option<(StreamId, PairingKeys)>) -> Step {
         let Some(bound) = self.bound.clone() else { return self.over(cx, reason) };
@@ -475,7 +493,7 @@ impl Joiner {
             }
             // The write ends by itself; no Response was sent, so the root is nobody's: deleted when the attempt ends.
             State::Storing { .. } => {
-                cx.out.forget(|purpose| *purpose == Purpose::PendingStored { stream });
+                cx.out.forget(|purpose| matches!(purpose, Purpose::PendingStored { stream: of, .. } if *of == stream));
                 self.undo(cx, PairFailure::NotAccepted, None)
             }
             State::ResponseSent { .. } | State::AwaitUser(_) => self.provisional(cx),

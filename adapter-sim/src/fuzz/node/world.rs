@@ -625,12 +625,16 @@ impl World {
         self.conns.len()
     }
 
-    /// No peer says anything any more, and whatever the host is asked for fails: every wait ends.
+    /// No peer says anything any more, and whatever the host is asked for but writes fails: every wait ends.
     pub(super) fn fall_silent(mut self) {
         self.check_half_closed();
         let mut nothing = Tape::new(&[]);
         for _ in 0..TICKS {
-            self.answer_all(Some(Failure::Gone), &mut nothing);
+            // What must be written is tried until it is.
+            let all: Vec<(Ticket, bool)> = self.tickets.iter().map(|(ticket, wish)| (*ticket, matches!(wish, Wish::Persist))).collect();
+            for (ticket, write) in all {
+                self.answer(ticket, (!write).then_some(Failure::Gone), &mut nothing);
+            }
             match self.node.deadline() {
                 Some(deadline) => self.tick_at(deadline.at.max(self.now)),
                 None if self.tickets.is_empty() => return self.check_silence(),

@@ -1,0 +1,118 @@
+//! What must hold of devices that an enemy speaks with: each lie is told here, and what it may not lead to is checked here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol_core::effects::{Direction, TransferKey};
+use protocol_core::ids::{PeerKey, SessionId, TransferId};
+use protocol_core::limits;
+
+use super::{Oracle, Told};
+use crate::disk::{Arrived, Item, Tree};
+use crate::{Dev, World};
+
+/// Lies that were told, and what came of them.
+#[derive(Debug, Default)]
+pub(super) struct Lies {
+    /// Whom a joiner told who it is, under one code.
+    responses: BTreeMap<(Dev, SessionId), BTreeSet<PeerKey>>,
+    /// Joiners whose false initiator did not say yes.
+    refused: BTreeSet<(Dev, SessionId)>,
+    /// Digests that a sender named.
+    named: BTreeSet<(TransferId, u32, [u8; 32])>,
+    /// Offers that no owner may be shown.
+    unlawful: BTreeSet<TransferId>,
+    /// Transfers of which a receiver says that it has what it has not.
+    false_receipts: BTreeSet<TransferId>,
+    /// Chunks that were written.
+    written: BTreeSet<(Dev, u32, TransferKey, u64)>,
+}
+
+impl Oracle {
+    /// S2: a joiner's Response reached somebody; `refuses`: who will not say yes.
+    pub(crate) fn on_response(&mut self, world: &World, joiner: Dev, session: SessionId, key: PeerKey, refuses: bool) {
+        let told = self.lies.responses.entry((joiner, session)).or_default();
+        told.insert(key);
+        let count = told.len();
+        // A new try of the same code after a restart is a new attempt.
+        let same_life = self.begun.get(&(joiner, session, false)).is_none_or(|life| *life == world.life(joiner));
+        self.check("S2", count == 1 || !same_life, || format!("device {} told {count} identities who it is", joiner.0));
+        if refuses {
+            self.lies.refused.insert((joiner, session));
+        }
+    }
+
+    /// A3: whoever joined is not paired with one that did not say yes.
+    pub(super) fn check_refused(&mut self, dev: Dev, session: SessionId, confirmed: bool) {
+        let refused = confirmed && self.lies.refused.contains(&(dev, session));
+        self.check("A3", !refused, || format!("device {} is paired with one that did not say yes", dev.0));
+    }
+
+    /// A liar named the digest of an entry.
+    pub(crate) fn on_named(&mut self, transfer: TransferId, entry: u32, digest: [u8; 32]) {
+        self.lies.named.insert((transfer, entry, digest));
+    }
+
+    /// A liar offers what no owner may be shown.
+    pub(crate) fn on_unlawful(&mut self, transfer: TransferId) {
+        self.lies.unlawful.insert(transfer);
+    }
+
+    /// A liar says that it has what it has not.
+    pub(crate) fn on_false_receipt(&mut self, transfer: TransferId) {
+        self.lies.false_receipts.insert(transfer);
+    }
+
+    /// D1: a false receipt is not believed.
+    pub(super) fn check_receipt(&mut self, dev: Dev, key: TransferKey) {
+        let lied = self.lies.false_receipts.contains(&key.id);
+        self.check("D1", !lied, || format!("device {} believes a false receipt", dev.0));
+    }
+
+    /// The tree that a device offers to somebody.
+    pub(crate) fn offered_tree(&self, sender: Dev, key: TransferKey) -> Option<&Tree> {
+        self.offered.get(&(sender, key.device, key.id))
+    }
+
+    /// D2: a chunk was written; it is not written twice.
+    pub(crate) fn on_chunk(&mut self, world: &World, dev: Dev, key: TransferKey, index: u64) {
+        let fresh = self.lies.written.insert((dev, world.life(dev), key, index));
+        self.check("D2", fresh, || format!("device {} wrote chunk {index} twice", dev.0));
+    }
+
+    /// S15, S23: an owner is shown an offer.
+    pub(super) fn check_offer(&mut self, world: &World, dev: Dev, key: TransferKey) {
+        let unlawful = self.lies.unlawful.contains(&key.id);
+        self.check("S15", !unlawful, || format!("device {} shows its owner what it had to decline", dev.0));
+        self.lies.written.retain(|(of, _, written, _)| *of != dev || *written != key);
+        let life = world.life(dev);
+        let open = |&(&(of, of_life, of_key), told): &(&(Dev, u32, TransferKey), &Told)| {
+            of == dev && of_life == life && of_key.device == key.device && of_key.direction == Direction::Incoming && !told.ended
+        };
+        let count = self.told.iter().filter(open).count();
+        self.check("S23", count <= limits::OPEN_OFFERS, || format!("device {} has {count} offers of one peer", dev.0));
+    }
+
+    /// D1: what a liar sent stands under its name only if it is what the liar said it is.
+    pub(super) fn check_named(&mut self, world: &World, dev: Dev) {
+        let disk = world.disk(dev);
+        let unnamed = disk.arrived().iter().find(|(path, of)| self.is_unnamed(world, disk.files.get(*path), of));
+        let unnamed = unnamed.map(|(path, _)| path.clone());
+        self.check("D1", unnamed.is_none(), || format!("device {}: {unnamed:?} is not what its sender said it was", dev.0));
+        let outside = disk.files.keys().any(|path| path.iter().any(|part| part == b".." || part == b"."));
+        self.check("S15", !outside, || format!("device {} wrote outside of its directory", dev.0));
+    }
+
+    fn is_unnamed(&self, world: &World, item: Option<&Item>, of: &Arrived) -> bool {
+        let Some(sender) = world.dev_of_id(of.key.device).filter(|sender| self.liars.contains(sender)) else { return false };
+        let Some(Item::File(content)) = item else { return false };
+        // What is empty has one digest only, and nobody needs to say it.
+        let said = || self.lies.named.contains(&(of.key.id, of.entry, *blake3::hash(content).as_bytes()));
+        sender.0 >= world.honest && !content.is_empty() && !said()
+    }
+
+    /// Whether a transfer waits for a liar, which may let its peer wait as a user may.
+    pub(super) fn awaits_liar(&self, world: &World, key: TransferKey) -> bool {
+        let liar = world.dev_of_id(key.device).is_some_and(|dev| self.liars.contains(&dev));
+        liar && key.direction == Direction::Outgoing
+    }
+}
