@@ -83,23 +83,21 @@ impl World {
     /// Opens a data stream of a session as an honest device does. Its key is that of the opener's direction.
     pub(super) fn open_data(&mut self, session: usize, opening: &Opening) -> Option<(Raw, RecordSealer, StreamKey, Header)> {
         let number = self.foe.sessions[session].number + 1;
-        let (bytes, header) = self.data_flight(session, opening, number)?;
+        let (bytes, header, sealer) = self.data_flight(session, opening, number)?;
         self.foe.sessions[session].number = number;
         let raw = self.stream_of(session, StreamName::Data(opening.kind()))?;
         self.raw_send(raw, &bytes);
         let key = StreamKey::of_opener(&self.foe.sessions[session].ours, &header);
-        let mut sealer = RecordSealer::new(&key);
-        // It has sealed what was just sent, and counts on.
-        sealer.seal(RecordType::Opening, &opening.encode()).ok()?;
         Some((raw, sealer, key, header))
     }
 
     /// Header and opening record.
-    fn data_flight(&mut self, session: usize, opening: &Opening, number: u64) -> Option<(Vec<u8>, Header)> {
+    fn data_flight(&mut self, session: usize, opening: &Opening, number: u64) -> Option<(Vec<u8>, Header, RecordSealer)> {
         let session = &self.foe.sessions[session];
         let header = Header::new(opening.kind(), session.session_ref, number, self.keys.bytes()).ok()?;
-        let record = RecordSealer::new(&StreamKey::of_opener(&session.ours, &header)).seal(RecordType::Opening, &opening.encode()).ok()?;
-        Some(([&header.encode()[..], &record].concat(), header))
+        let mut sealer = RecordSealer::new(&StreamKey::of_opener(&session.ours, &header));
+        let record = sealer.seal(RecordType::Opening, &opening.encode()).ok()?;
+        Some(([&header.encode()[..], &record].concat(), header, sealer))
     }
 
     /// Opens a data stream with which something is wrong: it must be reset.
@@ -113,7 +111,7 @@ impl World {
         let name = StreamName::Data(opening.kind());
         let number = self.foe.sessions[session].number + 1;
         self.foe.sessions[session].number = number;
-        let (mut bytes, _) = self.data_flight(session, &opening, number)?;
+        let (mut bytes, ..) = self.data_flight(session, &opening, number)?;
         // Header: version, kind, session, number, noise.
         let mut millis = 1_000;
         match odd {
