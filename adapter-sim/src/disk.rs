@@ -159,9 +159,9 @@ impl Disk {
         Some(self.incoming.get(key)?.manifest.entry(entry)?.components)
     }
 
-    /// Bytes of an incoming transfer that were made durable, as long as it is known here.
+    /// Bytes of an incoming transfer that were made durable, as long as it is known here and all of it is kept.
     pub fn durable(&self, key: &TransferKey) -> Option<u64> {
-        self.incoming.get(key).map(|incoming| incoming.durable)
+        self.incoming.get(key).filter(|incoming| incoming.left_out.is_empty()).map(|incoming| incoming.durable)
     }
 
     /// Somebody edits a source of an outgoing transfer while it is read: from now on the host sees that it has changed.

@@ -222,7 +222,7 @@ impl Oracle {
             (
                 "timers",
                 held.timers,
-                8 * (held.streams.0 + held.conns + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)
+                8 * (held.conns + held.streams.0 + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)
                     + held.devices * limits::PENDING_ROOTS_PER_DEVICE,
             ),
         ];

@@ -104,7 +104,14 @@ pub enum Step {
     /// A code is shown; `ask`: the owner is asked about who comes.
     Invite { dev: usize, ask: bool },
     /// A code that `of` shows is typed; `lost` addresses more are tried where nobody is.
-    Join { dev: usize, of: usize, words: Words, ask: bool, lost: usize },
+    Join {
+        dev: usize,
+        of: usize,
+        words: Words,
+        ask: bool,
+        #[serde(default)]
+        lost: usize,
+    },
     /// Whatever pairing runs is cancelled.
     CancelPairing { dev: usize },
     /// A device is looked for at its stored addresses; `told`: and at its newest one.

@@ -440,7 +440,7 @@ impl Host {
 
     fn notify(&mut self, event: Event) {
         let ended = match &event {
-            Event::Done { transfer, .. } | Event::Failed { transfer, .. } => Some(*transfer),
+            Event::Done { transfer, .. } | Event::Failed { transfer, .. } | Event::OfferDeclined { transfer, .. } => Some(*transfer),
             _ => None,
         };
         let registry = matches!(

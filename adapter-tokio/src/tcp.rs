@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use protocol_core::effects::Remote;
 use protocol_core::info::{Address, TransportInfo, TransportKind};
+#[cfg(target_os = "linux")]
+use protocol_core::limits::PAGE_WAIT;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -26,6 +28,9 @@ const EXPORTER: usize = 32;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Connections that the system keeps until we accept them.
 const BACKLOG: i32 = 128;
+/// How long the system goes on delivering what was sent on a connection that is closed here, to a remote that takes nothing of it.
+#[cfg(target_os = "linux")]
+const DELIVER: Duration = PAGE_WAIT;
 /// How often a blocked worker looks whether it should stop.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -217,6 +222,8 @@ pub struct TcpConnection {
 #[derive(Debug)]
 struct Shared {
     socket: TcpStream,
+    /// All was sent, and the end: the system has it.
+    finished: AtomicBool,
     closed: AtomicBool,
     close: watch::Sender<bool>,
     _gone: watch::Sender<()>,
@@ -225,8 +232,22 @@ struct Shared {
 impl Shared {
     /// Both directions end, at the remote by a reset. Waiting halves are woken.
     fn abort(&self) {
-        self.closed.store(true, Ordering::Release);
         drop(SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
+        self.end();
+    }
+
+    /// The same, except that what was sent up to its end still arrives: a reset would take it back from a remote that reads slowly.
+    fn close(&self) {
+        if !self.finished.load(Ordering::Acquire) {
+            return self.abort();
+        }
+        #[cfg(target_os = "linux")]
+        drop(SockRef::from(&self.socket).set_tcp_user_timeout(Some(DELIVER)));
+        self.end();
+    }
+
+    fn end(&self) {
+        self.closed.store(true, Ordering::Release);
         self.close.send_replace(true);
     }
 
@@ -263,9 +284,15 @@ impl TcpConnection {
             one_stream: true,
         };
         let (gone_tx, gone) = watch::channel(());
-        let shared = Arc::new(Shared { socket, closed: AtomicBool::new(false), close: watch::Sender::new(false), _gone: gone_tx });
+        let shared = Arc::new(Shared {
+            socket,
+            finished: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            close: watch::Sender::new(false),
+            _gone: gone_tx,
+        });
         let weak = Arc::downgrade(&shared);
-        let stream = (TcpTx { shared: Arc::clone(&shared), finished: false }, TcpRx(shared));
+        let stream = (TcpTx { shared: Arc::clone(&shared) }, TcpRx(shared));
         Ok(Self { side, remote, stream: Mutex::new(Some(stream)), shared: weak, gone })
     }
 
@@ -300,7 +327,7 @@ impl Connection for TcpConnection {
 
     fn close(&self, _code: u32) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.abort();
+            shared.close();
         }
         // A stream that nobody took would keep the socket open.
         drop(self.stream.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -311,7 +338,6 @@ impl Connection for TcpConnection {
 #[derive(Debug)]
 pub struct TcpTx {
     shared: Arc<Shared>,
-    finished: bool,
 }
 
 impl Tx for TcpTx {
@@ -331,8 +357,9 @@ impl Tx for TcpTx {
     }
 
     async fn finish(&mut self) -> io::Result<()> {
-        self.finished = true;
-        SockRef::from(&self.shared.socket).shutdown(std::net::Shutdown::Write)
+        SockRef::from(&self.shared.socket).shutdown(std::net::Shutdown::Write)?;
+        self.shared.finished.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn reset(&mut self, _code: u32) {
@@ -362,7 +389,7 @@ impl Tx for TcpTx {
 impl Drop for TcpTx {
     fn drop(&mut self) {
         // Without this the system would half-close on its own, and a cut would look like an end.
-        if !self.finished {
+        if !self.shared.finished.load(Ordering::Acquire) {
             self.shared.abort();
         }
     }

@@ -71,6 +71,11 @@ pub(crate) enum Event {
         bytes: u64,
         /// Entries in whose place something stands already; 0 at the sender, who cannot know.
         conflicts: u64,
+        /// Entries that are hidden or that programs act on by themselves: `.bashrc`, `.ssh`, `autorun.inf`. What is below such a
+        /// directory does not count again.
+        flagged: u64,
+        /// The first ten of them, escaped as they may be shown.
+        flagged_paths: Vec<String>,
     },
     /// The offer was taken.
     Accepted {
@@ -341,7 +346,7 @@ mod tests {
             Event::Listening { addresses: vec!["tcp:127.0.0.1:4711".into()] },
             Event::PairRequest { session_id: id(), device: stranger, check: "012345".into() },
             Event::Paired { session_id: id(), device: paired },
-            Event::Offer { id: id(), device_id: id(), files: 3, bytes: 9, conflicts: 0 },
+            Event::Offer { id: id(), device_id: id(), files: 3, bytes: 9, conflicts: 0, flagged: 1, flagged_paths: vec![".git".into()] },
             Event::Accepted { id: id() },
             Event::Refused { id: id(), reason: "declined by the user".into() },
             Event::Route { transport: "tcp".into(), kind: RouteKind::Lan, rtt_ms: None },
@@ -421,7 +426,7 @@ mod tests {
             ("listening", "addresses"),
             ("pair_request", "session_id device check"),
             ("paired", "session_id device"),
-            ("offer", "id device_id files bytes conflicts"),
+            ("offer", "id device_id files bytes conflicts flagged flagged_paths"),
             ("accepted", "id"),
             ("refused", "id reason"),
             ("route", "transport kind rtt_ms"),

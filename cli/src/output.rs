@@ -180,7 +180,8 @@ pub(crate) fn shown_path(path: &[u8]) -> String {
     safe
 }
 
-fn hides(character: char) -> bool {
+/// Whether nobody sees a character, or sees it move others.
+pub(crate) fn hides(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

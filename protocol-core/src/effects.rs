@@ -387,7 +387,7 @@ pub struct Summary {
     pub bytes: u64,
     /// Entries left out.
     pub skipped: u64,
-    /// Entries stored under another name.
+    /// Of the files stored, those under another name.
     pub renamed: u64,
     /// Entries that failed, at either end.
     pub failed: u64,
@@ -474,7 +474,7 @@ pub enum Event {
         device: DeviceId,
     },
     /// What was last decided about a device could not be stored, and is forgotten with the process: a pairing that was removed is
-    /// there again after a restart. It is written again until it is stored.
+    /// there again after a restart. It is written again for five minutes.
     NotStored {
         /// Which.
         device: DeviceId,
@@ -489,6 +489,17 @@ pub enum Event {
         manifest: Arc<Manifest>,
         /// What the host's `Inspect` found, per entry.
         notes: Vec<(u32, EntryNote)>,
+    },
+    /// An offer was declined without asking: this device could not even prepare to take it, for want of space for example.
+    OfferDeclined {
+        /// The transfer that did not come about. Nothing more is heard of it.
+        transfer: TransferKey,
+        /// What it would have been called.
+        label: Option<String>,
+        /// What was offered.
+        manifest: Arc<Manifest>,
+        /// What the host's `Inspect` met.
+        failure: Failure,
     },
     /// The other side took our offer.
     Accepted {

@@ -100,8 +100,10 @@ pub const SESSION_ERASE: Duration = Duration::from_secs(60);
 pub const SUCCESSION_WAIT: Duration = Duration::from_secs(5);
 /// Records that wait so.
 pub const HELD_RECORDS: usize = 1024;
-/// A row that could not be written is written again after this.
+/// A row that could not be written is written again after this, and how often that is done.
 pub const STORE_AGAIN: Duration = Duration::from_secs(10);
+/// See [`STORE_AGAIN`].
+pub const STORE_TRIES: u32 = 30;
 /// Silence after which a side sends Ping, and after which a session is dead.
 pub const IDLE_PING: Duration = Duration::from_secs(15);
 /// See [`IDLE_PING`].
@@ -189,8 +191,11 @@ pub const PAGE_WAIT: Duration = Duration::from_secs(60);
 pub const STREAM_TRIES: u32 = 3;
 /// Transfers of fewer bytes have one bulk stream, others two.
 pub const ONE_STREAM: u64 = 64 << 20;
-/// Accepts that name again what was sent, without anything becoming durable in between.
+/// Accepts that name again what was sent, without anything becoming durable in between; how often, on average, the digest of an
+/// entry is told again in a whole transfer.
 pub const FRUITLESS_ACCEPTS: u32 = 16;
+/// Offers of a transfer under way that are answered again; one more ends it.
+pub const REPEATED_OFFERS: u32 = 16;
 /// Times that a receiver names what is missing, without anything arriving in between.
 pub const FRUITLESS_ROUNDS: u32 = 3;
 /// After a transfer's last bulk stream ended and before what is missing is named: another stream may be on its way.

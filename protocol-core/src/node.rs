@@ -191,8 +191,8 @@ pub struct Node {
     primary: BTreeMap<DeviceId, SessionRef>,
     /// Devices that had a session in this life of the process.
     met: BTreeMap<DeviceId, LinkFailure>,
-    /// Rows whose write failed; true: the owner wanted the device removed, and has not heard that it is.
-    unwritten: BTreeMap<PeerKey, bool>,
+    /// Rows whose write failed, and how often; true: the owner wanted the device removed, and has not heard that it is.
+    unwritten: BTreeMap<PeerKey, (bool, u32)>,
     transfers: Transfers,
     wanted: BTreeMap<u64, data::Wanted>,
     last_wanted: u64,

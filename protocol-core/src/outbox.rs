@@ -35,8 +35,8 @@ pub(crate) enum Purpose {
     LinkStored { stream: StreamId, peer: PeerKey },
     /// Bookkeeping of a device (addresses, names, last contact, roots that go): nothing waits for it.
     Registry { peer: PeerKey },
-    /// The removal of a device that the owner wanted.
-    Removed { peer: PeerKey },
+    /// A row that may not be missed: one that could not be written so many times, or a removal that the owner wants.
+    Row { peer: PeerKey, removal: bool, failures: u32 },
     /// A transfer's own.
     Transfer { key: TransferKey, job: Job },
 }
@@ -51,7 +51,7 @@ impl Purpose {
             | Self::ListenerStored { peer, .. }
             | Self::LinkStored { peer, .. }
             | Self::Registry { peer }
-            | Self::Removed { peer } => Some(*peer),
+            | Self::Row { peer, .. } => Some(*peer),
             Self::Join { .. } | Self::Link { .. } | Self::Data { .. } | Self::Transfer { .. } => None,
         }
     }

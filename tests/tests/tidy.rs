@@ -48,10 +48,13 @@ const UPWARD: &[(&str, &str, &str)] = &[
 ];
 
 /// Functions that may be longer than [`FUNCTION_LINES`], as `(file, function, reason)`.
-const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
+const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[("adapter-sim/src/script/draw.rs", "fault", "a table of families: an arm each")];
 
 /// Files that may be longer than [`FILE_LINES`], with the reason.
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] = &[
+    ("adapter-sim/src/world.rs", "the world's faults are to move to a file of their own"),
+    ("adapter-sim/src/perform.rs", "streams, connections and disks are to part"),
+];
 
 const FUNCTION_LINES: usize = 100;
 const FILE_LINES: usize = 900;

@@ -11,6 +11,7 @@ use protocol_core::effects::Cut;
 use protocol_core::faults::{Failure, code};
 use protocol_core::ids::{ConnId, StreamId, Ticket};
 use protocol_core::info::{Address, TransportInfo, TransportKind};
+use protocol_core::limits::PAGE_WAIT;
 use protocol_core::wire::deframer::{Deframer, Frame, StreamName};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -26,7 +27,10 @@ use crate::transport::{Connection, Rx, Stop, Stopper, Transport, Tx};
 const OPEN: Duration = Duration::from_secs(10);
 /// A whole attempt to connect, every address of a name included.
 const DIAL: Duration = Duration::from_secs(15);
-/// How long a hang-up waits for what was sent, and then for the other side's end.
+/// How long a hang-up waits until the system has taken all that was sent. A remote that reads nothing for so long has given up the
+/// pages that it waits for.
+const LEAVE: Duration = PAGE_WAIT;
+/// How long it then waits for the other side's end.
 const LINGER: Duration = Duration::from_secs(1);
 /// Between two tries where listening fails, for want of file descriptors for example.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -195,15 +199,15 @@ async fn open<C: Connection>(conn: &C, id: ConnId, ticket: Ticket, name: StreamN
     }
 }
 
-/// Waits until everything has left and the other side has ended too, but not for long: closing at once could destroy at the
-/// other side what has not been read there.
+/// Waits until everything has left and then, but not for long, until the other side has ended too: closing at once could destroy
+/// at the other side what has not been read there.
 async fn hang_up<C: Connection>(conn: &C, code: u32, streams: Vec<mpsc::UnboundedSender<Write>>) {
-    let until = Instant::now() + LINGER;
+    let until = Instant::now() + LEAVE;
     for stream in streams {
         drop(timeout_at(until, stream.closed()).await);
     }
     let ended = async { while conn.accept().await.is_ok() {} };
-    drop(timeout_at(until, ended).await);
+    drop(timeout(LINGER, ended).await);
     conn.close(code);
 }
 
@@ -379,5 +383,85 @@ impl<T: Tx> Writer<T> {
             self.links.tell(Happened::Drained { stream: self.id }).await;
         }
         Some(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::tcp::{Tcp, TcpConnection};
+
+    async fn pair() -> (TcpConnection, TcpConnection) {
+        let tcp = Tcp::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))]).unwrap();
+        let to = tcp.local().dialable().next().unwrap();
+        let (dialled, accepted) = tokio::join!(tcp.dial(&to), tcp.accept());
+        (dialled.unwrap(), accepted.unwrap())
+    }
+
+    /// Starts the sending half of a stream as the loop does, with `bytes` and the end.
+    fn written(tx: impl Tx, bytes: &[u8]) -> (mpsc::UnboundedSender<Write>, mpsc::Receiver<Happened>, Stopper) {
+        let (host, happened) = mpsc::channel(64);
+        let (write, orders) = mpsc::unbounded_channel();
+        let (stopper, stop) = Stopper::new();
+        let queue = Queue { bytes: AtomicUsize::new(bytes.len()), armed: AtomicBool::new(false) };
+        write.send(Write::Bytes(bytes.to_vec())).unwrap();
+        write.send(Write::Finish).unwrap();
+        let writer = Writer { id: StreamId(1), tx, orders, queue: Arc::new(queue), stop, links: Links::new(host) };
+        tokio::spawn(writer.run());
+        (write, happened, stopper)
+    }
+
+    async fn read_to_end(rx: &mut impl Rx) -> io::Result<Vec<u8>> {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 65_536]);
+        loop {
+            match rx.read(&mut buffer).await? {
+                0 => return Ok(all),
+                count => all.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
+    fn bytes(count: usize) -> Vec<u8> {
+        (0..count).map(|at| u8::try_from(at % 251).unwrap()).collect()
+    }
+
+    /// What the system holds when the connection is closed still arrives at a remote that has not begun to read.
+    #[tokio::test]
+    async fn a_hang_up_does_not_take_back_what_was_sent() {
+        let (dialled, accepted) = pair().await;
+        let (tx, rx) = dialled.open().await.unwrap();
+        let sent = bytes(512 << 10);
+        let (write, _happened, _stopper) = written(tx, &sent);
+        hang_up(&dialled, code::DONE, vec![write]).await;
+        drop((dialled, rx));
+        // Only now.
+        let (_far_tx, mut far_rx) = accepted.accept().await.unwrap();
+        assert!(read_to_end(&mut far_rx).await.unwrap() == sent);
+    }
+
+    /// More than the system takes: it leaves when the remote reads, however late that is within the bound.
+    #[tokio::test]
+    async fn a_hang_up_waits_for_a_remote_that_reads_late() {
+        let (dialled, accepted) = pair().await;
+        let (tx, rx) = dialled.open().await.unwrap();
+        let sent = bytes(32 << 20);
+        let (write, mut happened, _stopper) = written(tx, &sent);
+        let (_far_tx, mut far_rx) = accepted.accept().await.unwrap();
+        let late = async {
+            // The stall itself, and no wait for a result: a hang-up that does not wait is over after it.
+            sleep(LINGER * 5 / 2).await;
+            let arrived = read_to_end(&mut far_rx).await;
+            drop(_far_tx);
+            arrived
+        };
+        let hung_up = async {
+            hang_up(&dialled, code::DONE, vec![write]).await;
+            drop(rx);
+        };
+        let ((), arrived) = tokio::join!(hung_up, late);
+        assert!(arrived.unwrap() == sent);
+        assert!(matches!(happened.recv().await, Some(Happened::WriteEnd { sent: true, .. })));
     }
 }

@@ -98,6 +98,10 @@ impl Transfers {
         }
         let queued =
             self.incoming.get(&key).is_some_and(|arrival| arrival.jobs.send(Job { ticket, entries, op, policy: arrival.policy }).is_ok());
+        if op == FileOp::Discard {
+            // The last operation of a transfer, also of one whose owner never heard of it: the worker ends behind it.
+            self.incoming.remove(&key);
+        }
         if !queued {
             let links = links.clone();
             let result = Err(Failure::Disk(FileFault::NotFound));

@@ -5,26 +5,23 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter_tokio::files::ConflictPolicy;
+use adapter_tokio::files::{ConflictPolicy, Destination};
 use protocol_core::effects::{EntryNote, Event as CoreEvent, TransferKey};
-use protocol_core::faults::{CancelReason, DeclineReason, TransferFailure};
+use protocol_core::faults::{CancelReason, DeclineReason, Failure, FileFault, TransferFailure};
 use protocol_core::ids::DeviceId;
 use protocol_core::limits::USER_WAIT;
 use protocol_core::node::DeviceView;
 use protocol_core::transfer::manifest::Manifest;
 use rustix::fs::Access;
 
-use super::transfer::{Running, amount};
+use super::transfer::{Named, Running, amount, offer_event};
 use super::{Context, devices};
 use crate::args::{OnConflict, Recv};
 use crate::ask::{Answer, Asker};
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem, Severity as _};
 use crate::net::{Net, Start};
-use crate::output::{Output, count, files, quoted, shown, shown_path, size};
-
-/// Conflicts that are named at most.
-const NAMED: usize = 10;
+use crate::output::{Output, files, quoted, shown, size};
 
 /// An offer that waits for its answer.
 struct Offer {
@@ -32,6 +29,8 @@ struct Offer {
     label: Option<String>,
     manifest: Arc<Manifest>,
     notes: Vec<(u32, EntryNote)>,
+    /// It was declined already, without asking: this device could not even prepare for it.
+    declined: Option<Failure>,
 }
 
 /// What an offer is answered with.
@@ -82,7 +81,7 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
     context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
     loop {
         let offer = next_offer(net, from, args.timeout).await?;
-        let done = take(context, net, args, offer).await;
+        let done = take(context, net, args, &directory, offer).await;
         match done {
             Err(problem) if args.once || matches!(problem.exit, Exit::Interrupt | Exit::Terminated) => return Err(problem),
             Ok(()) if args.once => return Ok(()),
@@ -96,12 +95,17 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
 async fn next_offer(net: &mut Net, from: Option<DeviceId>, timeout: Option<Duration>) -> Outcome<Offer> {
     let offered = async {
         loop {
-            if let CoreEvent::Offered { transfer: key, label, manifest, notes } = net.next().await? {
-                if from.is_none_or(|from| from == key.device) {
-                    return Ok(Offer { key, label, manifest, notes });
+            let offer = match net.next().await? {
+                CoreEvent::Offered { transfer: key, label, manifest, notes } => Offer { key, label, manifest, notes, declined: None },
+                CoreEvent::OfferDeclined { transfer: key, label, manifest, failure } => {
+                    Offer { key, label, manifest, notes: Vec::new(), declined: Some(failure) }
                 }
-                net.decline(key, DeclineReason::Policy).await;
+                _ => continue,
+            };
+            if from.is_none_or(|from| from == offer.key.device) {
+                return Ok(offer);
             }
+            net.decline(offer.key, DeclineReason::Policy).await;
         }
     };
     match timeout {
@@ -113,11 +117,16 @@ async fn next_offer(net: &mut Net, from: Option<DeviceId>, timeout: Option<Durat
     }
 }
 
-async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -> Outcome {
+async fn take(context: &mut Context, net: &mut Net, args: &Recv, directory: &Path, offer: Offer) -> Outcome {
     let Context { out, asker, .. } = context;
     let key = offer.key;
     let known = net.devices().await?;
     tell_offer(out, &offer, known.iter().find(|device| device.id == key.device));
+    if let Some(failure) = offer.declined {
+        let problem = could_not_take(failure, directory);
+        out.event(&Event::Refused { id: key.id.to_string(), reason: failure.to_string() });
+        return Err(problem);
+    }
     match decide(out, asker, net, args, &offer).await? {
         Decision::Gone => Err(Problem::new(Exit::Interrupted, "the offer was taken back before it was answered")),
         Decision::Decline(reason) => {
@@ -131,34 +140,36 @@ async fn take(context: &mut Context, net: &mut Net, args: &Recv, offer: Offer) -
         }
         Decision::Accept(policy) => {
             net.accept(key, policy).await?;
-            transfer(out, net, offer, &args.dir).await
+            transfer(out, net, offer, directory).await
         }
     }
 }
 
 fn tell_offer(out: &Output, offer: &Offer, sender: Option<&DeviceView>) {
     let (number, bytes) = amount(&offer.manifest);
-    let conflicts = conflicts(offer).count() as u64;
+    let conflicts = Named::new(conflicts(offer).filter_map(|entry| Some(offer.manifest.entry(entry)?.components)));
     let key = offer.key;
-    out.event(&Event::Offer { id: key.id.to_string(), device_id: key.device.to_string(), files: number, bytes, conflicts });
+    let flagged = offer_event(out, key, &offer.manifest, conflicts.count);
     let name = sender.map_or_else(|| key.device.to_string(), |device| quoted(&device.name));
     let label = offer.label.as_deref().map_or_else(String::new, |label| format!(" {}", quoted(label)));
     out.say(&format!("{name} offers{label}: {}, {}", files(number), size(bytes)));
-    for path in conflicts_named(offer) {
-        out.say(&format!("  taken here already: {path}"));
-    }
-    if conflicts > NAMED as u64 {
-        out.say(&format!("  and {} more", count(conflicts - NAMED as u64)));
-    }
+    conflicts.say(out, "taken here already");
+    flagged.say(out, "hidden, or run by itself");
+}
+
+/// Why an offer was declined without asking.
+fn could_not_take(failure: Failure, directory: &Path) -> Problem {
+    let free = Destination::open(directory).and_then(|destination| destination.free_space());
+    let place = shown(&directory.to_string_lossy());
+    let why = match (failure, free) {
+        (Failure::Disk(FileFault::DiskFull), Ok(free)) => format!("it does not fit, {} are free in {place}", size(free)),
+        _ => format!("{place}: {failure}"),
+    };
+    Problem::new(failure.exit(), format!("the offer was declined: {why}"))
 }
 
 fn conflicts(offer: &Offer) -> impl Iterator<Item = u32> + '_ {
     offer.notes.iter().filter(|(_, note)| matches!(note, EntryNote::Conflict)).map(|(entry, _)| *entry)
-}
-
-fn conflicts_named(offer: &Offer) -> impl Iterator<Item = String> + '_ {
-    let path = |number| offer.manifest.entry(number).map(|entry| shown_path(&entry.components.join(&b'/')));
-    conflicts(offer).take(NAMED).filter_map(path)
 }
 
 /// Yes or no, and what happens to names that are taken.

@@ -12,7 +12,7 @@ use protocol_core::ids::DeviceId;
 use protocol_core::limits::{LABEL, USER_WAIT};
 use protocol_core::transfer::manifest::Manifest;
 
-use super::transfer::{Running, amount, tell_route};
+use super::transfer::{Running, amount, offer_event, tell_route};
 use super::{Context, devices};
 use crate::args::{Send, Symlinks};
 use crate::events::{Event, WarningCode};
@@ -79,7 +79,7 @@ async fn send(out: &Output, net: &mut Net, args: &Send) -> Outcome {
     let Sharing { key, manifest, skipped } = net.share(target.id, request).await?;
     let skipped = tell_skipped(out, &skipped);
     let (number, bytes) = amount(&manifest);
-    out.event(&Event::Offer { id: key.id.to_string(), device_id: target.id.to_string(), files: number, bytes, conflicts: 0 });
+    offer_event(out, key, &manifest, 0);
     let label = label.map_or_else(String::new, |label| shown(&label));
     out.say(&format!("{label}  {}  {} → {}   {way}", files(number), size(bytes), shown(&target.name)));
     wait_for_answer(out, net, key, &target).await?;

@@ -11,6 +11,7 @@ use protocol_core::transfer::receipt::Outcome as EntryOutcome;
 
 use crate::events::{Event, File, FileStatus, RouteKind, WarningCode, path_text};
 use crate::exit::{Outcome, Problem};
+use crate::names::is_flagged;
 use crate::output::{Output, count, files, rate, shown_path, size};
 use crate::progress::Progress;
 
@@ -47,6 +48,52 @@ pub(super) fn amount(manifest: &Manifest) -> (u64, u64) {
     (files as u64, manifest.bytes())
 }
 
+/// The event of an offer; what of it the person who is asked should see.
+pub(super) fn offer_event(out: &Output, key: TransferKey, manifest: &Manifest, conflicts: u64) -> Named {
+    let (files, bytes) = amount(manifest);
+    let flagged = Named::new(manifest.entries().map(|entry| entry.components).filter(|components| is_flagged(components)));
+    let Named { count: number, first: flagged_paths } = flagged.clone();
+    let (id, device_id) = (key.id.to_string(), key.device.to_string());
+    out.event(&Event::Offer { id, device_id, files, bytes, conflicts, flagged: number, flagged_paths });
+    flagged
+}
+
+/// Paths that are named, up to a number of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// How many there are.
+    pub(super) count: u64,
+    /// The first of them, escaped.
+    pub(super) first: Vec<String>,
+}
+
+impl Named {
+    /// Paths that are named at most.
+    const MOST: usize = 10;
+
+    pub(super) fn new(paths: impl Iterator<Item = Vec<Vec<u8>>>) -> Self {
+        let mut named = Self::default();
+        for path in paths {
+            if named.first.len() < Self::MOST {
+                named.first.push(shown_path(&path.join(&b'/')));
+            }
+            named.count += 1;
+        }
+        named
+    }
+
+    /// A line for each, and one for the others.
+    pub(super) fn say(&self, out: &Output, what: &str) {
+        for path in &self.first {
+            out.say(&format!("  {what}: {path}"));
+        }
+        let more = self.count - self.first.len() as u64;
+        if more > 0 {
+            out.say(&format!("  {what}: {} more", count(more)));
+        }
+    }
+}
+
 impl<'a> Running<'a> {
     pub(super) fn new(out: &'a Output, key: TransferKey, manifest: Arc<Manifest>) -> Self {
         let (files, bytes) = amount(&manifest);
@@ -77,6 +124,10 @@ impl<'a> Running<'a> {
         if status == FileStatus::Failed {
             let why = fault.map_or_else(|| "it failed at the other device".to_owned(), |fault| fault.to_string());
             self.out.warning(WarningCode::ItemFailed, &format!("{}: {why}", shown_path(&path)));
+        }
+        if let ([_], Some(renamed_to)) = (&entry.components[..], &renamed_to) {
+            // Whoever looks for it looks for this; what is below a directory went with it.
+            self.out.say(&format!("{} is called {} here: its name was taken.", shown_path(&path), shown_path(renamed_to)));
         }
         if entry.kind == EntryKind::File {
             self.progress.file_done();

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::lies::listing;
 use crate::stage::{Device, Ended, Running, Stage, strings};
@@ -70,20 +71,31 @@ fn listing_names(directory: &Path) -> Vec<String> {
 
 #[test]
 // HOST-9.
-fn what_is_larger_than_the_disk_is_declined_at_once() {
+fn what_is_larger_than_the_disk_is_declined_at_once_and_both_are_told() {
     let Some(way) = private_mounts() else { return };
     let stage = Stage::new();
     let (a, b) = stage.pair();
-    let (receiving, address) = receive_on_tmpfs(&stage, &b, &way, ("size=2m", &["--once"]));
     sparse(&stage.path("large"), 3 << 20);
-    let refused = send(&stage, &a, "large", &address);
-    assert_eq!(refused.code, 6, "{:?}", refused.events);
-    assert!(refused.message().contains("not enough space"), "{}", refused.message());
-    fs::write(stage.path("little"), "little").unwrap();
-    assert_eq!(send(&stage, &a, "little", &address).code, 0);
-    let received = receiving.end();
-    assert_eq!(received.code, 0, "{:?}", received.events);
-    assert_eq!(left(&stage), ["f 6 little"]);
+    for once in [true, false] {
+        let (mut receiving, address) = receive_on_tmpfs(&stage, &b, &way, ("size=2m", if once { &["--once"] } else { &[] }));
+        let refused = send(&stage, &a, "large", &address);
+        assert_eq!(refused.code, 6, "{:?}", refused.events);
+        assert!(refused.message().contains("not enough space"), "{}", refused.message());
+        let offer = receiving.until("offer");
+        assert_eq!((&offer["files"], &offer["bytes"]), (&Value::from(1), &Value::from(3 << 20)));
+        assert_eq!(receiving.until("refused")["id"], offer["id"]);
+        let told = if once { receiving.until("error") } else { receiving.until("warning") };
+        let message = told["message"].as_str().unwrap();
+        assert!(message.contains("declined: it does not fit, 2.0 MiB are free in "), "{message}");
+        if once {
+            assert_eq!(receiving.end().code, 9);
+            continue;
+        }
+        // Without `--once` the next offer is taken.
+        fs::write(stage.path("little"), "little").unwrap();
+        assert_eq!(send(&stage, &a, "little", &address).code, 0);
+        assert_eq!(receiving.until("done")["bytes"], 6);
+    }
 }
 
 #[test]
@@ -244,10 +256,10 @@ fn a_sender_that_is_killed_leaves_nothing_there() {
     let stage = Stage::new();
     let (a, b) = stage.pair();
     fs::create_dir(stage.path("source")).unwrap();
-    sparse(&stage.path("source/large"), LARGE);
+    sparse(&stage.path("source/large"), 16 * LARGE);
     let (sending, mut receiving) = begin(&stage, &a, &b);
     receiving.signal(Signal::CONT);
-    // It is in the middle: bytes are on the disk.
+    // It is in the middle: bytes are on the disk, and the rest takes seconds.
     while receiving.until("progress")["bytes_sent"] == 0 {}
     assert_eq!(parts(&stage.path("inbox")), 1);
     sending.kill();

@@ -97,6 +97,24 @@ fn a_folder_arrives_as_it_was_with_its_digests() {
 }
 
 #[test]
+fn hidden_names_are_flagged_and_arrive_unchanged() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    let root = stage.path("album");
+    fs::create_dir_all(root.join(".git/hooks")).unwrap();
+    for file in [".git/hooks/post-commit", ".bashrc", "desktop.ini", "picture"] {
+        fs::write(root.join(file), file).unwrap();
+    }
+    let (sent, received) = send(&stage, (&a, &b), &stage.text("album"), &["--yes"]);
+    assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
+    for side in [&sent, &received] {
+        assert_eq!(side.event("offer")["flagged"], 3);
+        assert_eq!(strings(&side.event("offer")["flagged_paths"]), ["album/.bashrc", "album/.git", "album/desktop.ini"]);
+    }
+    assert_eq!(tree(&root), tree(&stage.path("inbox/album")));
+}
+
+#[test]
 fn stored_addresses_are_enough_to_come_back() {
     let stage = Stage::new();
     let (a, b) = stage.pair();

@@ -273,7 +273,9 @@ impl Node {
         self.drop_unfinished(env, peer);
         self.drop_sessions(env, device);
         match self.registry.remove(&peer) {
-            Some(change) if !planted!(ForgetNotStored) => self.store(env, peer, change, Purpose::Removed { peer }),
+            Some(change) if !planted!(ForgetNotStored) => {
+                self.store(env, peer, change, Purpose::Row { peer, removal: true, failures: 0 });
+            }
             Some(_) | None => cx!(self, env).notify(Event::Removed { device }),
         }
         self.met.remove(&device);

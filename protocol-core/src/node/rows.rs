@@ -41,20 +41,22 @@ impl Node {
 
     /// A row could not be written: the disk may hold a device, or a root of it, that is gone here, or not hold what is here.
     // PAIR-48.
-    pub(super) fn on_row_unwritten(&mut self, peer: PeerKey, removal: bool) {
-        *self.unwritten.entry(peer).or_default() |= removal;
-        self.timers.set_at_latest(TimerKind::Rows, self.now, limits::STORE_AGAIN);
+    pub(super) fn on_row_unwritten(&mut self, peer: PeerKey, removal: bool, failures: u32) {
         self.out.push(Output::Notify(Event::NotStored { device: identity::device_id(&peer) }));
+        if failures <= limits::STORE_TRIES {
+            let (wanted, most) = self.unwritten.entry(peer).or_default();
+            (*wanted, *most) = (*wanted || removal, failures.max(*most));
+            self.timers.set_at_latest(TimerKind::Rows, self.now, limits::STORE_AGAIN);
+        }
     }
 
     /// Rows that could not be written are written again, as they are now.
     pub(super) fn write_again(&mut self, env: &mut Env<'_>) {
-        for (peer, removal) in core::mem::take(&mut self.unwritten) {
-            let known = self.registry.get(&peer).is_some();
+        for (peer, (removal, failures)) in core::mem::take(&mut self.unwritten) {
             // A device that was paired anew since is no removed one.
-            let purpose = if removal && !known { Purpose::Removed { peer } } else { Purpose::Registry { peer } };
+            let removal = removal && self.registry.get(&peer).is_none();
             let change = self.registry.row(&peer);
-            self.store(env, peer, change, purpose);
+            self.store(env, peer, change, Purpose::Row { peer, removal, failures });
         }
     }
 }

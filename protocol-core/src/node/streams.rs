@@ -43,7 +43,7 @@ impl Node {
             | Purpose::ListenerStored { .. }
             | Purpose::LinkStored { .. }
             | Purpose::Registry { .. }
-            | Purpose::Removed { .. }
+            | Purpose::Row { .. }
             | Purpose::Transfer { .. } => false,
         };
         if !used {
@@ -99,7 +99,7 @@ impl Node {
                 | Purpose::ListenerStored { .. }
                 | Purpose::LinkStored { .. }
                 | Purpose::Registry { .. }
-                | Purpose::Removed { .. }
+                | Purpose::Row { .. }
                 | Purpose::Transfer { .. },
             )
             | None => {
@@ -319,7 +319,8 @@ impl Node {
         };
         let stored = result.is_ok();
         if let (Some(peer), false) = (purpose.row(), stored) {
-            self.on_row_unwritten(peer, matches!(purpose, Purpose::Removed { .. }));
+            let (removal, failures) = if let Purpose::Row { removal, failures, .. } = purpose { (removal, failures) } else { (false, 0) };
+            self.on_row_unwritten(peer, removal, failures + 1);
         }
         match purpose {
             Purpose::Join { session, address } => self.join_failed(env, session, address, result.err().unwrap_or(Failure::Gone)),
@@ -331,8 +332,11 @@ impl Node {
             Purpose::ListenerStored { stream, peer } => self.on_listener_stored(env, stream, peer, stored),
             Purpose::LinkStored { stream, peer } => self.on_link_stored(env, stream, peer, stored),
             Purpose::Registry { .. } => {}
-            Purpose::Removed { peer } if stored => self.out.push(Output::Notify(Event::Removed { device: identity::device_id(&peer) })),
-            Purpose::Removed { .. } => {}
+            Purpose::Row { peer, removal, .. } => {
+                if removal && stored {
+                    self.out.push(Output::Notify(Event::Removed { device: identity::device_id(&peer) }));
+                }
+            }
             Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),
         }
     }
@@ -355,7 +359,7 @@ fn purpose_address(purpose: &Purpose) -> Option<Address> {
         | Purpose::ListenerStored { .. }
         | Purpose::LinkStored { .. }
         | Purpose::Registry { .. }
-        | Purpose::Removed { .. }
+        | Purpose::Row { .. }
         | Purpose::Transfer { .. } => None,
     }
 }

@@ -75,9 +75,23 @@ impl Ranges {
 
     /// Takes every number of `other` out.
     pub fn subtract(&mut self, other: &Self) {
-        for range in other.iter() {
+        for range in self.common(other).iter() {
             self.remove(range);
         }
+    }
+
+    /// The numbers that are in both. The work goes by the smaller set and by what they share, however large the other one is:
+    /// a peer that names little causes little.
+    pub fn common(&self, other: &Self) -> Self {
+        let (few, many) = if self.pairs() <= other.pairs() { (self, other) } else { (other, self) };
+        few.iter().flat_map(|range| many.within_range(range)).collect()
+    }
+
+    /// What of the set lies in a range.
+    fn within_range(&self, Range { start, end }: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let before = self.ends.range(..start).next_back();
+        let parts = before.into_iter().chain(self.ends.range(start..end));
+        parts.map(move |(&left, &right)| left.max(start)..right.min(end)).filter(|part| !part.is_empty())
     }
 
     /// The ranges, ascending.
@@ -208,6 +222,16 @@ mod tests {
             prop_assert_eq!(&joined, &ranges);
             joined.subtract(&ranges);
             prop_assert!(joined.is_empty());
+        }
+
+        #[test]
+        fn common_is_what_both_have(sets in prop::array::uniform2(prop::collection::btree_set(0_u64..60, 0..40))) {
+            let [one, other] = sets.each_ref().map(|set| set.iter().map(|&number| number..number + 1).collect::<Ranges>());
+            let both = sets[0].intersection(&sets[1]).map(|&number| number..number + 1).collect::<Ranges>();
+            prop_assert_eq!(one.common(&other), both);
+            let mut rest = one;
+            rest.subtract(&other);
+            prop_assert_eq!(rest, sets[0].difference(&sets[1]).map(|&number| number..number + 1).collect::<Ranges>());
         }
 
         #[test]

@@ -76,15 +76,6 @@ pub(super) fn bytes_of(manifest: &Manifest, chunks: &Ranges) -> u64 {
     chunks.iter().flatten().filter_map(|chunk| layout.chunk_len(chunk)).map(u64::from).sum()
 }
 
-/// The numbers that are in both.
-pub(super) fn common(of: &Ranges, and: &Ranges) -> Ranges {
-    let mut only = of.clone();
-    only.subtract(and);
-    let mut both = of.clone();
-    both.subtract(&only);
-    both
-}
-
 /// How an entry ended here, and what the owner is told with it.
 #[derive(Default)]
 pub(super) struct Ending {
@@ -115,24 +106,15 @@ pub(super) fn sum_up(
     for (number, entry) in (0..).zip(manifest.entries()) {
         let outcome = outcome(number);
         receipt.entry(entry.kind, entry.size, outcome, digest(number).as_ref());
-        let stored = match outcome {
-            Outcome::Stored => true,
-            Outcome::Renamed => {
-                summary.renamed += 1;
-                true
+        match outcome {
+            Outcome::Stored | Outcome::Renamed if entry.kind == EntryKind::File => {
+                summary.files += 1;
+                summary.bytes += entry.size;
+                summary.renamed += u64::from(outcome == Outcome::Renamed);
             }
-            Outcome::Skipped => {
-                summary.skipped += 1;
-                false
-            }
-            Outcome::Failed | Outcome::SourceChanged | Outcome::Other(_) => {
-                summary.failed += 1;
-                false
-            }
-        };
-        if stored && entry.kind == EntryKind::File {
-            summary.files += 1;
-            summary.bytes += entry.size;
+            Outcome::Stored | Outcome::Renamed => {}
+            Outcome::Skipped => summary.skipped += 1,
+            Outcome::Failed | Outcome::SourceChanged | Outcome::Other(_) => summary.failed += 1,
         }
     }
     (receipt.finish(), summary)

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::entries::{Digests, Ending, Outcomes, bytes_of, chunks_of_only, common};
+use super::entries::{Digests, Ending, Outcomes, bytes_of, chunks_of_only};
 use super::progress::Progress;
 use super::{Io, Job, Stop, TransferTimer};
 use crate::bulk::chunks::Chunks;
@@ -54,6 +54,8 @@ pub(super) struct Receiving {
     /// Links and directories are being published.
     last: bool,
     rounds: Rounds,
+    /// Offers that came again.
+    offers: u32,
     paused: bool,
     progress: Progress,
 }
@@ -116,6 +118,7 @@ impl Receiving {
             publishes: 0,
             last: false,
             rounds: Rounds::default(),
+            offers: 0,
             paused: false,
             progress: Progress::default(),
         })
@@ -160,11 +163,17 @@ impl Receiving {
 
     // What the sender says.
 
-    /// The sender offers the same again: it gets the answer again.
-    pub(super) fn accept_again(&mut self, io: &mut Io<'_, '_>) {
+    /// The sender offers the same again: it gets the answer again, but not for ever, because a short question has a long answer.
+    // XFER-19.
+    pub(super) fn accept_again(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+        self.offers += 1;
+        if self.offers > limits::REPEATED_OFFERS {
+            return Err(Stop::Cancel(CancelReason::Policy));
+        }
         let open = |entry: &u32| self.outcomes.is_open(*entry) && !self.named.contains_key(entry);
         let digests = (0..self.manifest.len()).filter(open).map(|entry| u64::from(entry)..u64::from(entry) + 1).collect();
         self.tell_accept(io, self.missing.clone(), digests);
+        Ok(())
     }
 
     pub(super) fn on_digests(&mut self, io: &mut Io<'_, '_>, first: u32, digests: Vec<[u8; 32]>) -> Result<(), Stop> {
@@ -357,7 +366,7 @@ impl Receiving {
         if planted!(ProgressFalls) {
             self.progress.durable = self.progress.durable.saturating_sub(bytes_of(&self.manifest, &gone));
         }
-        let gone = common(&gone, &self.missing);
+        let gone = gone.common(&self.missing);
         self.progress.total -= bytes_of(&self.manifest, &gone);
         self.missing.subtract(&gone);
         self.chunks.withdraw(&gone);

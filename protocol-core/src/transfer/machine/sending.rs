@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::entries::{Digests, Ending, bytes_of, chunks_of_only, common, sum_up};
+use super::entries::{Digests, Ending, bytes_of, chunks_of_only, sum_up};
 use super::progress::Progress;
 use super::{Io, Stop, TransferTimer};
 use crate::bulk::chunks::Chunks;
@@ -40,6 +40,8 @@ pub(super) struct Sending {
     fruitless: u32,
     /// Accepts that named again what was sent, since the last chunk became durable.
     repeats: u32,
+    /// Digests that were asked for again after they were told.
+    told_again: u64,
     paused: bool,
     named: Ranges,
     sent: Ranges,
@@ -85,6 +87,7 @@ impl Sending {
             failures: 0,
             fruitless: 0,
             repeats: 0,
+            told_again: 0,
             paused: false,
             named: Ranges::new(),
             sent: Ranges::new(),
@@ -109,12 +112,13 @@ impl Sending {
             return Err(Stop::Violation);
         }
         chunks.subtract(&self.given_up);
-        let again = !common(&chunks, &self.sent).is_empty();
-        if again || !common(&digests, &self.told).is_empty() {
-            self.repeats += 1;
-            if self.repeats > limits::FRUITLESS_ACCEPTS {
-                return Err(Stop::Cancel(CancelReason::Policy));
-            }
+        let again = !chunks.common(&self.sent).is_empty();
+        let told_again = digests.common(&self.told);
+        self.repeats += u32::from(again);
+        self.told_again += told_again.count();
+        let most = u64::from(limits::FRUITLESS_ACCEPTS) * u64::from(self.manifest.len());
+        if self.repeats > limits::FRUITLESS_ACCEPTS || self.told_again > most {
+            return Err(Stop::Cancel(CancelReason::Policy));
         }
         let mut new = chunks.clone();
         new.subtract(&self.named);
@@ -122,7 +126,10 @@ impl Sending {
         self.named.union(&new);
         self.chunks.allow(&chunks);
         self.newer |= again;
-        for entry in digests.iter().flatten().filter_map(|entry| u32::try_from(entry).ok()) {
+        // What was asked for before is told as soon as it is known: naming it again causes no work.
+        let mut asked_first = digests.clone();
+        asked_first.subtract(&self.asked);
+        for entry in asked_first.iter().chain(told_again.iter()).flatten().filter_map(|entry| u32::try_from(entry).ok()) {
             if self.digests.get(entry).is_some() {
                 self.untold.insert(u64::from(entry)..u64::from(entry) + 1);
             }
@@ -142,7 +149,7 @@ impl Sending {
         if !chunks.within(self.manifest.layout().chunks()) && !planted!(RangesBeyond) {
             return Err(Stop::Violation);
         }
-        let mut new = common(chunks, &self.sent);
+        let mut new = chunks.common(&self.sent);
         new.subtract(&self.durable);
         if !new.is_empty() {
             self.repeats = 0;
@@ -329,7 +336,7 @@ impl Sending {
         io.notify(Ending::fault(fault).event(io.key, entry, outcome));
         let gone = chunks_of_only(&self.manifest, entry, |entry| self.failed.contains(&entry));
         self.chunks.withdraw(&gone);
-        let mut unsent = common(&gone, &self.named);
+        let mut unsent = gone.common(&self.named);
         unsent.subtract(&self.sent);
         unsent.subtract(&self.given_up);
         self.progress.total -= bytes_of(&self.manifest, &unsent);

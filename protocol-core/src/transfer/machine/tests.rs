@@ -186,6 +186,24 @@ fn what_the_policy_leaves_out_is_not_sent() {
 }
 
 #[test]
+fn a_renamed_directory_is_no_renamed_file() {
+    let mut world = World::new(tree());
+    for (number, path) in ["a (1)", "a (1)/0", "a (1)/1"].into_iter().enumerate() {
+        let op = if number == 0 { FileOp::Finish } else { FileOp::Publish };
+        world.faults.notes.push((op, number as u32, EntryNote::Renamed(path.into())));
+    }
+    world.connect();
+    world.offer();
+    world.accept();
+    world.run();
+    for who in [S, R] {
+        assert_eq!(world.outcomes(who)[&0].0, Outcome::Renamed);
+        let Some(Event::Done { summary, .. }) = world.sides[&who].events.last() else { panic!() };
+        assert_eq!((summary.files, summary.renamed), (9, 2));
+    }
+}
+
+#[test]
 fn nothing_wanted_goes_straight_to_the_end() {
     let mut world = World::new(tree());
     world.faults.notes = (0..world.manifest.len()).map(|number| (FileOp::Prepare, number, EntryNote::Skipped)).collect();
@@ -277,15 +295,20 @@ fn a_full_disk_ends_the_transfer() {
 }
 
 #[test]
-fn no_place_for_files_declines() {
-    let mut world = World::new(tree());
-    world.faults.ops.push((FileOp::Inspect, Failure::Disk(FileFault::NotFound)));
-    world.connect();
-    world.offer();
-    world.run();
-    world.check_ended();
-    assert_eq!(world.failure(S), Some(TransferFailure::Declined(DeclineReason::Busy)));
-    assert!(world.sides[&R].events.is_empty());
+fn no_place_for_files_declines_and_the_owner_hears_of_it() {
+    for (fault, reason) in [(FileFault::NotFound, DeclineReason::Busy), (FileFault::DiskFull, DeclineReason::NoSpace)] {
+        let mut world = World::new(tree());
+        let failure = Failure::Disk(fault);
+        world.faults.ops.push((FileOp::Inspect, failure));
+        world.connect();
+        let id = world.offer().id;
+        world.run();
+        world.check_ended();
+        assert_eq!(world.failure(S), Some(TransferFailure::Declined(reason)));
+        let manifest = Arc::clone(&world.manifest);
+        let told = Event::OfferDeclined { transfer: World::key_at(R, id), label: None, manifest, failure };
+        assert_eq!(world.sides[&R].events, [told]);
+    }
 }
 
 #[test]

@@ -681,7 +681,11 @@ impl World {
         for (who, side) in &self.sides {
             let ends = self.ends(*who);
             assert!(ends.len() <= 1, "more than one end: {ends:?}");
-            assert!(matches!(side.events.last(), None | Some(Event::Done { .. } | Event::Failed { .. })), "{:?}", side.events.last());
+            assert!(
+                matches!(side.events.last(), None | Some(Event::Done { .. } | Event::Failed { .. } | Event::OfferDeclined { .. })),
+                "{:?}",
+                side.events.last()
+            );
             assert_eq!(self.state(*who), "over");
             assert_eq!(side.timers.next(), None, "a timer runs on");
             assert!(side.transfers.shared.streams.is_empty() && side.transfers.shared.opening.is_empty());

@@ -260,6 +260,50 @@ fn a_repeated_offer_is_answered_alike() {
 }
 
 #[test]
+// XFER-19.
+fn an_offer_that_is_repeated_without_end_ends_the_transfer() {
+    let mut world = accepted(tree());
+    world.step_until(R, "Receiving");
+    let offered = offer_of(&world.manifest);
+    let offered = Offer { transfer: world.key(R).unwrap().id, ..offered };
+    let accepts = |world: &World| world.told.iter().filter(|(_, message)| matches!(message, ControlMessage::Accept { .. })).count();
+    let before = accepts(&world);
+    for _ in 0..limits::REPEATED_OFFERS {
+        say(&mut world, R, ControlMessage::Offer(offered.clone())).unwrap();
+    }
+    assert_eq!(accepts(&world), before + limits::REPEATED_OFFERS as usize);
+    say(&mut world, R, ControlMessage::Offer(offered)).unwrap();
+    assert_eq!(accepts(&world), before + limits::REPEATED_OFFERS as usize);
+    world.run();
+    world.check_ended();
+    assert_eq!(world.failure(R), Some(TransferFailure::CancelledHere(CancelReason::Policy)));
+}
+
+#[test]
+fn digests_are_told_again_only_so_often() {
+    let mut world = accepted(tree());
+    world.step_until(S, "Sending");
+    world.run_until_sent();
+    let id = world.key(S).unwrap().id;
+    let digests = Ranges::from(0..u64::from(world.manifest.len()));
+    let told = |world: &World| {
+        let told = world.told.iter().filter_map(|(_, message)| match message {
+            // Zeros fill the places of entries without a digest.
+            ControlMessage::FileDigests { digests, .. } => Some(digests.iter().filter(|digest| **digest != [0; 32]).count()),
+            _ => None,
+        });
+        told.sum::<usize>()
+    };
+    let once = told(&world);
+    for _ in 0..10 * limits::FRUITLESS_ACCEPTS {
+        let again = ControlMessage::Accept { transfer: id, chunks: Ranges::new(), digests: digests.clone() };
+        say(&mut world, S, again).unwrap();
+    }
+    assert_eq!(world.failure(S), Some(TransferFailure::CancelledHere(CancelReason::Policy)));
+    assert!(told(&world) <= once + (limits::FRUITLESS_ACCEPTS as usize + 1) * world.manifest.len() as usize);
+}
+
+#[test]
 fn offers_past_a_limit_are_declined_at_once() {
     let too_large = |change: fn(&mut Offer)| {
         let mut world = World::new(tree());
