@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use protocol_core::crypto::secret::Secret;
 use protocol_core::entropy::Entropy as _;
+use protocol_core::ids::SessionId;
 use protocol_core::pairing::code::CodeKeys;
 use protocol_core::wire::deframer::StreamName;
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,8 @@ pub(crate) enum Expect {
     Closed { streams: Vec<Raw>, most: usize, under: Option<usize> },
     /// A first message has its answer.
     Answered(Raw),
+    /// A code is void.
+    Void(Dev, SessionId),
 }
 
 impl Move {
@@ -197,8 +200,12 @@ pub(crate) struct Foe {
     takes: Trick,
     /// Roots that were used, since when.
     confirmed: BTreeMap<[u8; 32], u64>,
+    /// How many handshakes of a holder ended past the tag, and in how many he failed; none if he did not fail in one.
+    spent: BTreeMap<(Dev, SessionId), Option<(u32, u32)>>,
     /// How a liar answers pairings (true) and reconnects.
     answers: BTreeMap<(Dev, bool), Lie>,
+    /// Somebody named the streams of others.
+    squatted: bool,
     /// Devices may be late in this script: what they owe within a time is not asked for.
     late: bool,
     /// No device of this script falls, forgets or cannot write.

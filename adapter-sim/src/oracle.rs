@@ -141,11 +141,13 @@ impl Oracle {
     // What owners do.
 
     pub(crate) fn on_invite(&mut self, world: &World, dev: Dev, session: SessionId, ttl: u64, automatic: bool) {
+        self.on_shown(dev);
         self.codes.insert((dev, session), Shown { until: world.micros() + ttl, admitted: 0 });
         self.on_begun(world, dev, session, true, automatic);
     }
 
     pub(crate) fn on_join(&mut self, world: &World, dev: Dev, session: SessionId, automatic: bool) {
+        self.on_typed(session);
         self.on_begun(world, dev, session, false, automatic);
     }
 
@@ -204,7 +206,8 @@ impl Oracle {
         }
         // The owner is told when the write is durable, so after the store has changed.
         for (of, device, session_ref) in std::mem::take(&mut self.gone) {
-            let undone = self.undone.contains(&(of, device)) || of != dev;
+            let asked = self.forgetting.contains_key(&(of, device));
+            let undone = self.undone.contains(&(of, device)) || of != dev || asked;
             self.check("S5", undone, || format!("device {} lost the root of {session_ref}, and nobody was told", dev.0));
         }
         let Some(held) = world.node_of(dev).map(protocol_core::node::Node::probe_holdings) else { return };
@@ -212,7 +215,7 @@ impl Oracle {
         let bounds = [
             ("unproved streams", held.streams.1, limits::UNPROVED_STREAMS),
             ("streams", held.streams.0, limits::UNPROVED_STREAMS + devices * 8 * (2 + limits::BULK_STREAMS + limits::OPEN_OFFERS)),
-            ("early streams", held.early.0, limits::EARLY_STREAMS * (1 + held.sessions)),
+            ("early streams", held.early.0, limits::UNPROVED_STREAMS + limits::EARLY_STREAMS * held.sessions),
             ("records on early streams", held.early.1, limits::EARLY_STREAMS * limits::EARLY_RECORDS * (1 + held.sessions)),
             ("devices", held.devices, limits::DEVICES),
             ("dials and streams of a joiner", held.joining, limits::JOINER_CONNECTIONS),
@@ -319,7 +322,10 @@ impl Oracle {
                     format!("device {} was told that a pairing is confirmed, and the store does not hold it", dev.0)
                 });
             }
-            Event::PairFailed { session, .. } => self.on_pair_failed(world, dev, *session),
+            Event::PairFailed { session, reason } => {
+                self.check_burned(dev, *reason);
+                self.on_pair_failed(world, dev, *session);
+            }
             Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
             Event::PairRefused { device, .. } => {
                 self.undone.insert((dev, *device));

@@ -72,6 +72,7 @@ impl World {
             Output::Reset { stream, code } => {
                 if let Some(&(stream, end)) = self.stream_ends.get(&stream) {
                     self.note(dev, What::Resets { stream, code });
+                    self.on_refused(stream, end, code);
                     self.reset(stream, end);
                 }
             }

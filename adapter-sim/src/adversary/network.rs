@@ -1,5 +1,6 @@
 //! Who owns the lines: plays again what passed, gives it back, puts one thing in place of another, and stands in between.
 
+use protocol_core::faults::code;
 use protocol_core::wire::deframer::StreamName;
 
 use super::hand::Lie;
@@ -82,9 +83,21 @@ impl World {
         bytes[25] = bytes[25].wrapping_add(1);
         bytes.extend([0, 0, 0, 68, 2]);
         bytes.extend([7; 68]);
+        self.foe.squatted = true;
         let stranger = self.stranger();
         let raw = self.strange(stranger, to, name.stream(), &bytes);
         self.mute(raw);
+    }
+
+    /// L12: an honest stream, whose number somebody else may have named, is not refused as soon as it comes.
+    pub(crate) fn on_refused(&mut self, stream: usize, end: usize, code: u32) {
+        let slot = &self.streams[stream];
+        let soon = self.now.saturating_sub(slot.pipes[0].last) < 1_000_000 && slot.pipes[0].frames <= 2;
+        let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;
+        if squatted && soon && code == code::REFUSED && matches!(slot.name, Some(StreamName::Data(_))) {
+            let dev = self.device_of(stream, 1).0;
+            self.with_oracle(|oracle, _| oracle.broken("L12", || format!("device {dev} refuses the stream {stream} of an honest peer")));
+        }
     }
 
     /// Nothing may come back on this stream.

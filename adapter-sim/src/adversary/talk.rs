@@ -11,6 +11,7 @@ use protocol_core::crypto::secret::Secret;
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::ids::{SessionId, SessionRef};
 use protocol_core::info::{Binding, BindingKind, DeviceInfo, TransportKind};
+use protocol_core::limits;
 use protocol_core::pairing::code::CodeKeys;
 use protocol_core::session::keys::StreamKey;
 use protocol_core::session::record::{RecordOpener, RecordSealer, RecordType};
@@ -44,7 +45,9 @@ pub(super) struct Talk {
     pub(super) more: usize,
     /// About a code.
     pub(super) code: bool,
-    /// Which, if the peer named it.
+    /// It was answered with a Challenge.
+    challenged: bool,
+    /// Which, if one was named.
     named: Option<SessionId>,
     /// What came and is to be answered, by session.
     answers: Vec<(usize, ControlMessage)>,
@@ -166,6 +169,7 @@ impl World {
             first: Vec::new(),
             more: 0,
             code: false,
+            challenged: false,
             named: None,
             answers: Vec::new(),
         };
@@ -175,6 +179,7 @@ impl World {
     /// An enemy opens a handshake.
     pub(super) fn open_handshake(&mut self, who: Dev, to: Dev, shared: Shared, lie: Lie, more: usize) -> Raw {
         let code = shared.is_code();
+        let named = if let Shared::Code(code) = &shared { Some(code.session_id) } else { None };
         let name = if code { StreamName::Pair } else { StreamName::Link };
         let raw = self.raw_open(who, to, name);
         let binding = self.binding(raw.stream, raw.end);
@@ -185,7 +190,7 @@ impl World {
             self.watch(raw, 1_000, "S23");
         }
         let talk = self.talk(raw, lie, State::Opening(Box::new(opener)));
-        (talk.first, talk.more, talk.code) = (bytes, more, code);
+        (talk.first, talk.more, talk.code, talk.named) = (bytes, more, code, named);
         talk.refused = refused.then(|| lie.rule());
         raw
     }
@@ -208,6 +213,12 @@ impl World {
             Expect::Closed { streams, most, .. } => {
                 let open = streams.iter().filter(|raw| self.is_held(**raw)).count();
                 if open > *most { Some(format!("{open} of the streams {streams:?} are open that had to be ended")) } else { None }
+            }
+            Expect::Void(dev, session) => {
+                if self.foe.steady {
+                    self.with_oracle(|oracle, world| oracle.check_void(world, *dev, *session));
+                }
+                None
             }
             Expect::Answered(raw) => {
                 let waits = |talk: &Talk| matches!(talk.state, State::Opening(_));
@@ -264,6 +275,11 @@ impl World {
         let Some(talk) = self.foe.talks.get_mut(&(stream, end)) else { return };
         let (more, who, to, lie) = (std::mem::take(&mut talk.more), talk.who, talk.peer, talk.lie);
         let state = std::mem::take(&mut talk.state);
+        let failed = talk.refused.is_some() && talk.challenged;
+        if let (true, Some(session)) = (talk.challenged, talk.named) {
+            let tcp = self.conns[self.streams[stream].conn].wire == Wire::Tcp;
+            self.spend(to, session, failed, tcp);
+        }
         match state {
             State::Relayed(other) => self.raw_finish(other),
             State::Control(control) => self.foe.sessions[control.session].ended = Some(self.now),
@@ -486,6 +502,10 @@ impl World {
         let (done, said) = opener.third(body, &me, talk.lie)?;
         if talk.code {
             self.count_challenges(talk.peer, raw);
+            talk.challenged = talk.lie != Lie::Cut;
+            if let Some(session) = talk.named.filter(|_| !said.refused && !matches!(talk.lie, Lie::Cut | Lie::Silence)) {
+                self.foe.spent.insert((talk.peer, session), None);
+            }
         }
         match talk.lie {
             Lie::Silence => {
@@ -494,6 +514,9 @@ impl World {
             }
             Lie::Cut => {
                 self.reset(raw.stream, raw.end);
+                if let (true, Some(session)) = (talk.code, talk.named) {
+                    self.spend(talk.peer, session, false, true);
+                }
                 if talk.more > 0 {
                     talk.more -= 1;
                     self.join_as_holder(talk.who, talk.peer, talk.lie, talk.more);
@@ -578,6 +601,16 @@ impl World {
         Some(([&header.encode()[..], &record].concat(), header, sealer))
     }
 
+    /// A holder's handshake ended past the tag.
+    fn spend(&mut self, dev: Dev, session: SessionId, failed: bool, tcp: bool) {
+        let Some((ended, failures)) = self.foe.spent.entry((dev, session)).or_insert(Some((0, 0))) else { return };
+        *ended += 1;
+        *failures += u32::from(failed && !tcp);
+        if *ended >= limits::CODE_HANDSHAKES || *failures >= limits::CODE_FAILURES {
+            self.expect(Expect::Void(dev, session), 1_000, "S23");
+        }
+    }
+
     /// A second stream beside another, on its connection where it can carry two.
     fn raw_again(&mut self, raw: Raw, who: Dev, to: Dev, name: StreamName) -> Raw {
         let conn = self.streams[raw.stream].conn;
@@ -591,7 +624,7 @@ impl World {
         let silent =
             self.foe.talks.iter().filter(|(_, talk)| talk.code && talk.lie == Lie::Silence && talk.peer == peer && talk.life == life);
         let held = silent.filter(|(at, talk)| matches!(talk.state, State::Over) && open(at.0, at.1)).count();
-        let most = protocol_core::limits::CODE_HANDSHAKES_AT_ONCE;
+        let most = limits::CODE_HANDSHAKES_AT_ONCE;
         self.with_oracle(|oracle, _| {
             if held >= most {
                 oracle.broken("S23", || format!("device {} answers {} joiners at once", peer.0, held + 1));

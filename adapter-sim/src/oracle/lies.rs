@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol_core::effects::{Direction, TransferKey};
+use protocol_core::faults::PairFailure;
 use protocol_core::ids::{PeerKey, SessionId, TransferId};
 use protocol_core::limits;
 
@@ -23,6 +24,10 @@ pub(super) struct Lies {
     unlawful: BTreeSet<TransferId>,
     /// Transfers of which a receiver says that it has what it has not.
     false_receipts: BTreeSet<TransferId>,
+    /// Challenges that a device has sent under its newest code.
+    challenges: BTreeMap<Dev, u32>,
+    /// Codes that honest devices typed.
+    typed: BTreeSet<SessionId>,
     /// Chunks that were written.
     written: BTreeSet<(Dev, u32, TransferKey, u64)>,
 }
@@ -39,6 +44,32 @@ impl Oracle {
         if refuses {
             self.lies.refused.insert((joiner, session));
         }
+    }
+
+    pub(super) fn on_shown(&mut self, dev: Dev) {
+        self.lies.challenges.remove(&dev);
+    }
+
+    pub(super) fn on_typed(&mut self, session: SessionId) {
+        self.lies.typed.insert(session);
+    }
+
+    pub(super) fn on_challenge(&mut self, dev: Dev) {
+        *self.lies.challenges.entry(dev).or_default() += 1;
+    }
+
+    /// A5: only who has the words can burn a code, and he was challenged.
+    pub(super) fn check_burned(&mut self, dev: Dev, reason: PairFailure) {
+        let challenges = self.lies.challenges.get(&dev).copied().unwrap_or(0);
+        let fair = reason != PairFailure::Burned || challenges >= limits::CODE_FAILURES;
+        self.check("A5", fair, || format!("device {} burns its code after {challenges} challenges", dev.0));
+    }
+
+    /// PAIR-39, PAIR-18: a code under which enough failed is void; nobody else had it.
+    pub(crate) fn check_void(&mut self, world: &World, dev: Dev, session: SessionId) {
+        let lives = self.begun.get(&(dev, session, true)).is_some_and(|life| *life == world.life(dev));
+        let alone = !self.lies.typed.contains(&session);
+        self.check("S23", !lives || !alone, || format!("device {} goes on with a code under which enough has failed", dev.0));
     }
 
     /// A3: whoever joined is not paired with one that did not say yes.
