@@ -5,6 +5,7 @@
 //! one thing in it, and says whether that must be refused.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use protocol_core::crypto::secret::Secret;
 use protocol_core::entropy::Entropy as _;
@@ -13,13 +14,14 @@ use protocol_core::pairing::code::CodeKeys;
 use protocol_core::wire::deframer::StreamName;
 use serde::{Deserialize, Serialize};
 
-use crate::choice::Tape;
 use crate::link::Wire;
 use crate::perform::Raw;
 use crate::rules::Side;
 use crate::script::{Name, Step, tree};
+use crate::world::Act;
 use crate::{Dev, World};
 
+mod draw;
 mod hand;
 mod network;
 mod speech;
@@ -72,14 +74,10 @@ pub enum Move {
     // Who is paired.
     /// Dials a device under the newest root, or one before it.
     Call { to: usize, lie: Lie, old: usize },
-    /// How it answers who calls, from now on.
-    Listen { lie: Lie },
     /// Says something out of place.
     Say { to: usize, speech: Speech },
     /// Offers a tree.
     Deal { to: usize, tree: usize, trick: Trick, count: usize },
-    /// How it takes what is offered to it, from now on.
-    Take { trick: Trick },
     /// Opens a data stream with which something is wrong.
     Stray { to: usize, odd: Odd },
     /// Opens a data stream under a session that was replaced or is over.
@@ -88,10 +86,10 @@ pub enum Move {
     Flood { to: usize, count: usize },
 
     // What an owner does with such a device.
-    /// Wants a session.
-    Meet { dev: usize },
-    /// Offers it a tree.
-    Share { dev: usize, tree: usize },
+    /// Ends the session with it and wants another, which it answers with this.
+    Meet { dev: usize, lie: Lie },
+    /// Offers it a tree, which it takes like this.
+    Share { dev: usize, tree: usize, trick: Trick },
     /// Forgets it.
     Forget { dev: usize },
     /// Ends the session.
@@ -121,52 +119,12 @@ impl Move {
             Self::Relay { .. } => "A14",
             Self::Reflect { .. } => "A4",
             Self::Join { .. } | Self::Show { .. } => "A2",
-            Self::Call { .. } | Self::Listen { .. } | Self::Say { .. } | Self::Stray { .. } => "A15",
+            Self::Call { .. } | Self::Say { .. } | Self::Stray { .. } => "A15",
             Self::Deal { .. } => "A10",
-            Self::Take { .. } | Self::Share { .. } => "A11",
+            Self::Share { .. } => "A11",
             Self::Late { .. } | Self::Forget { .. } => "A13",
             Self::Flood { .. } => "A12",
             Self::Meet { .. } | Self::Leave { .. } => "A9",
-        }
-    }
-
-    /// A move out of a tape, against one of these.
-    pub fn draw(tape: &mut Tape<'_>, to: usize, other: usize) -> Self {
-        let name = tape.one_of(&[Name::Pair, Name::Link, Name::Manifest, Name::Bulk]);
-        match tape.below(34) {
-            0 => Self::Garbage { to, name, len: tape.log(3_000) as usize },
-            1 => Self::Drip { to, count: tape.log(70) as usize },
-            2 => Self::HalfClose { to, name },
-            3 => Self::Guess { to, count: tape.log(20) as usize },
-            4 => Self::Squat { to, name },
-            5 | 6 => Self::Replay { to, number: tape.log(20) as usize, frames: tape.below(3) as usize, like: tape.percent(50) },
-            7 => {
-                let side = tape.one_of(&[Side::Opener, Side::Answerer]);
-                Self::Splice { name, side, frame: tape.below(4) as u32, number: tape.log(4) as usize }
-            }
-            8 => Self::Relay { dev: to, to: other },
-            9 => Self::Reflect { dev: to },
-            10 | 11 => {
-                let together = tape.percent(30);
-                let count = tape.one_of(&[1, 1, 1, 5, 17, 3]);
-                Self::Join { to, lie: Lie::opener(tape), count, together }
-            }
-            12 | 13 => Self::Show { dev: to, lie: Lie::answerer(tape), liar: tape.below(2) as usize },
-            14 => Self::Call { to, lie: Lie::opener(tape), old: tape.log(2) as usize },
-            15 => Self::Listen { lie: Lie::answerer(tape) },
-            16..19 => Self::Say { to, speech: tape.one_of(Speech::ALL) },
-            19..23 => {
-                let count = tape.one_of(&[1, 1, 1, 1, 17]);
-                Self::Deal { to, tree: tape.below(6) as usize, trick: tape.one_of(Trick::SENDER), count }
-            }
-            23 => Self::Take { trick: tape.one_of(Trick::RECEIVER) },
-            24 | 25 => Self::Stray { to, odd: tape.one_of(Odd::ALL) },
-            26 => Self::Late { to, old: tape.log(2) as usize },
-            27 => Self::Flood { to, count: 205 },
-            28 | 29 => Self::Meet { dev: to },
-            30 | 31 => Self::Share { dev: to, tree: tape.below(6) as usize },
-            32 => Self::Forget { dev: to },
-            _ => Self::Leave { dev: to },
         }
     }
 }
@@ -177,6 +135,8 @@ pub(crate) enum Due {
     Expect { what: Expect, rule: &'static str },
     /// The first bytes of a data stream of a session come again.
     Resend { session: usize, name: StreamName, bytes: Vec<u8> },
+    /// More offers.
+    Deal { session: usize, tree: usize, trick: Trick, count: usize },
 }
 
 /// The enemies of a world, and what they know.
@@ -204,6 +164,8 @@ pub(crate) struct Foe {
     spent: BTreeMap<(Dev, SessionId), Option<(u32, u32)>>,
     /// How a liar answers pairings (true) and reconnects.
     answers: BTreeMap<(Dev, bool), Lie>,
+    /// When the last thing that is expected is looked at.
+    until: u64,
     /// Somebody named the streams of others.
     squatted: bool,
     /// Devices may be late in this script: what they owe within a time is not asked for.
@@ -315,34 +277,27 @@ impl World {
                 self.misroute(dev, liar);
             }
             Move::Call { to, lie, old } => {
-                let to = scripted(to);
                 let liar = self.liar(0);
+                let to = self.root_near(liar, Dev(to % self.honest));
                 let raw = self.call_as_liar(liar, to, lie, old);
                 self.check_old_root(raw, liar, to, old);
             }
-            Move::Listen { lie } => {
-                let liar = self.liar(0);
-                self.foe.answers.insert((liar, false), lie);
-            }
             Move::Say { to, speech } => {
-                let to = scripted(to);
-                let liar = self.liar(0);
-                self.say_out_of_place(liar, to, speech);
-            }
-            Move::Deal { to, tree, trick, count } => {
-                let to = scripted(to);
-                let liar = self.liar(0);
-                for _ in 0..count {
-                    if let Some(session) = self.session_with(liar, to, 0).filter(|session| self.control_of(*session).is_some()) {
-                        self.deal(session, tree, trick);
-                    }
+                if let Some(session) = self.session_near(scripted(to)) {
+                    self.say_out_of_place(session, speech);
                 }
             }
-            Move::Take { trick } => self.foe.takes = trick,
+            Move::Deal { to, tree, trick, count } => {
+                if let Some(session) = self.session_near(scripted(to)) {
+                    // More than half of many, and the rest when their pages had time to come.
+                    let now = count.div_ceil(2);
+                    (0..now).for_each(|_| self.deal(session, tree, trick));
+                    let later = Due::Deal { session, tree, trick, count: count - now };
+                    self.after(250_000, Act::Enemy(later));
+                }
+            }
             Move::Stray { to, odd } => {
-                let to = scripted(to);
-                let liar = self.liar(0);
-                if let Some(session) = self.session_with(liar, to, 0).filter(|session| self.control_of(*session).is_some()) {
+                if let Some(session) = self.session_near(scripted(to)) {
                     self.odd_stream(session, odd);
                 }
             }
@@ -354,7 +309,7 @@ impl World {
                 }
             }
             Move::Flood { to, count } => self.flood(scripted(to), count),
-            Move::Meet { dev } | Move::Share { dev, .. } | Move::Forget { dev } | Move::Leave { dev } => {
+            Move::Meet { dev, .. } | Move::Share { dev, .. } | Move::Forget { dev } | Move::Leave { dev } => {
                 let dev = scripted(dev);
                 if self.is_up(dev) {
                     self.meet(dev, step);
@@ -368,13 +323,16 @@ impl World {
         let liar = self.liar(0);
         let (id, at) = (self.id(liar), self.addresses(liar));
         match *step {
-            Move::Meet { .. } => {
+            Move::Meet { lie, .. } => {
+                self.foe.answers.insert((liar, false), lie);
+                self.call(dev, |node, env| node.disconnect(env, id));
                 self.with_oracle(|oracle, world| oracle.on_connect(world, dev, id));
                 if self.call(dev, |node, env| node.connect(env, id, &at)).is_err() {
                     self.with_oracle(|oracle, _| oracle.not_connecting(dev, id));
                 }
             }
-            Move::Share { tree: number, .. } => {
+            Move::Share { tree: number, trick, .. } => {
+                self.foe.takes = trick;
                 // An unknown device, or one with too many offers: nothing happens.
                 let _refused = self.offer(dev, liar, &tree(number));
             }
@@ -436,7 +394,21 @@ impl World {
         match due {
             Due::Expect { what, rule } => self.expected(&what, rule),
             Due::Resend { session, name, bytes } => self.resend(session, name, &bytes),
+            Due::Deal { session, tree, trick, count } => (0..count).for_each(|_| self.deal(session, tree, trick)),
         }
+    }
+
+    /// The liar's session with a device that stands; else with any.
+    fn session_near(&mut self, to: Dev) -> Option<usize> {
+        let liar = self.liar(0);
+        let all = (0..self.foe.sessions.len()).rev().filter(|&session| self.control_of(session).is_some());
+        let all: Vec<usize> = all.filter(|&session| self.foe.sessions[session].who == liar).collect();
+        all.iter().copied().find(|&session| self.foe.sessions[session].peer == to).or(all.first().copied())
+    }
+
+    /// How long what is expected of devices is still waited for.
+    pub(crate) fn enemy_waits(&self) -> Duration {
+        Duration::from_micros(self.foe.until.saturating_sub(self.now))
     }
 
     fn newest_code(&self, of: Dev) -> Option<CodeKeys> {
@@ -448,6 +420,12 @@ impl World {
         if let Some(code) = self.newest_code(to).filter(|_| self.is_up(to)) {
             self.open_handshake(who, to, Shared::Code(code), lie, more);
         }
+    }
+
+    /// This device, if the liar holds a root with it; else another.
+    fn root_near(&self, who: Dev, to: Dev) -> Dev {
+        let own = || self.foe.roots.iter().rev().filter(|(of, ..)| *of == who).map(|(_, peer, _)| *peer);
+        if own().any(|peer| peer == to) { to } else { own().next().unwrap_or(to) }
     }
 
     /// A liar dials whom it has a root with.

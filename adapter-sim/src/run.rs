@@ -94,6 +94,8 @@ impl Run {
     fn phases(&mut self, script: &Script) {
         let last = script.steps.iter().map(|step| step.at).max().unwrap_or(0);
         self.wait(Duration::from_millis(last) + Duration::from_secs(5));
+        let owed = self.world.enemy_waits();
+        self.wait(owed);
         for dev in (0..self.world.honest).map(Dev) {
             if self.world.is_up(dev) {
                 self.world.with_oracle(|oracle, world| oracle.check_provisional(world, dev));

@@ -104,9 +104,8 @@ impl Speech {
 }
 
 impl World {
-    /// Says it in the newest session of a liar with a device, about its newest transfer.
-    pub(super) fn say_out_of_place(&mut self, who: Dev, to: Dev, speech: Speech) {
-        let Some(session) = self.session_with(who, to, 0) else { return };
+    /// Says it in a session, about its newest transfer.
+    pub(super) fn say_out_of_place(&mut self, session: usize, speech: Speech) {
         let Some(raw) = self.control_of(session) else { return };
         let deals = self.foe.deals.iter().rev();
         let transfer = deals.filter(|deal| deal.session == session).map(|deal| deal.id).next().unwrap_or(TransferId([6; 16]));

@@ -185,6 +185,10 @@ impl World {
         let binding = self.binding(raw.stream, raw.end);
         let (opener, Said { bytes, refused }) = Opener::first(shared, binding, lie, &mut self.keys);
         self.raw_send(raw, &bytes);
+        if code && matches!(lie, Lie::BadKem | Lie::LowOrder) {
+            // The tag is right: this fails past it, and is never challenged.
+            self.with_oracle(|oracle, _| oracle.on_challenge(to));
+        }
         if lie == Lie::Huge {
             // Its first four bytes say enough.
             self.watch(raw, 1_000, "S23");
@@ -203,6 +207,7 @@ impl World {
     /// After so many milliseconds this must have come about, by this rule.
     pub(super) fn expect(&mut self, what: Expect, millis: u64, rule: &'static str) {
         let late = 2 * (self.latency.0 + self.latency.1) + 1_500_000;
+        self.foe.until = self.foe.until.max(self.now + late + millis * 1_000);
         self.after(late + millis * 1_000, Act::Enemy(Due::Expect { what, rule }));
     }
 

@@ -54,7 +54,8 @@ impl Oracle {
         self.lies.typed.insert(session);
     }
 
-    pub(super) fn on_challenge(&mut self, dev: Dev) {
+    /// A device has challenged somebody, or has heard a right tag from one whose keys are no good.
+    pub(crate) fn on_challenge(&mut self, dev: Dev) {
         *self.lies.challenges.entry(dev).or_default() += 1;
     }
 
@@ -62,7 +63,7 @@ impl Oracle {
     pub(super) fn check_burned(&mut self, dev: Dev, reason: PairFailure) {
         let challenges = self.lies.challenges.get(&dev).copied().unwrap_or(0);
         let fair = reason != PairFailure::Burned || challenges >= limits::CODE_FAILURES;
-        self.check("A5", fair, || format!("device {} burns its code after {challenges} challenges", dev.0));
+        self.check("A5", fair, || format!("device {} burns its code after {challenges} right tags", dev.0));
     }
 
     /// PAIR-39, PAIR-18: a code under which enough failed is void; nobody else had it.

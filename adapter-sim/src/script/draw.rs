@@ -137,9 +137,11 @@ fn families(tape: &mut Tape<'_>, profile: Profile) -> Vec<Family> {
         55..90 => 4 + tape.below(5),
         _ => FAMILIES.len() as u64 / 2,
     };
+    // Where enemies are what a script is about, few other things happen, and often none.
+    let many = if profile == Profile::Enemy { many / 3 } else { many };
     let mut chosen: Vec<Family> = (0..many).map(|_| tape.one_of(FAMILIES)).collect();
     if profile == Profile::Enemy {
-        chosen.push(Family::Enemies);
+        chosen.extend([Family::Enemies; 2]);
     }
     chosen
 }
@@ -372,8 +374,10 @@ impl Draw<'_, '_> {
             Family::Forgets => self.push(Step::Forget { dev, peer }),
             Family::Wrong => self.push(Step::Invite { dev, ask: false }),
             Family::Enemies => {
-                let step = Move::draw(self.tape, dev, peer);
-                self.push(Step::Enemy(step));
+                for (wait, step) in Move::scene(self.tape, dev, peer) {
+                    self.wait(wait);
+                    self.push(step);
+                }
             }
         }
     }
