@@ -401,7 +401,8 @@ impl World {
     /// The liar's session with a device that stands; else with any.
     fn session_near(&mut self, to: Dev) -> Option<usize> {
         let liar = self.liar(0);
-        let all = (0..self.foe.sessions.len()).rev().filter(|&session| self.control_of(session).is_some());
+        let all =
+            (0..self.foe.sessions.len()).rev().filter(|&session| self.control_of(session).is_some() && !self.foe.sessions[session].deaf);
         let all: Vec<usize> = all.filter(|&session| self.foe.sessions[session].who == liar).collect();
         all.iter().copied().find(|&session| self.foe.sessions[session].peer == to).or(all.first().copied())
     }

@@ -147,7 +147,7 @@ impl Oracle {
     }
 
     pub(crate) fn on_join(&mut self, world: &World, dev: Dev, session: SessionId, automatic: bool) {
-        self.on_typed(session);
+        self.on_typed(world, dev, session);
         self.on_begun(world, dev, session, false, automatic);
     }
 

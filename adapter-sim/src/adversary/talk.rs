@@ -34,6 +34,8 @@ pub(super) struct Talk {
     pub(super) who: Dev,
     pub(super) peer: Dev,
     pub(super) life: u32,
+    /// When it began.
+    born: u64,
     pub(super) lie: Lie,
     /// Something was said that must be refused: nothing may come back, by this rule.
     pub(super) refused: Option<&'static str>,
@@ -162,6 +164,7 @@ impl World {
             who,
             peer,
             life: self.life(peer),
+            born: self.now,
             lie,
             refused: None,
             heard: Vec::new(),
@@ -560,9 +563,9 @@ impl World {
     fn on_third(&mut self, raw: Raw, talk: &mut Talk, done: Done) {
         if talk.code {
             let (joiner, key) = (talk.peer, self.key(talk.who));
-            let refuses = matches!(talk.lie, Lie::Refuse | Lie::Status | Lie::Silence);
+            let (refuses, born) = (talk.lie == Lie::Refuse, talk.born);
             if let Some(session) = talk.named {
-                self.with_oracle(|oracle, world| oracle.on_response(world, joiner, session, key, refuses));
+                self.with_oracle(|oracle, _| oracle.on_response(joiner, (session, born), key, refuses));
             }
             if let Some(root) = &done.root {
                 self.foe.roots.push((talk.who, talk.peer, root.duplicate()));
@@ -666,7 +669,8 @@ impl World {
 
     /// Says what may be no control messages.
     pub(super) fn utter_bytes(&mut self, session: usize, text: &[u8]) {
-        let Some(raw) = self.control_of(session).filter(|_| !text.is_empty()) else { return };
+        let mute = text.is_empty() || self.foe.sessions[session].deaf;
+        let Some(raw) = self.control_of(session).filter(|_| !mute) else { return };
         crate::oracle::Recorder::set_device(self.device_of(raw.stream, raw.end));
         if let Some(Talk { state: State::Control(control), .. }) = self.foe.talks.get_mut(&(raw.stream, raw.end))
             && let Ok(record) = control.sealer.seal(RecordType::Data, text)

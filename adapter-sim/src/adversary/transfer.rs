@@ -390,10 +390,10 @@ impl World {
         Some((session, self.settle(deal)))
     }
 
-    /// A liar's session must be closed within a second, by this rule.
+    /// A liar's session must be closed soon, by this rule: what is said in a new one waits for the end of the one before.
     pub(super) fn watch_control(&mut self, session: usize, rule: &'static str) {
         if let Some(raw) = self.control_of(session) {
-            self.watch(raw, 2_000, rule);
+            self.watch(raw, 7_000, rule);
         }
     }
 }

@@ -26,21 +26,23 @@ pub(super) struct Lies {
     false_receipts: BTreeSet<TransferId>,
     /// Challenges that a device has sent under its newest code.
     challenges: BTreeMap<Dev, u32>,
-    /// Codes that honest devices typed.
-    typed: BTreeSet<SessionId>,
+    /// Codes that honest devices typed, and when they did last.
+    typed: BTreeMap<(SessionId, Dev), u64>,
     /// Chunks that were written.
     written: BTreeSet<(Dev, u32, TransferKey, u64)>,
 }
 
 impl Oracle {
-    /// S2: a joiner's Response reached somebody; `refuses`: who will not say yes.
-    pub(crate) fn on_response(&mut self, world: &World, joiner: Dev, session: SessionId, key: PeerKey, refuses: bool) {
+    /// S2: a joiner's Response reached somebody, on a stream of this age; `refuses`: who will not say yes.
+    pub(crate) fn on_response(&mut self, joiner: Dev, (session, born): (SessionId, u64), key: PeerKey, refuses: bool) {
+        if self.lies.typed.get(&(session, joiner)).is_none_or(|typed| born < *typed) {
+            // That was an earlier attempt.
+            return;
+        }
         let told = self.lies.responses.entry((joiner, session)).or_default();
         told.insert(key);
         let count = told.len();
-        // A new try of the same code after a restart is a new attempt.
-        let same_life = self.begun.get(&(joiner, session, false)).is_none_or(|life| *life == world.life(joiner));
-        self.check("S2", count == 1 || !same_life, || format!("device {} told {count} identities who it is", joiner.0));
+        self.check("S2", count == 1, || format!("device {} told {count} identities who it is", joiner.0));
         if refuses {
             self.lies.refused.insert((joiner, session));
         }
@@ -50,8 +52,11 @@ impl Oracle {
         self.lies.challenges.remove(&dev);
     }
 
-    pub(super) fn on_typed(&mut self, session: SessionId) {
-        self.lies.typed.insert(session);
+    /// A code is typed, once more perhaps: that is a new attempt.
+    pub(super) fn on_typed(&mut self, world: &World, dev: Dev, session: SessionId) {
+        self.lies.typed.insert((session, dev), world.micros());
+        self.lies.responses.remove(&(dev, session));
+        self.lies.refused.remove(&(dev, session));
     }
 
     /// A device has challenged somebody, or has heard a right tag from one whose keys are no good.
@@ -69,7 +74,7 @@ impl Oracle {
     /// PAIR-39, PAIR-18: a code under which enough failed is void; nobody else had it.
     pub(crate) fn check_void(&mut self, world: &World, dev: Dev, session: SessionId) {
         let lives = self.begun.get(&(dev, session, true)).is_some_and(|life| *life == world.life(dev));
-        let alone = !self.lies.typed.contains(&session);
+        let alone = !self.lies.typed.keys().any(|(typed, _)| *typed == session);
         self.check("S23", !lives || !alone, || format!("device {} goes on with a code under which enough has failed", dev.0));
     }
 
