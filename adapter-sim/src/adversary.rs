@@ -135,6 +135,8 @@ pub(crate) enum Due {
     Expect { what: Expect, rule: &'static str },
     /// The first bytes of a data stream of a session come again.
     Resend { session: usize, name: StreamName, bytes: Vec<u8> },
+    /// More Hellos.
+    Hellos { to: Dev, count: usize },
     /// More offers.
     Deal { session: usize, tree: usize, trick: Trick, count: usize },
 }
@@ -394,6 +396,7 @@ impl World {
         match due {
             Due::Expect { what, rule } => self.expected(&what, rule),
             Due::Resend { session, name, bytes } => self.resend(session, name, &bytes),
+            Due::Hellos { to, count } => self.flood(to, count),
             Due::Deal { session, tree, trick, count } => (0..count).for_each(|_| self.deal(session, tree, trick)),
         }
     }

@@ -935,7 +935,9 @@ impl World {
 
     /// Sends bytes.
     pub fn raw_send(&mut self, raw: Raw, bytes: &[u8]) {
-        self.send(raw.stream, raw.end, bytes.to_vec());
+        if !bytes.is_empty() {
+            self.send(raw.stream, raw.end, bytes.to_vec());
+        }
     }
 
     /// Half-closes.

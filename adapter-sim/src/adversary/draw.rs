@@ -32,7 +32,7 @@ impl Move {
             }
             25..28 => Self::Stray { to, odd: tape.one_of(Odd::ALL) },
             28 => Self::Late { to, old: tape.log(2) as usize },
-            29 => Self::Flood { to, count: 205 },
+            29 => Self::Flood { to, count: 400 },
             30 | 31 => Self::Meet { dev: to, lie: Lie::answerer(tape) },
             32 | 33 => Self::Share { dev: to, tree: tape.below(6) as usize, trick: tape.one_of(Trick::RECEIVER) },
             34 => Self::Forget { dev: to },

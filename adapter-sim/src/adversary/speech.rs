@@ -2,13 +2,15 @@
 
 use protocol_core::crypto::secret::Secret;
 use protocol_core::ids::TransferId;
+use protocol_core::limits;
 use protocol_core::transfer::ranges::Ranges;
 use protocol_core::wire::control::{CancelReason, ControlMessage, DeclineReason, MessageState, Offer};
 use serde::{Deserialize, Serialize};
 
-use super::Expect;
 use super::hand::{Lie, Shared};
+use super::{Due, Expect};
 use crate::script::CHUNK;
+use crate::world::Act;
 use crate::{Dev, World};
 
 /// Something that is said out of place.
@@ -139,20 +141,26 @@ impl World {
         }
     }
 
-    /// A stranger's Hellos by the hundred, and one of a liar's behind them: which has to be answered.
+    /// A stranger's Hellos by the hundred, few at a time, and one of a liar's behind them: which has to be answered.
     pub(super) fn flood(&mut self, to: Dev, count: usize) {
         let (stranger, liar) = (self.stranger(), self.liar(0));
-        for _ in 0..count {
+        let once = count.min(limits::UNPROVED_STREAMS_PER_REMOTE - 4);
+        for _ in 0..once {
             if self.is_up(to) {
                 let (dialer, listener) = (self.key(stranger), self.key(to));
                 let shared = Shared::Root { root: Secret::new([8; 32]), dialer, listener };
                 self.open_handshake(stranger, to, shared, Lie::Tag, 0);
             }
         }
+        if count > once {
+            // More at once would push one another out before they are read.
+            let later = 25_000 + 2 * (self.latency.0 + self.latency.1);
+            return self.after(later, Act::Enemy(Due::Hellos { to, count: count - once }));
+        }
         if let Some(raw) = self.call_as_liar(liar, to, Lie::None, 0)
             && self.foe.steady
         {
-            self.expect(Expect::Answered(raw), 1_000, "L12");
+            self.expect(Expect::Answered(raw), 2_000, "L12");
         }
     }
 }

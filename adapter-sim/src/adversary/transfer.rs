@@ -250,10 +250,15 @@ impl World {
         }
         if trick == Trick::Many && all.len() == 9 {
             self.expect(Expect::Closed { streams: all, most: 8, under: Some(session) }, 2_000, "S23");
-        } else if trick == Trick::Forged && all.len() == 3 {
+        } else if trick == Trick::Forged && all.len() == 3 && !self.is_crowded(session) {
             self.watch_control(session, "S12");
         }
         messages
+    }
+
+    /// Whether streams that carry nothing stand in the way of more in a session.
+    fn is_crowded(&self, session: usize) -> bool {
+        self.foe.deals.iter().any(|deal| deal.session == session && matches!(deal.trick, Trick::Many | Trick::Idle))
     }
 
     /// What a sender says when its offer was taken.
@@ -311,8 +316,9 @@ impl World {
     pub(super) fn take(&mut self, session: usize, offer: &Offer) -> Vec<ControlMessage> {
         let (who, peer) = (self.foe.sessions[session].who, self.foe.sessions[session].peer);
         let key = TransferKey { device: self.id(who), direction: Direction::Outgoing, id: offer.transfer };
-        let Some(manifest) = self.node_of(peer).and_then(|node| node.manifest(key)) else { return Vec::new() };
-        let tree = self.oracle.as_ref().and_then(|oracle| oracle.offered_tree(peer, key)).cloned().unwrap_or_default();
+        // What is offered is known before its pages are read: all of it is the world's.
+        let Some(tree) = self.oracle.as_ref().and_then(|oracle| oracle.offered_tree(peer, key)).cloned() else { return Vec::new() };
+        let manifest = manifest_of(&tree, CHUNK);
         let (id, digest, trick) = (offer.transfer, offer.manifest_digest, self.foe.takes);
         let (seen, begun, pages) = (BTreeSet::new(), false, Vec::new());
         self.foe.deals.push(Deal { session, id, digest, outgoing: false, trick, manifest, tree, pages, seen, begun });
