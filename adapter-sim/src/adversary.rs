@@ -134,7 +134,7 @@ pub(crate) enum Due {
     /// Whether this has come about is looked at, by this rule.
     Expect { what: Expect, rule: &'static str },
     /// The first bytes of a data stream of a session come again.
-    Resend { session: usize, name: StreamName, bytes: Vec<u8> },
+    Resend { session: usize, before: Raw, name: StreamName, bytes: Vec<u8> },
     /// More Hellos.
     Hellos { to: Dev, count: usize },
     /// More offers.
@@ -359,7 +359,8 @@ impl World {
         }
     }
 
-    /// What the whole script holds decides what can be asked for: damaged lines and sleeping devices owe nothing in time.
+    /// What the whole script holds decides what can be asked for: damaged lines, sleeping devices and paused transfers owe nothing
+    /// in time.
     fn look_ahead(&mut self) {
         let late = |step: &Step| {
             matches!(
@@ -372,7 +373,7 @@ impl World {
                     | Step::Move { .. }
                     | Step::Damage { .. }
                     | Step::SlowDisk { .. }
-                    | Step::Enemy(Move::Splice { .. })
+                    | Step::Enemy(Move::Splice { .. } | Move::Say { speech: Speech::Pause, .. })
             )
         };
         let falls = |step: &Step| {
@@ -395,7 +396,7 @@ impl World {
     pub(crate) fn enemy_due(&mut self, due: Due) {
         match due {
             Due::Expect { what, rule } => self.expected(&what, rule),
-            Due::Resend { session, name, bytes } => self.resend(session, name, &bytes),
+            Due::Resend { session, before, name, bytes } => self.resend(session, before, name, &bytes),
             Due::Hellos { to, count } => self.flood(to, count),
             Due::Deal { session, tree, trick, count } => (0..count).for_each(|_| self.deal(session, tree, trick)),
         }

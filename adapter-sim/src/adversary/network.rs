@@ -94,9 +94,20 @@ impl World {
         let slot = &self.streams[stream];
         let soon = self.now.saturating_sub(slot.pipes[0].last) < 1_000_000 && slot.pipes[0].frames <= 2;
         let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;
-        if squatted && soon && code == code::REFUSED && matches!(slot.name, Some(StreamName::Data(_))) {
-            let dev = self.device_of(stream, 1).0;
-            self.with_oracle(|oracle, _| oracle.broken("L12", || format!("device {dev} refuses the stream {stream} of an honest peer")));
+        let dev = self.device_of(stream, 1);
+        let header = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).nth(1).map(|tapped| &tapped.bytes);
+        let stands = |node: &protocol_core::node::Node| {
+            node.probe_sessions().iter().any(|session| header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0)))
+        };
+        if squatted
+            && soon
+            && self.node_of(dev).is_some_and(stands)
+            && code == code::REFUSED
+            && matches!(slot.name, Some(StreamName::Data(_)))
+        {
+            self.with_oracle(|oracle, _| {
+                oracle.broken("L12", || format!("device {} refuses the stream {stream} of an honest peer", dev.0))
+            });
         }
     }
 

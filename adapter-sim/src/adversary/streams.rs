@@ -124,12 +124,16 @@ impl World {
             Odd::Unknown => (bytes[5], millis) = (bytes[5] ^ 1, 11_000),
             Odd::Long => bytes[34..38].copy_from_slice(&600_u32.to_be_bytes()),
             Odd::Old | Odd::Again => {
-                let raw = self.stream_of(session, name)?;
-                self.raw_send(raw, &bytes);
+                let before = self.stream_of(session, name)?;
+                self.raw_send(before, &bytes);
                 if odd == Odd::Old {
                     self.foe.sessions[session].number += 5_000;
                     self.open_data(session, &opening)?;
                 }
+                // What was sent before has to come first.
+                let delay = 1_500_000 + 2 * (self.latency.0 + self.latency.1);
+                self.after(delay, Act::Enemy(Due::Resend { session, before, name, bytes }));
+                return Some(());
             }
         }
         if odd == Odd::Early {
@@ -141,12 +145,6 @@ impl World {
             self.expect(Expect::Closed { streams: all, most: 8, under: Some(session) }, 2_000, "S23");
             return Some(());
         }
-        if odd == Odd::Old || odd == Odd::Again {
-            // What was sent before has to come first.
-            let delay = 1_500_000 + 2 * (self.latency.0 + self.latency.1);
-            self.after(delay, Act::Enemy(Due::Resend { session, name, bytes }));
-            return Some(());
-        }
         let raw = self.stream_of(session, name)?;
         self.raw_send(raw, &bytes);
         let under = (odd != Odd::Unknown).then_some(session);
@@ -155,8 +153,11 @@ impl World {
     }
 
     /// A recorded stream comes again: it must be reset at once.
-    pub(super) fn resend(&mut self, session: usize, name: StreamName, bytes: &[u8]) {
-        if let Some(raw) = self.stream_of(session, name) {
+    pub(super) fn resend(&mut self, session: usize, before: Raw, name: StreamName, bytes: &[u8]) {
+        // What was refused unread may come.
+        if self.is_held(before)
+            && let Some(raw) = self.stream_of(session, name)
+        {
             self.raw_send(raw, bytes);
             self.expect(Expect::Closed { streams: vec![raw], most: 0, under: Some(session) }, 1_000, "S12");
         }

@@ -246,7 +246,7 @@ impl World {
     }
 
     /// Whether the device at the other end of a stream still has it.
-    fn is_held(&self, raw: Raw) -> bool {
+    pub(super) fn is_held(&self, raw: Raw) -> bool {
         self.owner(raw.stream, 1 - raw.end).is_some() && !self.streams[raw.stream].ends[1 - raw.end].down
     }
 
@@ -630,7 +630,7 @@ impl World {
         let open = |stream: usize, end: usize| (stream, end) != (raw.stream, raw.end) && self.is_held(Raw { stream, end });
         let life = self.life(peer);
         let silent =
-            self.foe.talks.iter().filter(|(_, talk)| talk.code && talk.lie == Lie::Silence && talk.peer == peer && talk.life == life);
+            self.foe.talks.iter().filter(|(_, talk)| talk.challenged && talk.lie == Lie::Silence && talk.peer == peer && talk.life == life);
         let held = silent.filter(|(at, talk)| matches!(talk.state, State::Over) && open(at.0, at.1)).count();
         let most = limits::CODE_HANDSHAKES_AT_ONCE;
         self.with_oracle(|oracle, _| {

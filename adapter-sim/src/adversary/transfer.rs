@@ -20,7 +20,7 @@ use protocol_core::wire::control::{CancelReason, ControlMessage, DeclineReason, 
 use protocol_core::wire::header::StreamKind;
 use serde::{Deserialize, Serialize};
 
-use super::Expect;
+use super::{Expect, Session};
 use crate::World;
 use crate::disk::{Item, Tree, manifest_of};
 use crate::link::Wire;
@@ -58,7 +58,7 @@ pub enum Trick {
     WrongReceipt,
     /// The right receipt, before anything came.
     EarlyReceipt,
-    /// Every chunk is asked for twice.
+    /// Every chunk is asked for again when the first came.
     Again,
     Beyond,
     FalseStored,
@@ -314,7 +314,10 @@ impl World {
 
     /// A device offers something to a liar.
     pub(super) fn take(&mut self, session: usize, offer: &Offer) -> Vec<ControlMessage> {
-        let (who, peer) = (self.foe.sessions[session].who, self.foe.sessions[session].peer);
+        let Session { who, peer, deaf, .. } = self.foe.sessions[session];
+        if deaf {
+            return Vec::new();
+        }
         let key = TransferKey { device: self.id(who), direction: Direction::Outgoing, id: offer.transfer };
         // What is offered is known before its pages are read: all of it is the world's.
         let Some(tree) = self.oracle.as_ref().and_then(|oracle| oracle.offered_tree(peer, key)).cloned() else { return Vec::new() };
@@ -330,7 +333,6 @@ impl World {
         let nothing = chunks.is_empty();
         let mut messages = vec![accept(chunks.clone())];
         match trick {
-            Trick::Again => messages.push(accept(chunks)),
             Trick::Beyond => {
                 let behind = deal.manifest.layout().chunks();
                 messages = vec![accept(Ranges::from(behind..behind + 1))];
@@ -386,7 +388,13 @@ impl World {
     /// Chunks came; the messages that they are answered with, and their session.
     pub(super) fn chunks_came(&mut self, deal: usize, indices: &[u64]) -> Option<(usize, Vec<ControlMessage>)> {
         let of = &mut self.foe.deals[deal];
+        let first = of.seen.is_empty() && !indices.is_empty();
         of.seen.extend(indices);
+        if first && of.trick == Trick::Again {
+            // While the stream is still there.
+            let digests = Ranges::from(0..u64::from(of.manifest.len()));
+            return Some((of.session, vec![ControlMessage::Accept { transfer: of.id, chunks: of.all(), digests }]));
+        }
         let whole = of.seen.len() as u64 == of.manifest.layout().chunks();
         let honest = matches!(of.trick, Trick::None | Trick::WrongReceipt | Trick::Again);
         if !whole || !honest || std::mem::replace(&mut of.begun, true) {
