@@ -5,7 +5,6 @@
 //! one thing in it, and says whether that must be refused.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use protocol_core::crypto::secret::Secret;
 use protocol_core::entropy::Entropy as _;
@@ -22,18 +21,23 @@ use crate::world::Act;
 use crate::{Dev, World};
 
 mod draw;
+mod expect;
 mod hand;
+mod lie;
 mod network;
+mod session;
 mod speech;
 mod streams;
 mod talk;
 mod transfer;
 
-pub use hand::Lie;
+pub(crate) use expect::{Due, Expect};
 use hand::Shared;
+pub use lie::Lie;
+use session::Session;
 pub use speech::Speech;
 pub use streams::Odd;
-use talk::{Session, Talk};
+use talk::Talk;
 use transfer::Deal;
 pub use transfer::Trick;
 
@@ -96,17 +100,6 @@ pub enum Move {
     Leave { dev: usize },
 }
 
-/// What must have come about after some time.
-#[derive(Clone, Debug)]
-pub(crate) enum Expect {
-    /// At most so many of these streams are still open at their other end; where they stand under a session, while that stands.
-    Closed { streams: Vec<Raw>, most: usize, under: Option<usize> },
-    /// A first message has its answer.
-    Answered(Raw),
-    /// A code is void.
-    Void(Dev, SessionId),
-}
-
 impl Move {
     /// Its kind in the catalogue of faults.
     pub const fn kind(&self) -> &'static str {
@@ -127,18 +120,6 @@ impl Move {
             Self::Meet { .. } | Self::Leave { .. } => "A9",
         }
     }
-}
-
-/// Something of an enemy's that comes later.
-pub(crate) enum Due {
-    /// Whether this has come about is looked at, by this rule.
-    Expect { what: Expect, rule: &'static str },
-    /// The first bytes of a data stream of a session come again.
-    Resend { session: usize, before: Raw, name: StreamName, bytes: Vec<u8> },
-    /// More Hellos.
-    Hellos { to: Dev, count: usize },
-    /// More offers.
-    Deal { session: usize, tree: usize, trick: Trick, count: usize },
 }
 
 /// The enemies of a world, and what they know.
@@ -393,15 +374,6 @@ impl World {
         self.foe.steady = !self.foe.late && !self.steps.iter().any(falls);
     }
 
-    pub(crate) fn enemy_due(&mut self, due: Due) {
-        match due {
-            Due::Expect { what, rule } => self.expected(&what, rule),
-            Due::Resend { session, before, name, bytes } => self.resend(session, before, name, &bytes),
-            Due::Hellos { to, count } => self.flood(to, count),
-            Due::Deal { session, tree, trick, count } => (0..count).for_each(|_| self.deal(session, tree, trick)),
-        }
-    }
-
     /// The liar's session with a device that stands; else with any.
     fn session_near(&mut self, to: Dev) -> Option<usize> {
         let liar = self.liar(0);
@@ -409,11 +381,6 @@ impl World {
             (0..self.foe.sessions.len()).rev().filter(|&session| self.control_of(session).is_some() && !self.foe.sessions[session].deaf);
         let all: Vec<usize> = all.filter(|&session| self.foe.sessions[session].who == liar).collect();
         all.iter().copied().find(|&session| self.foe.sessions[session].peer == to).or(all.first().copied())
-    }
-
-    /// How long what is expected of devices is still waited for.
-    pub(crate) fn enemy_waits(&self) -> Duration {
-        Duration::from_micros(self.foe.until.saturating_sub(self.now))
     }
 
     fn newest_code(&self, of: Dev) -> Option<CodeKeys> {
@@ -453,3 +420,6 @@ impl World {
         Some(raw)
     }
 }
+
+#[cfg(test)]
+mod tests;

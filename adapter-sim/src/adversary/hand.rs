@@ -9,141 +9,15 @@ use protocol_core::crypto::secret::Secret;
 use protocol_core::handshake::{BOX_BLOCK, Traffic, handshake_secret};
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::ids::{PeerKey, SessionId, SessionRef};
-use protocol_core::info::{Binding, BindingKind};
+use protocol_core::info::{Binding, BindingKind, DeviceInfo, TransportKind};
 use protocol_core::pairing::code::CodeKeys;
 use protocol_core::pairing::handshake::schedule as pair;
 use protocol_core::session::handshake::schedule as link;
 use protocol_core::wire::handshake::{Accept, Challenge, Complete, Finish, Hello, PairingRequest, Params, Response, frame};
-use serde::{Deserialize, Serialize};
 
-use crate::choice::Tape;
+use super::lie::Lie;
 use crate::random::Random;
-
-/// A lie in a handshake, told in the first own message where it makes sense. All else is said as an honest device says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "the variants say it")]
-pub enum Lie {
-    #[default]
-    None,
-    // In a first message.
-    Tag,
-    OtherCode,
-    Version,
-    BadKem,
-    /// Longer than any first message, as its length says; nothing follows.
-    Huge,
-    // In a first or second message.
-    LowOrder,
-    Trailing,
-    // In a box.
-    BadBox,
-    Padding,
-    Tail,
-    /// Another nonce than the one that was committed to.
-    Commit,
-    /// The identity of a third device, under an own signature.
-    Foreign,
-    Forged,
-    Weak,
-    /// The identity of the peer itself, whose keys were stolen.
-    Mirror,
-    Unlisted,
-    BadInfo,
-    /// The message comes twice.
-    Twice,
-    // In what follows.
-    /// Nothing is said after the own first message of keys.
-    Silence,
-    /// The stream is cut there.
-    Cut,
-    /// Header and opening record before their time.
-    Early,
-    /// No instead of yes.
-    Refuse,
-    /// A status that nobody defined.
-    Status,
-    /// When it was answered, the first message is sent again on another stream.
-    Again,
-}
-
-impl Lie {
-    const OPENER: &'static [Self] = &[
-        Self::None,
-        Self::Tag,
-        Self::OtherCode,
-        Self::Version,
-        Self::BadKem,
-        Self::Huge,
-        Self::LowOrder,
-        Self::Trailing,
-        Self::BadBox,
-        Self::Padding,
-        Self::Tail,
-        Self::Commit,
-        Self::Foreign,
-        Self::Forged,
-        Self::Weak,
-        Self::Mirror,
-        Self::Unlisted,
-        Self::BadInfo,
-        Self::Twice,
-        Self::Silence,
-        Self::Cut,
-        Self::Early,
-        Self::Refuse,
-        Self::Again,
-    ];
-    const ANSWERER: &'static [Self] = &[
-        Self::None,
-        Self::LowOrder,
-        Self::Trailing,
-        Self::BadBox,
-        Self::Padding,
-        Self::Tail,
-        Self::Foreign,
-        Self::Forged,
-        Self::Weak,
-        Self::Mirror,
-        Self::Unlisted,
-        Self::BadInfo,
-        Self::Twice,
-        Self::Silence,
-        Self::Cut,
-        Self::Refuse,
-        Self::Status,
-    ];
-
-    /// A lie of the side that opens, out of a tape.
-    pub(crate) fn opener(tape: &mut Tape<'_>) -> Self {
-        tape.one_of(Self::OPENER)
-    }
-
-    /// A lie of the side that answers.
-    pub(super) fn answerer(tape: &mut Tape<'_>) -> Self {
-        tape.one_of(Self::ANSWERER)
-    }
-
-    const fn in_first(self) -> bool {
-        matches!(self, Self::Tag | Self::OtherCode | Self::Version | Self::BadKem | Self::Huge | Self::LowOrder | Self::Trailing)
-    }
-
-    const fn in_box(self) -> bool {
-        matches!(
-            self,
-            Self::BadBox
-                | Self::Padding
-                | Self::Tail
-                | Self::Commit
-                | Self::Foreign
-                | Self::Forged
-                | Self::Weak
-                | Self::Mirror
-                | Self::Unlisted
-                | Self::BadInfo
-        )
-    }
-}
+use crate::{Dev, World};
 
 /// Who tells it: an identity, and what it says about itself.
 pub(super) struct Me {
@@ -538,5 +412,33 @@ impl Answerer {
             Shared::Root { .. } => [0; 32],
         };
         Some(Done::of(&self.shared, self.main, &self.th3, &sealed, &nonce))
+    }
+}
+
+impl World {
+    /// The connection as the device at an end of a stream sees it.
+    pub(super) fn binding(&self, stream: usize, end: usize) -> Binding {
+        let slot = &self.streams[stream];
+        let remote = self.remote(slot.conn, slot.conn_end(end));
+        if remote.kind == TransportKind::Tcp {
+            return Binding { kind: BindingKind::Tcp, own: Vec::new(), remote: Vec::new(), exporter: remote.exporter };
+        }
+        let own = self.transport_id(self.device_of(stream, end), &TransportKind::Sim);
+        Binding { kind: BindingKind::Sim, own, remote: remote.id, exporter: Vec::new() }
+    }
+
+    pub(super) fn me(&self, who: Dev, peer: Dev) -> Me {
+        let transports = self.transports(who);
+        let info = DeviceInfo { name: "liar".into(), os: "sim".into(), app: "kin-sim".into(), caps: 1, transports };
+        let mut other = info.clone();
+        other.transports.iter_mut().for_each(|transport| transport.id = b"somebody else".to_vec());
+        let third = (0..self.devices.len()).map(Dev).find(|dev| *dev != who && *dev != peer).unwrap_or(peer);
+        Me {
+            identity: NetworkIdentity::from_seed(Secret::new(self.seed(who))),
+            info: info.encode(),
+            unlisted: other.encode(),
+            third: self.key(third),
+            mirror: NetworkIdentity::from_seed(Secret::new(self.seed(peer))),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use protocol_core::faults::code;
 use protocol_core::wire::deframer::StreamName;
 
-use super::hand::Lie;
+use super::lie::Lie;
 use super::talk::State;
 use crate::link::Wire;
 use crate::perform::Raw;
@@ -96,8 +96,11 @@ impl World {
         let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;
         let dev = self.device_of(stream, 1);
         let header = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).nth(1).map(|tapped| &tapped.bytes);
+        let opener = self.key(self.device_of(stream, 0));
         let stands = |node: &protocol_core::node::Node| {
-            node.probe_sessions().iter().any(|session| header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0)))
+            node.probe_sessions()
+                .iter()
+                .any(|session| session.peer == opener && header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0)))
         };
         if squatted
             && soon

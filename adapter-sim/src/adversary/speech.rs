@@ -7,7 +7,8 @@ use protocol_core::transfer::ranges::Ranges;
 use protocol_core::wire::control::{CancelReason, ControlMessage, DeclineReason, MessageState, Offer};
 use serde::{Deserialize, Serialize};
 
-use super::hand::{Lie, Shared};
+use super::hand::Shared;
+use super::lie::Lie;
 use super::{Due, Expect};
 use crate::script::CHUNK;
 use crate::world::Act;

@@ -9,23 +9,22 @@ use std::collections::BTreeSet;
 
 use protocol_core::crypto::secret::Secret;
 use protocol_core::identity::NetworkIdentity;
-use protocol_core::ids::{SessionId, SessionRef};
+use protocol_core::ids::SessionId;
 use protocol_core::info::{Binding, BindingKind, DeviceInfo, TransportKind};
-use protocol_core::limits;
 use protocol_core::pairing::code::CodeKeys;
 use protocol_core::session::keys::StreamKey;
 use protocol_core::session::record::{RecordOpener, RecordSealer, RecordType};
-use protocol_core::session::stream::{Opening, Refusal};
+use protocol_core::session::stream::Opening;
 use protocol_core::wire::control::{ControlMessage, ControlReader, Item};
 use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::handshake::{PairingRequest, frame};
 use protocol_core::wire::header::{HEADER, Header, REPLY, StreamKind};
 
-use super::hand::{Answerer, Done, Lie, Me, Opener, Said, Shared};
-use super::{Due, Expect};
+use super::hand::{Answerer, Done, Me, Opener, Said, Shared};
+use super::lie::Lie;
+use super::session::Session;
 use crate::link::Wire;
 use crate::perform::Raw;
-use crate::world::Act;
 use crate::{Dev, World};
 
 /// A stream that an enemy has an end of.
@@ -48,7 +47,7 @@ pub(super) struct Talk {
     /// About a code.
     pub(super) code: bool,
     /// It was answered with a Challenge.
-    challenged: bool,
+    pub(super) challenged: bool,
     /// Which, if one was named.
     named: Option<SessionId>,
     /// What came and is to be answered, by session.
@@ -99,64 +98,13 @@ pub(super) struct Control {
     reader: ControlReader,
 }
 
-/// The secrets of a session that an enemy takes part in.
-pub(super) struct Session {
-    pub(super) who: Dev,
-    pub(super) peer: Dev,
-    pub(super) session_ref: SessionRef,
-    pub(super) ours: Secret,
-    pub(super) theirs: Secret,
-    /// The number of the last data stream.
-    pub(super) number: u64,
-    pub(super) conn: usize,
-    pub(super) we_opened: bool,
-    /// When its control stream ended.
-    pub(super) ended: Option<u64>,
-    /// It never answers a Ping.
-    pub(super) deaf: bool,
-}
-
-impl Lie {
-    /// The rule by which it is refused.
-    pub(super) const fn rule(self) -> &'static str {
-        match self {
-            Self::Tag | Self::OtherCode | Self::Again => "S24",
-            Self::LowOrder | Self::BadKem | Self::Weak => "K6",
-            Self::Mirror => "A8",
-            Self::Foreign | Self::Forged | Self::Unlisted => "S1",
-            Self::Trailing | Self::Tail | Self::Padding | Self::Early => "K4",
-            _ => "K3",
-        }
+impl Control {
+    fn new(session: usize, sealer: Box<RecordSealer>, key: &StreamKey) -> Self {
+        Self { session, sealer, opener: RecordOpener::new(key), reader: ControlReader::new() }
     }
 }
 
 impl World {
-    /// The connection as the device at an end of a stream sees it.
-    pub(super) fn binding(&self, stream: usize, end: usize) -> Binding {
-        let slot = &self.streams[stream];
-        let remote = self.remote(slot.conn, slot.conn_end(end));
-        if remote.kind == TransportKind::Tcp {
-            return Binding { kind: BindingKind::Tcp, own: Vec::new(), remote: Vec::new(), exporter: remote.exporter };
-        }
-        let own = self.transport_id(self.device_of(stream, end), &TransportKind::Sim);
-        Binding { kind: BindingKind::Sim, own, remote: remote.id, exporter: Vec::new() }
-    }
-
-    pub(super) fn me(&self, who: Dev, peer: Dev) -> Me {
-        let transports = self.transports(who);
-        let info = DeviceInfo { name: "liar".into(), os: "sim".into(), app: "kin-sim".into(), caps: 1, transports };
-        let mut other = info.clone();
-        other.transports.iter_mut().for_each(|transport| transport.id = b"somebody else".to_vec());
-        let third = (0..self.devices.len()).map(Dev).find(|dev| *dev != who && *dev != peer).unwrap_or(peer);
-        Me {
-            identity: NetworkIdentity::from_seed(Secret::new(self.seed(who))),
-            info: info.encode(),
-            unlisted: other.encode(),
-            third: self.key(third),
-            mirror: NetworkIdentity::from_seed(Secret::new(self.seed(peer))),
-        }
-    }
-
     /// An enemy begins to listen on its end of a stream.
     pub(super) fn talk(&mut self, raw: Raw, lie: Lie, state: State) -> &mut Talk {
         let (who, peer) = (self.device_of(raw.stream, raw.end), self.device_of(raw.stream, 1 - raw.end));
@@ -200,54 +148,6 @@ impl World {
         (talk.first, talk.more, talk.code, talk.named) = (bytes, more, code, named);
         talk.refused = refused.then(|| lie.rule());
         raw
-    }
-
-    /// After so many milliseconds the device at the other end must have ended this stream, by this rule.
-    pub(super) fn watch(&mut self, raw: Raw, millis: u64, rule: &'static str) {
-        self.expect(Expect::Closed { streams: vec![raw], most: 0, under: None }, millis, rule);
-    }
-
-    /// After so many milliseconds this must have come about, by this rule.
-    pub(super) fn expect(&mut self, what: Expect, millis: u64, rule: &'static str) {
-        let late = 2 * (self.latency.0 + self.latency.1) + 1_500_000;
-        self.foe.until = self.foe.until.max(self.now + late + millis * 1_000);
-        self.after(late + millis * 1_000, Act::Enemy(Due::Expect { what, rule }));
-    }
-
-    /// The time of something that was expected is over.
-    pub(super) fn expected(&mut self, what: &Expect, rule: &'static str) {
-        let held = match what {
-            Expect::Closed { under: Some(session), .. } if !self.stands(*session) => None,
-            Expect::Closed { streams, most, .. } => {
-                let open = streams.iter().filter(|raw| self.is_held(**raw)).count();
-                if open > *most { Some(format!("{open} of the streams {streams:?} are open that had to be ended")) } else { None }
-            }
-            Expect::Void(dev, session) => {
-                if self.foe.steady {
-                    self.with_oracle(|oracle, world| oracle.check_void(world, *dev, *session));
-                }
-                None
-            }
-            Expect::Answered(raw) => {
-                let waits = |talk: &Talk| matches!(talk.state, State::Opening(_));
-                let waits = self.foe.talks.get(&(raw.stream, raw.end)).is_some_and(waits);
-                waits.then(|| format!("a first message on {raw:?} was not answered"))
-            }
-        };
-        if let Some(held) = held.filter(|_| !self.foe.late) {
-            self.with_oracle(|oracle, _| oracle.broken(rule, || held));
-        }
-    }
-
-    /// Whether a liar's peer still has their session.
-    fn stands(&self, session: usize) -> bool {
-        let Session { peer, session_ref, .. } = &self.foe.sessions[session];
-        self.node_of(*peer).is_some_and(|node| node.probe_sessions().iter().any(|session| session.session_ref == *session_ref))
-    }
-
-    /// Whether the device at the other end of a stream still has it.
-    pub(super) fn is_held(&self, raw: Raw) -> bool {
-        self.owner(raw.stream, 1 - raw.end).is_some() && !self.streams[raw.stream].ends[1 - raw.end].down
     }
 
     /// Bytes came to a device without a Node.
@@ -301,74 +201,70 @@ impl World {
     /// One step, if what was heard is enough for it.
     fn go_on(&mut self, raw: Raw, talk: &mut Talk) -> Option<()> {
         match std::mem::take(&mut talk.state) {
-            State::Over => return None,
-            State::Fresh => {
-                let Some(name) = take_preamble(&mut talk.heard) else {
-                    talk.state = State::Fresh;
-                    return None;
-                };
-                if Some(talk.who) == self.foe.relay {
-                    let Some(to) = self.foe.relay_to else {
-                        talk.state = State::Echo;
-                        return Some(());
-                    };
-                    let other = self.is_up(to).then(|| self.raw_open(talk.who, to, name))?;
-                    // Data streams are bound to sessions, handshakes to connections.
-                    let handshake = !matches!(name, StreamName::Data(_));
-                    self.talk(other, Lie::None, State::Relayed(raw)).refused = handshake.then_some("A2");
-                    talk.state = State::Relayed(other);
-                    return Some(());
-                }
-                talk.state = if matches!(name, StreamName::Data(_)) { State::Data } else { State::First(name) };
-            }
+            State::Over => None,
+            State::Fresh => self.begin(raw, talk),
             State::Relayed(other) => {
                 let bytes = std::mem::take(&mut talk.heard);
-                if !bytes.is_empty() {
-                    self.raw_send(other, &bytes);
-                }
+                self.raw_send(other, &bytes);
                 talk.state = State::Relayed(other);
-                return None;
+                None
             }
-            State::Echo => {
+            state @ (State::Echo | State::First(_) | State::Opening(_) | State::Third(_) | State::Complete(_)) => {
                 let Some(body) = take_frame(&mut talk.heard) else {
-                    talk.state = State::Echo;
+                    talk.state = state;
                     return None;
                 };
-                self.raw_send(raw, &frame(&body));
+                self.on_frame(raw, talk, state, &body)
+            }
+            state @ (State::Reply(..) | State::Header(_) | State::Data) => self.on_head(raw, talk, state),
+            State::Control(control) => self.on_control(talk, control),
+            State::Opened(header, opener) => self.on_opening(raw, talk, header, opener),
+            State::Chunks { deal, skip, seen } => self.on_chunks(talk, deal, skip, seen),
+        }
+    }
+
+    /// Somebody opened a stream, and says for what.
+    fn begin(&mut self, raw: Raw, talk: &mut Talk) -> Option<()> {
+        let Some(name) = take_preamble(&mut talk.heard) else {
+            talk.state = State::Fresh;
+            return None;
+        };
+        let handshake = !matches!(name, StreamName::Data(_));
+        talk.state = match (Some(talk.who) == self.foe.relay, self.foe.relay_to) {
+            (true, Some(to)) => {
+                let other = self.is_up(to).then(|| self.raw_open(talk.who, to, name))?;
+                // Data streams are bound to sessions, handshakes to connections.
+                self.talk(other, Lie::None, State::Relayed(raw)).refused = handshake.then_some("A2");
+                State::Relayed(other)
+            }
+            (true, None) => State::Echo,
+            (false, _) if handshake => State::First(name),
+            (false, _) => State::Data,
+        };
+        Some(())
+    }
+
+    /// A message of a handshake came.
+    fn on_frame(&mut self, raw: Raw, talk: &mut Talk, state: State, body: &[u8]) -> Option<()> {
+        match state {
+            State::Echo => {
+                self.raw_send(raw, &frame(body));
                 talk.refused = Some("A8");
             }
             State::First(name) => {
-                let Some(body) = take_frame(&mut talk.heard) else {
-                    talk.state = State::First(name);
-                    return None;
-                };
                 talk.code = name == StreamName::Pair;
                 talk.lie = self.foe.answers.get(&(talk.who, talk.code)).copied().unwrap_or_default();
-                let (answerer, said) = self.answer(raw, talk, &body)?;
+                let (answerer, said) = self.answer(raw, talk, body)?;
                 talk.state = State::Third(Box::new(answerer));
                 self.say(raw, talk, said);
             }
-            State::Opening(opener) => {
-                let Some(body) = take_frame(&mut talk.heard) else {
-                    talk.state = State::Opening(opener);
-                    return None;
-                };
-                return self.on_answer(raw, talk, *opener, &body);
-            }
+            State::Opening(opener) => return self.on_answer(raw, talk, *opener, body),
             State::Third(answerer) => {
-                let Some(body) = take_frame(&mut talk.heard) else {
-                    talk.state = State::Third(answerer);
-                    return None;
-                };
-                let done = answerer.on_third(&body)?;
+                let done = answerer.on_third(body)?;
                 self.on_third(raw, talk, done);
             }
             State::Complete(done) => {
-                let Some(body) = take_frame(&mut talk.heard) else {
-                    talk.state = State::Complete(done);
-                    return None;
-                };
-                (done.status(&body) == Some(0)).then_some(())?;
+                (done.status(body) == Some(0)).then_some(())?;
                 let session = self.learn(raw, &done, true);
                 let (bytes, header, sealer) = self.header(session, talk.lie)?;
                 self.raw_send(raw, &bytes);
@@ -378,98 +274,96 @@ impl World {
                 }
                 talk.state = State::Reply(session, header, Box::new(sealer));
             }
-            State::Reply(session, header, sealer) => {
-                let Some((reply, rest)) = talk.heard.split_first_chunk::<REPLY>() else {
-                    talk.state = State::Reply(session, header, sealer);
-                    return None;
-                };
-                if let Some((.., root)) = self.foe.roots.iter().rev().find(|(who, peer, _)| *who == talk.who && *peer == talk.peer)
-                    && talk.code
-                {
-                    self.foe.confirmed.entry(*root.bytes()).or_insert(self.now);
-                }
-                let key = StreamKey::of_answerer(&self.foe.sessions[session].theirs, &header, reply);
-                talk.heard = rest.to_vec();
-                let opener = RecordOpener::new(&key);
-                talk.state = State::Control(Box::new(Control { session, sealer, opener, reader: ControlReader::new() }));
-            }
-            State::Header(session) => {
-                let Some((header, rest)) = talk.heard.split_first_chunk::<HEADER>() else {
-                    talk.state = State::Header(session);
-                    return None;
-                };
-                let header = Header::decode(header).ok()?;
-                talk.heard = rest.to_vec();
-                let opener = RecordOpener::new(&StreamKey::of_opener(&self.foe.sessions[session].theirs, &header));
-                let reply = self.keys.bytes::<REPLY>();
-                let sealer = Box::new(RecordSealer::new(&StreamKey::of_answerer(&self.foe.sessions[session].ours, &header, &reply)));
-                self.raw_send(raw, &reply);
-                talk.state = State::Control(Box::new(Control { session, sealer, opener, reader: ControlReader::new() }));
-            }
-            State::Control(mut control) => {
-                let record = take_record(&mut talk.heard);
-                let opened = record.as_ref().map(|record| control.opener.open(record));
-                if let Some(Ok((RecordType::Data, text))) = &opened {
-                    control.reader.push(text);
-                }
-                let session = control.session;
-                let items: Vec<_> = control.reader.by_ref().collect();
-                talk.state = State::Control(control);
-                for item in items {
-                    if let Ok(Item::Message(message)) = item {
-                        talk.answers.push((session, message));
-                    }
-                }
-                opened?.ok()?;
-            }
-            State::Data => {
-                let Some((header, rest)) = talk.heard.split_first_chunk::<HEADER>() else {
-                    talk.state = State::Data;
-                    return None;
-                };
-                let header = Header::decode(header).ok()?;
-                talk.heard = rest.to_vec();
-                let session = self.foe.sessions.iter().find(|session| session.session_ref == header.session())?;
-                let opener = RecordOpener::new(&StreamKey::of_opener(&session.theirs, &header));
-                talk.state = State::Opened(header, Box::new(opener));
-            }
-            State::Opened(header, mut opener) => {
-                let Some(record) = take_record(&mut talk.heard) else {
-                    talk.state = State::Opened(header, opener);
-                    return None;
-                };
-                let (_, text) = opener.open(&record).ok()?;
-                let opening = Opening::decode(header.kind(), &text).ok()?;
-                let (Opening::Manifest { transfer, .. } | Opening::Bulk { transfer, .. }) = opening else { return None };
-                if let (StreamKind::Bulk, Some(deal)) = (header.kind(), self.incoming_deal(transfer)) {
-                    talk.state = State::Chunks { deal, skip: 0, seen: BTreeSet::new() };
-                    return Some(());
-                }
-                let ours = self.foe.sessions.iter().find(|session| session.session_ref == header.session())?.ours.duplicate();
-                self.serve_data(raw, header.kind(), transfer, |reply| StreamKey::of_answerer(&ours, &header, reply));
-            }
-            State::Chunks { deal, mut skip, mut seen } => {
-                let skipped = skip.min(talk.heard.len());
-                talk.heard.drain(..skipped);
-                skip -= skipped;
-                let (mut indices, mut twice) = (Vec::new(), false);
-                while let Some(frame) = (skip == 0).then(|| take_frame(&mut talk.heard)).flatten() {
-                    let index = u64::from_be_bytes(*frame.first_chunk()?);
-                    twice |= !seen.insert(index);
-                    indices.push(index);
-                }
-                talk.state = State::Chunks { deal, skip, seen };
-                if twice {
-                    let peer = talk.peer.0;
-                    self.with_oracle(|oracle, _| oracle.broken("N1", || format!("device {peer} sent a chunk twice on one stream")));
-                }
-                if let Some((session, messages)) = self.chunks_came(deal, &indices) {
-                    self.utter_in(session, &messages);
-                }
-                return None;
-            }
+            _ => {}
         }
         Some(())
+    }
+
+    /// The fixed bytes at the beginning of a stream of a session.
+    fn on_head(&mut self, raw: Raw, talk: &mut Talk, state: State) -> Option<()> {
+        let len = if matches!(state, State::Reply(..)) { REPLY } else { HEADER };
+        if talk.heard.len() < len {
+            talk.state = state;
+            return None;
+        }
+        let head: Vec<u8> = talk.heard.drain(..len).collect();
+        if let State::Reply(session, header, sealer) = state {
+            if let Some((.., root)) = self.foe.roots.iter().rev().find(|(who, peer, _)| *who == talk.who && *peer == talk.peer)
+                && talk.code
+            {
+                self.foe.confirmed.entry(*root.bytes()).or_insert(self.now);
+            }
+            let key = StreamKey::of_answerer(&self.foe.sessions[session].theirs, &header, head.first_chunk()?);
+            talk.state = State::Control(Box::new(Control::new(session, sealer, &key)));
+            return Some(());
+        }
+        let header = Header::decode(head.first_chunk()?).ok()?;
+        if let State::Header(session) = state {
+            let Session { ours, theirs, .. } = &self.foe.sessions[session];
+            let reply = self.keys.bytes::<REPLY>();
+            let sealer = Box::new(RecordSealer::new(&StreamKey::of_answerer(ours, &header, &reply)));
+            talk.state = State::Control(Box::new(Control::new(session, sealer, &StreamKey::of_opener(theirs, &header))));
+            self.raw_send(raw, &reply);
+            return Some(());
+        }
+        let session = self.foe.sessions.iter().find(|session| session.session_ref == header.session())?;
+        let opener = RecordOpener::new(&StreamKey::of_opener(&session.theirs, &header));
+        talk.state = State::Opened(header, Box::new(opener));
+        Some(())
+    }
+
+    /// A record of a control stream.
+    fn on_control(&mut self, talk: &mut Talk, mut control: Box<Control>) -> Option<()> {
+        let record = take_record(&mut talk.heard);
+        let opened = record.as_ref().map(|record| control.opener.open(record));
+        if let Some(Ok((RecordType::Data, text))) = &opened {
+            control.reader.push(text);
+        }
+        let session = control.session;
+        let messages = control.reader.by_ref().filter_map(|item| if let Ok(Item::Message(message)) = item { Some(message) } else { None });
+        talk.answers.extend(messages.map(|message| (session, message)));
+        talk.state = State::Control(control);
+        opened?.ok().map(|_| ())
+    }
+
+    /// The opening record of a data stream that the peer opened.
+    fn on_opening(&mut self, raw: Raw, talk: &mut Talk, header: Header, mut opener: Box<RecordOpener>) -> Option<()> {
+        let Some(record) = take_record(&mut talk.heard) else {
+            talk.state = State::Opened(header, opener);
+            return None;
+        };
+        let (_, text) = opener.open(&record).ok()?;
+        let opening = Opening::decode(header.kind(), &text).ok()?;
+        let (Opening::Manifest { transfer, .. } | Opening::Bulk { transfer, .. }) = opening else { return None };
+        if let (StreamKind::Bulk, Some(deal)) = (header.kind(), self.incoming_deal(transfer)) {
+            talk.state = State::Chunks { deal, skip: 0, seen: BTreeSet::new() };
+            return Some(());
+        }
+        let ours = self.foe.sessions.iter().find(|session| session.session_ref == header.session())?.ours.duplicate();
+        self.serve_data(raw, header.kind(), transfer, |reply| StreamKey::of_answerer(&ours, &header, reply));
+        None
+    }
+
+    /// Chunks of a transfer.
+    fn on_chunks(&mut self, talk: &mut Talk, deal: usize, mut skip: usize, mut seen: BTreeSet<u64>) -> Option<()> {
+        let skipped = skip.min(talk.heard.len());
+        talk.heard.drain(..skipped);
+        skip -= skipped;
+        let (mut indices, mut twice) = (Vec::new(), false);
+        while let Some(chunk) = (skip == 0).then(|| take_frame(&mut talk.heard)).flatten() {
+            let index = u64::from_be_bytes(*chunk.first_chunk()?);
+            twice |= !seen.insert(index);
+            indices.push(index);
+        }
+        talk.state = State::Chunks { deal, skip, seen };
+        if twice {
+            let peer = talk.peer.0;
+            self.with_oracle(|oracle, _| oracle.broken("N1", || format!("device {peer} sent a chunk twice on one stream")));
+        }
+        if let Some((session, messages)) = self.chunks_came(deal, &indices) {
+            self.utter_in(session, &messages);
+        }
+        None
     }
 
     /// Says a message of a handshake, with what the lie adds.
@@ -585,98 +479,10 @@ impl World {
         talk.state = State::Header(session);
     }
 
-    /// A session begins.
-    fn learn(&mut self, raw: Raw, done: &Done, we_opened: bool) -> usize {
-        let (who, peer) = (self.device_of(raw.stream, raw.end), self.device_of(raw.stream, 1 - raw.end));
-        let traffic = &done.traffic;
-        let (ours, theirs) =
-            if we_opened { (&traffic.from_opener, &traffic.from_answerer) } else { (&traffic.from_answerer, &traffic.from_opener) };
-        let (ours, theirs) = (ours.duplicate(), theirs.duplicate());
-        let conn = self.streams[raw.stream].conn;
-        let session_ref = done.session_ref;
-        let session = Session { who, peer, session_ref, ours, theirs, number: 0, conn, we_opened, ended: None, deaf: false };
-        self.foe.sessions.push(session);
-        self.foe.sessions.len() - 1
-    }
-
-    /// Header and opening record of a control stream.
-    fn header(&mut self, session: usize, lie: Lie) -> Option<(Vec<u8>, Header, RecordSealer)> {
-        let Session { session_ref, ours, .. } = self.foe.sessions.get(session)?;
-        let header = Header::new(StreamKind::Control, *session_ref, 0, self.keys.bytes()).ok()?;
-        let mut sealer = RecordSealer::new(&StreamKey::of_opener(ours, &header));
-        let opening = if lie == Lie::Refuse { Opening::Refuse(Refusal::User) } else { Opening::Ack };
-        let record = sealer.seal(RecordType::Opening, &opening.encode()).ok()?;
-        Some(([&header.encode()[..], &record].concat(), header, sealer))
-    }
-
-    /// A holder's handshake ended past the tag.
-    fn spend(&mut self, dev: Dev, session: SessionId, failed: bool, tcp: bool) {
-        let Some((ended, failures)) = self.foe.spent.entry((dev, session)).or_insert(Some((0, 0))) else { return };
-        *ended += 1;
-        *failures += u32::from(failed && !tcp);
-        if *ended >= limits::CODE_HANDSHAKES || *failures >= limits::CODE_FAILURES {
-            self.expect(Expect::Void(dev, session), 1_000, "S23");
-        }
-    }
-
     /// A second stream beside another, on its connection where it can carry two.
     fn raw_again(&mut self, raw: Raw, who: Dev, to: Dev, name: StreamName) -> Raw {
         let conn = self.streams[raw.stream].conn;
         if self.conns[conn].wire == Wire::Tcp { self.raw_open(who, to, name) } else { self.raw_open_beside(raw, name) }
-    }
-
-    /// Five handshakes that a device answered and that are all open are one too many.
-    fn count_challenges(&mut self, peer: Dev, raw: Raw) {
-        let open = |stream: usize, end: usize| (stream, end) != (raw.stream, raw.end) && self.is_held(Raw { stream, end });
-        let life = self.life(peer);
-        let silent =
-            self.foe.talks.iter().filter(|(_, talk)| talk.challenged && talk.lie == Lie::Silence && talk.peer == peer && talk.life == life);
-        let held = silent.filter(|(at, talk)| matches!(talk.state, State::Over) && open(at.0, at.1)).count();
-        let most = limits::CODE_HANDSHAKES_AT_ONCE;
-        self.with_oracle(|oracle, _| {
-            if held >= most {
-                oracle.broken("S23", || format!("device {} answers {} joiners at once", peer.0, held + 1));
-            }
-        });
-    }
-
-    /// A control message came: what is answered.
-    fn told(&mut self, session: usize, message: &ControlMessage) -> Vec<ControlMessage> {
-        match message {
-            ControlMessage::Ping { nonce } if !self.foe.sessions[session].deaf => vec![ControlMessage::Pong { nonce: *nonce }],
-            ControlMessage::Offer(offer) => self.take(session, offer),
-            ControlMessage::Accept { transfer, chunks, .. } => self.deliver(*transfer, chunks),
-            ControlMessage::OpenBulk { transfer, count } => {
-                self.open_bulk(session, *transfer, *count);
-                Vec::new()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// The control stream of a liar's session, if it stands.
-    pub(super) fn control_of(&self, session: usize) -> Option<Raw> {
-        let mut all = self.foe.talks.iter();
-        let (&(stream, end), _) = all.find(|(_, talk)| matches!(&talk.state, State::Control(control) if control.session == session))?;
-        Some(Raw { stream, end })
-    }
-
-    /// Says control messages in a session.
-    pub(super) fn utter_in(&mut self, session: usize, messages: &[ControlMessage]) {
-        let text: Vec<u8> = messages.iter().flat_map(ControlMessage::encode).collect();
-        self.utter_bytes(session, &text);
-    }
-
-    /// Says what may be no control messages.
-    pub(super) fn utter_bytes(&mut self, session: usize, text: &[u8]) {
-        let mute = text.is_empty() || self.foe.sessions[session].deaf;
-        let Some(raw) = self.control_of(session).filter(|_| !mute) else { return };
-        crate::oracle::Recorder::set_device(self.device_of(raw.stream, raw.end));
-        if let Some(Talk { state: State::Control(control), .. }) = self.foe.talks.get_mut(&(raw.stream, raw.end))
-            && let Ok(record) = control.sealer.seal(RecordType::Data, text)
-        {
-            self.raw_send(raw, &record);
-        }
     }
 
     /// A liar waits for chunks on a stream that it opened.
