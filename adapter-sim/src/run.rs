@@ -205,7 +205,7 @@ impl Run {
 
     /// LINK-11: both dial at the same instant, and one session comes of it: that of the device with the smaller key.
     fn glare(&mut self, one: Dev, other: Dev) {
-        if self.broken() || self.world.micros() % 4 != 0 {
+        if self.broken() || !self.world.micros().is_multiple_of(4) {
             return;
         }
         self.mark("glare");

@@ -109,6 +109,9 @@ impl Act {
     }
 }
 
+/// What a store holds: tables and keys, and their values.
+type Rows = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+
 pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) seed: [u8; 32],
@@ -118,7 +121,7 @@ pub(crate) struct Device {
     pub(crate) random: Source,
     pub(crate) node: Option<Node>,
     pub(crate) life: u32,
-    pub(crate) store: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
+    pub(crate) store: Rows,
     pub(crate) disk: Disk,
     pub(crate) pairings: Answer,
     pub(crate) offers: Answer,
@@ -149,7 +152,7 @@ pub(crate) struct Device {
     /// How much longer its disk takes, in microseconds.
     pub(crate) slow_disk: u64,
     /// What its store held when somebody copied it.
-    pub(crate) backup: Option<BTreeMap<(u8, Vec<u8>), Vec<u8>>>,
+    pub(crate) backup: Option<Rows>,
     /// How far its clock is ahead of the world's, in microseconds.
     pub(crate) ahead: u64,
     /// Ids that were counted for it, where ids are counted by device.

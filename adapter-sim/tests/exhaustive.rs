@@ -30,13 +30,6 @@ fn small_worlds_hold_what_must_hold_in_every_order() {
     assert_eq!(counted, expected);
 }
 
-/// Every small world: minutes, also in a release build.
-#[test]
-#[ignore = "minutes: for release builds"]
-fn all_small_worlds_hold_what_must_hold() {
-    explore(&worlds(), &mut |count| println!("{count}")).unwrap_or_else(|violation| panic!("{violation}"));
-}
-
 /// A false claim is refuted by a list of steps, and the list alone refutes it again.
 fn refuted(small: &Small, claim: &dyn Fn(&Ended) -> Result<(), String>) -> Vec<String> {
     let violation = small.explore_claiming(claim).expect_err("the claim is false");

@@ -39,6 +39,9 @@ struct Arguments {
     /// Plant the bugs of the core one after the other (all, or those that are named), and search each.
     #[arg(long, value_name = "BUG", num_args = 0.., conflicts_with = "replay")]
     mutants: Option<Vec<String>>,
+    /// Enumerate every small world: every order of events and every place of a fault. Takes minutes.
+    #[arg(long, conflicts_with_all = ["replay", "mutants"])]
+    exhaustive: bool,
     /// Plant this bug for everything else that is asked for.
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
     let result = planted(&arguments).and_then(|()| match (&arguments.replay, &arguments.mutants) {
         (Some(what), _) => replay(&arguments, what),
         (None, Some(names)) => mutants(&arguments, names),
+        (None, None) if arguments.exhaustive => exhaustive(),
         (None, None) => Ok(search(&arguments)),
     });
     result.unwrap_or_else(|error| {
@@ -148,6 +152,13 @@ fn mutants(arguments: &Arguments, names: &[String]) -> Result<ExitCode, String> 
     });
     println!("{line}");
     Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Enumerates the small worlds, and prints a line for each.
+fn exhaustive() -> Result<ExitCode, String> {
+    let counts = adapter_sim::exhaustive::all(&mut |count| println!("{count}")).map_err(|violation| violation.to_string())?;
+    println!("{} small worlds hold what must hold", counts.len());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn replay(arguments: &Arguments, what: &str) -> Result<ExitCode, String> {

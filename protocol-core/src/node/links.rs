@@ -360,10 +360,10 @@ impl Node {
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
         // LINK-9.
-        if self.confirm_provisional(env, peer, root, Purpose::LinkStored { stream, peer }) {
-            if let Some(dialer) = self.dialers.get_mut(&id) {
-                dialer.confirming(stream, done, root);
-            }
+        if self.confirm_provisional(env, peer, root, Purpose::LinkStored { stream, peer })
+            && let Some(dialer) = self.dialers.get_mut(&id)
+        {
+            dialer.confirming(stream, done, root);
         }
     }
 
