@@ -7,10 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol_core::crypto::secret::Secret;
-use protocol_core::identity::NetworkIdentity;
 use protocol_core::ids::SessionId;
-use protocol_core::info::{Binding, BindingKind, DeviceInfo, TransportKind};
 use protocol_core::pairing::code::CodeKeys;
 use protocol_core::session::keys::StreamKey;
 use protocol_core::session::record::{RecordOpener, RecordSealer, RecordType};
@@ -20,7 +17,7 @@ use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::handshake::{PairingRequest, frame};
 use protocol_core::wire::header::{HEADER, Header, REPLY, StreamKind};
 
-use super::hand::{Answerer, Done, Me, Opener, Said, Shared};
+use super::hand::{Answerer, Done, Opener, Said, Shared};
 use super::lie::Lie;
 use super::session::Session;
 use crate::link::Wire;
@@ -124,7 +121,10 @@ impl World {
             named: None,
             answers: Vec::new(),
         };
-        self.foe.talks.entry((raw.stream, raw.end)).insert_entry(talk).into_mut()
+        let at = (raw.stream, raw.end);
+        // Numbers of streams never come again, so nothing is replaced but what an enemy has begun itself.
+        self.foe.talks.remove(&at);
+        self.foe.talks.entry(at).or_insert(talk)
     }
 
     /// An enemy opens a handshake.
