@@ -61,7 +61,14 @@ pub enum Move {
     // Who owns the lines.
     /// What the opener of an earlier stream sent, the `number`th from the newest, comes again: so many frames of it (0: all),
     /// from somebody `like` him.
-    Replay { to: usize, number: usize, frames: usize, like: bool },
+    Replay {
+        to: usize,
+        number: usize,
+        #[serde(default)]
+        frames: usize,
+        #[serde(default)]
+        like: bool,
+    },
     /// A message of an earlier stream, the `number`th from the newest, takes the place of the same one of the next.
     Splice { name: Name, side: Side, frame: u32, number: usize },
     /// What a device dials next leads to somebody who passes everything on to another.
