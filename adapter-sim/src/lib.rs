@@ -32,7 +32,7 @@ pub mod shrink;
 pub mod trace;
 mod world;
 
-pub use adversary::Move;
+pub use adversary::{Lie, Move, Odd, Speech, Trick};
 pub use disk::{Arrived, Disk, Item, OnConflict, Tree, manifest_of};
 pub use link::Wire;
 pub use perform::Raw;

@@ -17,9 +17,11 @@ use crate::disk::{Item, Tree};
 use crate::{Dev, World};
 
 mod aead;
+mod lies;
 mod wire;
 
 pub use aead::{Recorder, recording_cipher};
+use lies::Lies;
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,7 @@ pub struct Oracle {
     forgotten: BTreeSet<(Dev, DeviceId, Print)>,
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
+    lies: Lies,
     /// Ephemeral keys that honest devices have sent.
     ephemerals: BTreeSet<[u8; 32]>,
     /// How often a device heard that a peer ended a session, and was shown an offer.
@@ -138,11 +141,13 @@ impl Oracle {
     // What owners do.
 
     pub(crate) fn on_invite(&mut self, world: &World, dev: Dev, session: SessionId, ttl: u64, automatic: bool) {
+        self.on_shown(dev);
         self.codes.insert((dev, session), Shown { until: world.micros() + ttl, admitted: 0 });
         self.on_begun(world, dev, session, true, automatic);
     }
 
     pub(crate) fn on_join(&mut self, world: &World, dev: Dev, session: SessionId, automatic: bool) {
+        self.on_typed(world, dev, session);
         self.on_begun(world, dev, session, false, automatic);
     }
 
@@ -201,7 +206,8 @@ impl Oracle {
         }
         // The owner is told when the write is durable, so after the store has changed.
         for (of, device, session_ref) in std::mem::take(&mut self.gone) {
-            let undone = self.undone.contains(&(of, device)) || of != dev;
+            let asked = self.forgetting.contains_key(&(of, device));
+            let undone = self.undone.contains(&(of, device)) || of != dev || asked;
             self.check("S5", undone, || format!("device {} lost the root of {session_ref}, and nobody was told", dev.0));
         }
         let Some(held) = world.node_of(dev).map(protocol_core::node::Node::probe_holdings) else { return };
@@ -209,7 +215,7 @@ impl Oracle {
         let bounds = [
             ("unproved streams", held.streams.1, limits::UNPROVED_STREAMS),
             ("streams", held.streams.0, limits::UNPROVED_STREAMS + devices * 8 * (2 + limits::BULK_STREAMS + limits::OPEN_OFFERS)),
-            ("early streams", held.early.0, limits::EARLY_STREAMS * (1 + held.sessions)),
+            ("early streams", held.early.0, limits::UNPROVED_STREAMS + limits::EARLY_STREAMS * held.sessions),
             ("records on early streams", held.early.1, limits::EARLY_STREAMS * limits::EARLY_RECORDS * (1 + held.sessions)),
             ("devices", held.devices, limits::DEVICES),
             ("dials and streams of a joiner", held.joining, limits::JOINER_CONNECTIONS),
@@ -316,13 +322,18 @@ impl Oracle {
                     format!("device {} was told that a pairing is confirmed, and the store does not hold it", dev.0)
                 });
             }
-            Event::PairFailed { session, .. } => self.on_pair_failed(world, dev, *session),
+            Event::PairFailed { session, reason } => {
+                self.check_burned(dev, *reason);
+                self.on_pair_failed(world, dev, *session);
+            }
             Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
             Event::PairRefused { device, .. } => {
                 self.undone.insert((dev, *device));
                 let left =
                     world.node(dev).probe_roots().iter().any(|root| of_device(world, root, *device) && root.trust == Trust::Unconfirmed);
-                let more = self.asked.get(&(dev, *device)).map_or(0, BTreeSet::len) > 1 || self.automatic.len() > 1;
+                // A liar may have other pairings, of which nobody was asked.
+                let liar = world.dev_of_id(*device).is_some_and(|peer| self.liars.contains(&peer));
+                let more = liar || self.asked.get(&(dev, *device)).map_or(0, BTreeSet::len) > 1 || self.automatic.len() > 1;
                 self.check("A3", !left || more, || format!("device {} holds the root of a pairing that the other side refused", dev.0));
             }
             Event::Device { device, .. } | Event::ConnectFailed { device, .. } | Event::Removed { device } => {
@@ -350,6 +361,9 @@ impl Oracle {
             Event::Offered { transfer, .. } | Event::Accepted { transfer } => {
                 let ended = self.told.entry((dev, world.life(dev), *transfer)).or_default().ended;
                 let again = transfer.direction == Direction::Incoming;
+                if again {
+                    self.check_offer(world, dev, *transfer);
+                }
                 self.check("S25", !ended || again, || format!("device {} was told of a transfer after its end", dev.0));
                 if again && matches!(event, Event::Offered { .. }) {
                     self.on_offered(dev);
@@ -392,13 +406,15 @@ impl Oracle {
             |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
         let durable = stored(world, dev).any(|root| of_device(world, &root, peer) && wanted(root.trust));
         self.check("S5", durable, || format!("device {} was told of a pairing that is not durable", dev.0));
+        self.check_refused(dev, session, confirmed);
         let said = self.yes.contains(&(dev, session));
         self.check("A3", said, || format!("device {} is paired without its owner's yes", dev.0));
         let now = world.micros();
         if let Some(shown) = self.codes.get_mut(&(dev, session)) {
-            shown.admitted += 1;
+            // A joiner of its own code hears that it is confirmed.
+            shown.admitted += usize::from(!confirmed);
             let (admitted, late) = (shown.admitted, now.saturating_sub(shown.until));
-            self.check("A1", admitted == 1, || format!("device {} let {admitted} devices in under one code", dev.0));
+            self.check("A1", admitted <= 1, || format!("device {} let {admitted} devices in under one code", dev.0));
             let most = limits::HANDSHAKE_WAIT.as_micros() as u64;
             self.check("A4", late <= most, || format!("device {} accepted {late} µs after its code ended", dev.0));
         }
@@ -454,6 +470,7 @@ impl Oracle {
                 self.check("S19", lost.is_none(), || format!("device {} said that all is there before it was durable: {lost:?}", dev.0));
             }
             Direction::Outgoing => {
+                self.check_receipt(dev, key);
                 let receiver = world.dev_of_id(key.device).filter(|receiver| !self.liars.contains(receiver));
                 let there = receiver.is_none_or(|receiver| self.received.contains(&(receiver, key.id)));
                 self.check("S19", there, || format!("device {} was told that all arrived, and the receiver does not say so", dev.0));
@@ -479,6 +496,7 @@ impl Oracle {
 
     /// S18: whatever stands under a final name is whole and right; what stood there before is untouched.
     pub(crate) fn check_files(&mut self, world: &World, dev: Dev) {
+        self.check_named(world, dev);
         let disk = world.disk(dev);
         let mut wrong = None;
         for (path, of) in disk.arrived() {
@@ -531,7 +549,10 @@ impl Oracle {
         let connecting =
             self.connecting.iter().find(|&(&(dev, _), &life)| world.is_up(dev) && world.life(dev) == life).map(|(key, _)| *key);
         self.check("L2", connecting.is_none(), || format!("an attempt to connect never ended: {connecting:?}"));
-        let told = self.told.iter().find(|&(&(dev, life, _), told)| world.is_up(dev) && world.life(dev) == life && !told.ended);
+        let open = |&(&(dev, life, key), told): &(&(Dev, u32, TransferKey), &Told)| {
+            world.is_up(dev) && world.life(dev) == life && !told.ended && !self.awaits_liar(world, key)
+        };
+        let told = self.told.iter().find(open);
         let open = told.map(|(&(dev, _, key), _)| (dev, key));
         self.check("L3", open.is_none(), || format!("a transfer never ended: {open:?}"));
     }

@@ -15,6 +15,7 @@ use protocol_core::wire::header::StreamKind;
 
 use crate::choice::Site;
 use crate::link::{Bulk, Conn, ConnEnd, End, Pipe, Stream, Wire};
+use crate::oracle::Recorder;
 use crate::rules::{At, Damage, DialFault, DiskFault, StoreFault};
 use crate::trace::{Tapped, What};
 use crate::world::{Act, Answer, Dev, Pieces, World};
@@ -71,6 +72,7 @@ impl World {
             Output::Reset { stream, code } => {
                 if let Some(&(stream, end)) = self.stream_ends.get(&stream) {
                     self.note(dev, What::Resets { stream, code });
+                    self.on_refused(stream, end, code);
                     self.reset(stream, end);
                 }
             }
@@ -178,6 +180,7 @@ impl World {
             }
             Act::Step { number } => self.take_step(number),
             Act::Wake { dev } => self.wake(dev),
+            Act::Enemy(due) => self.enemy_due(due),
         }
     }
 
@@ -237,7 +240,7 @@ impl World {
     }
 
     /// The other end of a connection, as an end sees it.
-    fn remote(&self, conn: usize, end: usize) -> Remote {
+    pub(crate) fn remote(&self, conn: usize, end: usize) -> Remote {
         let Conn { wire, ends, exporter, .. } = &self.conns[conn];
         let other = ends[1 - end].dev;
         let kind = if *wire == Wire::Tcp { TransportKind::Tcp } else { TransportKind::Sim };
@@ -491,7 +494,7 @@ impl World {
         self.close_if_done(stream);
     }
 
-    fn reset(&mut self, stream: usize, end: usize) {
+    pub(crate) fn reset(&mut self, stream: usize, end: usize) {
         let delay = self.one_way();
         let keeps = self.choices.coin(Site::Keep) || self.commuting;
         let slot = &mut self.streams[stream];
@@ -558,6 +561,7 @@ impl World {
         if let (true, Some(dev)) = (own.up && !std::mem::replace(&mut own.down, true), owner) {
             self.note(dev, What::Down { stream, how });
             self.handle(dev, Input::StreamDown { stream: id, how });
+            self.enemy_loses(stream, end);
         }
         self.close_if_done(stream);
     }
@@ -586,7 +590,8 @@ impl World {
         self.note(dev, What::Gets { stream, by_opener: from == 0, frame, len: bytes.len() });
         self.streams[stream].pipes[from].delivered += bytes.len() as u64;
         if self.devices[dev.0].stranger.is_some() {
-            return self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
+            self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
+            return self.enemy_hears(stream, end, bytes);
         }
         if matches!(self.streams[stream].ends[end].bulk, Bulk::Open { .. }) {
             return self.open_chunks(stream, end, bytes);
@@ -669,6 +674,7 @@ impl World {
     /// Seals the next run of chunks.
     fn seal(&mut self, stream: usize, end: usize) {
         let Some(dev) = self.owner(stream, end) else { return };
+        Recorder::set_device(dev);
         let slot = &mut self.streams[stream].ends[end];
         let Bulk::Seal { key, sealer } = std::mem::replace(&mut slot.bulk, Bulk::No) else { return };
         let id = slot.id;
@@ -710,6 +716,7 @@ impl World {
     /// Opens and writes the chunks that are whole.
     fn open_chunks(&mut self, stream: usize, end: usize, bytes: &[u8]) {
         let Some(dev) = self.owner(stream, end) else { return };
+        Recorder::set_device(dev);
         let slot = &mut self.streams[stream].ends[end];
         let id = slot.id;
         let Bulk::Open { key, opener, chunks, mut buffer } = std::mem::replace(&mut slot.bulk, Bulk::No) else { return };
@@ -747,6 +754,7 @@ impl World {
                 }
             }
             claim.finish();
+            self.with_oracle(|oracle, world| oracle.on_chunk(world, dev, key, index));
             report.chunks.push(ChunkDone { index, values });
         }
         self.streams[stream].ends[end].bulk = Bulk::Open { key, opener, chunks, buffer };
@@ -878,8 +886,8 @@ impl World {
 /// An end of a stream for which a test speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Raw {
-    stream: usize,
-    end: usize,
+    pub(crate) stream: usize,
+    pub(crate) end: usize,
 }
 
 impl World {
@@ -894,22 +902,23 @@ impl World {
         self.connect_ends(stranger, to, tcp);
         let conn = self.conns.len() - 1;
         self.accept_conn(conn);
-        self.raw_open_on(conn, name)
+        self.raw_open_on(conn, 0, name)
     }
 
     /// One more stream on the connection of another.
     pub fn raw_open_beside(&mut self, raw: Raw, name: StreamName) -> Raw {
-        self.raw_open_on(self.streams[raw.stream].conn, name)
+        self.raw_open_on(self.streams[raw.stream].conn, 0, name)
     }
 
-    fn raw_open_on(&mut self, conn: usize, name: StreamName) -> Raw {
+    /// A stream that an end of a connection opens.
+    pub(crate) fn raw_open_on(&mut self, conn: usize, opener: usize, name: StreamName) -> Raw {
         let stream = match self.conns[conn].streams.first().copied().filter(|_| self.conns[conn].wire == Wire::Tcp) {
             Some(stream) => {
                 self.streams[stream].name = Some(name);
                 stream
             }
             None => {
-                let stream = self.new_stream(conn, 0, Some(name));
+                let stream = self.new_stream(conn, opener, Some(name));
                 self.opened(stream, 1, None);
                 stream
             }
@@ -926,7 +935,9 @@ impl World {
 
     /// Sends bytes.
     pub fn raw_send(&mut self, raw: Raw, bytes: &[u8]) {
-        self.send(raw.stream, raw.end, bytes.to_vec());
+        if !bytes.is_empty() {
+            self.send(raw.stream, raw.end, bytes.to_vec());
+        }
     }
 
     /// Half-closes.

@@ -94,6 +94,8 @@ impl Run {
     fn phases(&mut self, script: &Script) {
         let last = script.steps.iter().map(|step| step.at).max().unwrap_or(0);
         self.wait(Duration::from_millis(last) + Duration::from_secs(5));
+        let owed = self.world.enemy_waits();
+        self.wait(owed);
         for dev in (0..self.world.honest).map(Dev) {
             if self.world.is_up(dev) {
                 self.world.with_oracle(|oracle, world| oracle.check_provisional(world, dev));
@@ -317,7 +319,8 @@ impl Run {
     /// L7, S32: sessions are ended, and nothing is left.
     fn close(&mut self, honest: &[Dev]) {
         for &dev in honest {
-            for &peer in honest {
+            // Liars may be paired, and would hold on.
+            for peer in (0..self.world.devices_len()).map(Dev) {
                 let id = self.world.id(peer);
                 self.world.call(dev, |node, env| node.disconnect(env, id));
             }

@@ -19,7 +19,7 @@ mod draw;
 mod perform;
 
 pub use draw::Profile;
-pub(crate) use perform::tree;
+pub(crate) use perform::{CHUNK, tree};
 
 /// A world, and what happens in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

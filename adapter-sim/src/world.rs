@@ -18,6 +18,7 @@ use protocol_core::records::{Change, Record};
 use protocol_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::adversary::{Due, Foe};
 use crate::choice::{Choices, Site};
 use crate::disk::{Disk, Tree, manifest_of};
 use crate::link::{Conn, Stream, Wire};
@@ -64,6 +65,7 @@ pub(crate) enum Act {
     Crash { dev: Dev, life: u32 },
     Step { number: usize },
     Wake { dev: Dev },
+    Enemy(Due),
 }
 
 /// How writes are cut into pieces on their way.
@@ -101,7 +103,8 @@ impl Act {
             | Self::Drained { .. }
             | Self::Crash { .. }
             | Self::Step { .. }
-            | Self::Wake { .. } => None,
+            | Self::Wake { .. }
+            | Self::Enemy(_) => None,
         }
     }
 }
@@ -240,8 +243,8 @@ pub struct World {
     pub(crate) codes: BTreeMap<Dev, Vec<PairingCode>>,
     /// Devices that have a Node: those come first.
     pub(crate) honest: usize,
-    /// The stranger, once there is one.
-    pub(crate) enemy: Option<Dev>,
+    /// Enemies, once there are some.
+    pub(crate) foe: Foe,
     /// Things that happened in queue and Nodes.
     pub(crate) handled: u64,
     pub(crate) last_place: u32,
@@ -298,7 +301,7 @@ impl World {
             cipher: Arc::new(RustCrypto),
             codes: BTreeMap::new(),
             honest: 0,
-            enemy: None,
+            foe: Foe::default(),
             handled: 0,
             last_place: 1_000,
             commuting: false,
@@ -405,7 +408,7 @@ impl World {
         self.with_oracle(|oracle, world| oracle.on_start(world, dev));
     }
 
-    fn transports(&self, dev: Dev) -> Vec<TransportInfo> {
+    pub(crate) fn transports(&self, dev: Dev) -> Vec<TransportInfo> {
         let addresses = self.addresses(dev).into_iter();
         let transport = |Address { kind, text }| {
             let id = self.transport_id(dev, &kind);

@@ -39,6 +39,12 @@ impl DeviceKey {
     pub(crate) fn sign(&self, label: &[u8], hash: &[u8; 32]) -> [u8; SIGNATURE] {
         self.secret.sign(label, hash)
     }
+
+    /// Signs what a peer that lies wants signed.
+    #[cfg(feature = "testing")]
+    pub fn sign_lie(&self, label: &[u8], hash: &[u8; 32]) -> [u8; SIGNATURE] {
+        self.sign(label, hash)
+    }
 }
 
 /// All keys of this device.

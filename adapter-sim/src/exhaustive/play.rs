@@ -171,6 +171,7 @@ impl<'s> Play<'s> {
             | Act::Tainted { .. }
             | Act::Step { .. }
             | Act::Wake { .. }
+            | Act::Enemy(_)
             | Act::Crash { .. } => None,
         }
     }

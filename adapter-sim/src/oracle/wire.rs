@@ -19,6 +19,9 @@ impl Oracle {
             (Some(StreamName::Data(_)) | None, _) => None,
         };
         if let Some(exchange) = exchange {
+            if name == Some(StreamName::Pair) && !by_opener {
+                self.on_challenge(dev);
+            }
             let fresh = self.ephemerals.insert(exchange);
             self.check("K2", fresh, || format!("device {} sent an ephemeral key a second time", dev.0));
         }

@@ -5,7 +5,7 @@
 use protocol_core::limits;
 
 use super::{Name, Script, Setting, Step, Timed, Words};
-use crate::adversary::Move;
+use crate::adversary::{Lie, Move};
 use crate::choice::Tape;
 use crate::disk::OnConflict;
 use crate::link::Wire;
@@ -137,9 +137,11 @@ fn families(tape: &mut Tape<'_>, profile: Profile) -> Vec<Family> {
         55..90 => 4 + tape.below(5),
         _ => FAMILIES.len() as u64 / 2,
     };
+    // Where enemies are what a script is about, few other things happen, and often none.
+    let many = if profile == Profile::Enemy { many / 3 } else { many };
     let mut chosen: Vec<Family> = (0..many).map(|_| tape.one_of(FAMILIES)).collect();
     if profile == Profile::Enemy {
-        chosen.push(Family::Enemies);
+        chosen.extend([Family::Enemies; 2]);
     }
     chosen
 }
@@ -173,6 +175,9 @@ impl Draw<'_, '_> {
             self.push(Step::Join { dev: 1, of: 0, words: Words::Right, ask: false, lost: 0 });
             self.at = 2_000;
         }
+        if profile == Profile::Enemy && self.tape.percent(60) {
+            self.paired_liar();
+        }
         let acts = 1 + self.tape.log(10);
         for _ in 0..acts {
             for _ in 0..self.tape.below(3) {
@@ -186,6 +191,15 @@ impl Draw<'_, '_> {
             self.wait(gap);
         }
         self.fault();
+    }
+
+    /// A device that lies pairs, with or without a device's wish for it.
+    fn paired_liar(&mut self) {
+        let dev = self.dev();
+        self.push(Step::Invite { dev, ask: false });
+        let lie = if self.tape.percent(20) { Lie::opener(self.tape) } else { Lie::None };
+        self.push(Step::Enemy(Move::Join { to: dev, lie, count: 1, together: false }));
+        self.at += 2_000;
     }
 
     /// What an owner does.
@@ -360,8 +374,10 @@ impl Draw<'_, '_> {
             Family::Forgets => self.push(Step::Forget { dev, peer }),
             Family::Wrong => self.push(Step::Invite { dev, ask: false }),
             Family::Enemies => {
-                let step = Move::draw(self.tape, dev, peer);
-                self.push(Step::Enemy(step));
+                for (wait, step) in Move::scene(self.tape, dev, peer) {
+                    self.wait(wait);
+                    self.push(step);
+                }
             }
         }
     }

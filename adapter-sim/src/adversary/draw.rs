@@ -1,0 +1,81 @@
+//! Moves out of a tape, and what has to stand around some of them: a code that is shown, a dial that is led astray.
+
+use super::{Lie, Move, Odd, Speech, Trick};
+use crate::choice::Tape;
+use crate::rules::Side;
+use crate::script::{Name, Step, Words};
+
+impl Move {
+    /// A move out of a tape, against one of these.
+    pub fn draw(tape: &mut Tape<'_>, to: usize, other: usize) -> Self {
+        let name = tape.one_of(&[Name::Pair, Name::Link, Name::Manifest, Name::Bulk]);
+        match tape.below(36) {
+            0 => Self::Garbage { to, name, len: tape.log(3_000) as usize },
+            1 => Self::Drip { to, count: tape.log(70) as usize },
+            2 => Self::HalfClose { to, name },
+            3 => Self::Guess { to, count: tape.log(20) as usize },
+            4 => Self::Squat { to, name },
+            5 | 6 => Self::Replay { to, number: tape.log(20) as usize, frames: tape.below(3) as usize, like: tape.percent(50) },
+            7 => {
+                let side = tape.one_of(&[Side::Opener, Side::Answerer]);
+                Self::Splice { name, side, frame: tape.below(4) as u32, number: tape.log(4) as usize }
+            }
+            8 => Self::Relay { dev: to, to: other },
+            9 => Self::Reflect { dev: to },
+            10..13 => Self::join(tape, to),
+            13 => Self::Show { dev: to, lie: Lie::answerer(tape), liar: tape.below(2) as usize },
+            14..18 => Self::Call { to, lie: Lie::opener(tape), old: tape.log(2) as usize },
+            18..21 => Self::Say { to, speech: tape.one_of(Speech::ALL) },
+            21..25 => {
+                let count = tape.one_of(&[1, 1, 1, 1, 17]);
+                Self::Deal { to, tree: tape.below(6) as usize, trick: tape.one_of(Trick::SENDER), count }
+            }
+            25..28 => Self::Stray { to, odd: tape.one_of(Odd::ALL) },
+            28 => Self::Late { to, old: tape.log(2) as usize },
+            29 => Self::Flood { to, count: 400 },
+            30 | 31 => Self::Meet { dev: to, lie: Lie::answerer(tape) },
+            32 | 33 => Self::Share { dev: to, tree: tape.below(6) as usize, trick: tape.one_of(Trick::RECEIVER) },
+            34 => Self::Forget { dev: to },
+            _ => Self::Leave { dev: to },
+        }
+    }
+
+    /// Holders of the words: one, five at once that say nothing more, or one after the other until the code is void.
+    fn join(tape: &mut Tape<'_>, to: usize) -> Self {
+        let (lie, count, together) = match tape.below(6) {
+            0..3 => (Lie::opener(tape), 1, false),
+            3 => (Lie::Silence, 5, true),
+            4 => (tape.one_of(&[Lie::Cut, Lie::Forged, Lie::BadBox]), 17, false),
+            _ => (Lie::opener(tape), tape.log(6) as usize, tape.percent(50)),
+        };
+        Self::Join { to, lie, count, together }
+    }
+
+    /// A move, and the steps before and behind it without which it comes to nothing, each with the longest wait before it.
+    pub(crate) fn scene(tape: &mut Tape<'_>, to: usize, other: usize) -> Vec<(u64, Step)> {
+        let step = Self::draw(tape, to, other);
+        let ask = tape.percent(50);
+        let invite = |dev| (0, Step::Invite { dev, ask });
+        let join = |dev, of| (0, Step::Join { dev, of, words: Words::Right, ask, lost: 0 });
+        let leave = (0, Step::Disconnect { dev: to, peer: other });
+        let connect = (200, Step::Connect { dev: to, peer: other, told: true });
+        let alone = tape.percent(30);
+        match step {
+            step if alone => vec![(0, Step::Enemy(step))],
+            Self::Join { .. } | Self::Guess { .. } => vec![invite(to), (0, Step::Enemy(step))],
+            Self::Show { lie, .. } => {
+                // Two of them answer a joiner, who may answer one.
+                let other_liar = Step::Enemy(Self::Show { dev: to, lie, liar: 1 });
+                vec![(0, Step::Enemy(step)), invite(other), join(to, other), (300, other_liar)]
+            }
+            Self::Relay { .. } if ask => vec![leave, (200, Step::Enemy(step)), connect],
+            Self::Relay { .. } => vec![(0, Step::Enemy(step)), invite(other), join(to, other)],
+            Self::Reflect { .. } => vec![leave, (200, Step::Enemy(step)), connect],
+            Self::Squat { .. } => {
+                let share = |wait| (wait, Step::Share { dev: other, peer: to, tree: 1 });
+                vec![share(0), (3_000, Step::Enemy(step)), share(3_000)]
+            }
+            step => vec![(0, Step::Enemy(step))],
+        }
+    }
+}

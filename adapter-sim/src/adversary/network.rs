@@ -1,0 +1,123 @@
+//! Who owns the lines: plays again what passed, gives it back, puts one thing in place of another, and stands in between.
+
+use protocol_core::faults::code;
+use protocol_core::wire::deframer::StreamName;
+
+use super::lie::Lie;
+use super::talk::State;
+use crate::link::Wire;
+use crate::perform::Raw;
+use crate::rules::{At, Damage, DialFault, Rule, Side};
+use crate::script::Name;
+use crate::{Dev, World};
+
+impl World {
+    /// What an opener sent on an earlier stream goes to a device once more: `frames` of it, or all. `like`: from somebody whom the
+    /// transport takes for that opener.
+    pub(super) fn replay(&mut self, to: Dev, number: usize, frames: usize, like: bool) {
+        let mut streams: Vec<usize> = self.tap.iter().filter(|tapped| tapped.by_opener).map(|tapped| tapped.stream).collect();
+        streams.dedup();
+        let Some(&stream) = streams.iter().rev().nth(number % streams.len().max(1)) else { return };
+        let of = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener);
+        let all = if frames == 0 { usize::MAX } else { frames };
+        let pieces: Vec<_> = of.skip(1).take(all).map(|tapped| tapped.bytes.clone()).collect();
+        let Some(name) = self.streams[stream].name else { return };
+        let opener = self.device_of(stream, 0);
+        let who = if like { self.alike(opener) } else { self.stranger() };
+        if !self.is_up(to) {
+            return;
+        }
+        let raw = self.raw_open(who, to, name);
+        self.raw_send(raw, &pieces.concat());
+        let same = self.device_of(stream, 1) == to && self.owner_life(stream, 1) == self.life(to);
+        let answered = self.tap.iter().any(|tapped| tapped.stream == stream && !tapped.by_opener);
+        let tcp = self.conns[self.streams[raw.stream].conn].wire == Wire::Tcp;
+        // A first message that never came may still come, from whoever looks like its sender.
+        let refused = !like || tcp || (same && answered);
+        self.talk(raw, Lie::Again, State::Over).refused = refused.then_some("S24");
+    }
+
+    fn owner_life(&self, stream: usize, end: usize) -> u32 {
+        let slot = &self.streams[stream];
+        self.conns[slot.conn].ends[slot.conn_end(end)].life
+    }
+
+    /// What a device dials next leads to somebody in between, who passes everything on to `to`, or gives it back.
+    pub(super) fn relay(&mut self, dev: Dev, to: Option<Dev>) {
+        let relay = match self.foe.relay {
+            Some(relay) => relay,
+            None => {
+                let relay = self.add_enemy(None);
+                *self.foe.relay.insert(relay)
+            }
+        };
+        self.foe.relay_to = to.filter(|to| *to != dev);
+        self.misroute(dev, relay);
+    }
+
+    pub(super) fn misroute(&mut self, dev: Dev, to: Dev) {
+        self.fault_dial(dev, 1, DialFault::Misrouted(to.0));
+    }
+
+    /// A message of an earlier stream comes in place of the same one of the next.
+    pub(super) fn splice(&mut self, name: Name, side: Side, frame: u32, number: usize) {
+        let frame = frame.max(1);
+        let by_opener = side == Side::Opener;
+        let of_stream = |stream: usize| {
+            let own = self.tap.iter().filter(move |tapped| tapped.stream == stream && tapped.by_opener == by_opener);
+            own.skip(usize::from(by_opener)).nth(frame as usize - 1)
+        };
+        let named = (0..self.streams.len()).rev().filter(|&stream| self.streams[stream].name == Some(name.stream()));
+        let Some(bytes) = named.filter_map(of_stream).nth(number).map(|tapped| tapped.bytes.clone()) else { return };
+        let material = self.material(&bytes);
+        self.rule(Rule { name: name.stream(), side, at: At::Frame(frame), damage: Damage::Replace(material) });
+    }
+
+    /// The header of the data stream that comes next in a session, which everybody could read, and noise behind it.
+    pub(super) fn squat(&mut self, to: Dev, name: Name) {
+        let header = |stream: usize| self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).nth(1);
+        let data = |stream: &usize| matches!(self.streams[*stream].name, Some(StreamName::Data(_))) && self.device_of(*stream, 1) == to;
+        let Some(tapped) = (0..self.streams.len()).rev().find(data).and_then(header) else { return };
+        let Some(header) = tapped.bytes.first_chunk::<34>() else { return };
+        let mut bytes = header.to_vec();
+        bytes[25] = bytes[25].wrapping_add(1);
+        bytes.extend([0, 0, 0, 68, 2]);
+        bytes.extend([7; 68]);
+        self.foe.squatted = true;
+        let stranger = self.stranger();
+        let raw = self.strange(stranger, to, name.stream(), &bytes);
+        self.mute(raw);
+    }
+
+    /// L12: an honest stream, whose number somebody else may have named, is not refused as soon as it comes.
+    pub(crate) fn on_refused(&mut self, stream: usize, end: usize, code: u32) {
+        let slot = &self.streams[stream];
+        let soon = self.now.saturating_sub(slot.pipes[0].last) < 1_000_000 && slot.pipes[0].frames <= 2;
+        let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;
+        let dev = self.device_of(stream, 1);
+        let header = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).nth(1).map(|tapped| &tapped.bytes);
+        let opener = self.key(self.device_of(stream, 0));
+        let stands = |node: &protocol_core::node::Node| {
+            node.probe_sessions()
+                .iter()
+                .any(|session| session.peer == opener && header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0)))
+        };
+        if squatted
+            && soon
+            && self.node_of(dev).is_some_and(stands)
+            && code == code::REFUSED
+            && matches!(slot.name, Some(StreamName::Data(_)))
+        {
+            self.with_oracle(|oracle, _| {
+                oracle.broken("L12", || format!("device {} refuses the stream {stream} of an honest peer", dev.0))
+            });
+        }
+    }
+
+    /// Nothing may come back on this stream.
+    pub(super) fn mute(&mut self, raw: Option<Raw>) {
+        if let Some(raw) = raw {
+            self.talk(raw, Lie::None, State::Over).refused = Some("S24");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a paired liar says on its control stream, in any state.
+
+use protocol_core::crypto::secret::Secret;
+use protocol_core::ids::TransferId;
+use protocol_core::limits;
+use protocol_core::transfer::ranges::Ranges;
+use protocol_core::wire::control::{CancelReason, ControlMessage, DeclineReason, MessageState, Offer};
+use serde::{Deserialize, Serialize};
+
+use super::hand::Shared;
+use super::lie::Lie;
+use super::{Due, Expect};
+use crate::script::CHUNK;
+use crate::world::Act;
+use crate::{Dev, World};
+
+/// Something that is said out of place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the variants say it")]
+pub enum Speech {
+    /// Nothing, to no Ping, from now on.
+    #[default]
+    Nothing,
+    Ping,
+    Pong,
+    Unpair,
+    OpenBulk,
+    Accept,
+    Decline,
+    Digests,
+    Stored,
+    Changed,
+    Cancel,
+    Pause,
+    Resume,
+    Receipt,
+    Message,
+    MessageReceipt,
+    /// A message of 100 MiB begins.
+    Endless,
+    /// A type that is not known.
+    Unknown,
+    /// A type that is known, and not its body.
+    Malformed,
+    /// A record that does not verify.
+    Noise,
+    /// A half-close without a last record.
+    HalfClose,
+    /// An offer whose numbers do not fit.
+    Absurd,
+}
+
+impl Speech {
+    /// All.
+    pub(super) const ALL: &'static [Self] = &[
+        Self::Nothing,
+        Self::Ping,
+        Self::Pong,
+        Self::Unpair,
+        Self::OpenBulk,
+        Self::Accept,
+        Self::Decline,
+        Self::Digests,
+        Self::Stored,
+        Self::Changed,
+        Self::Cancel,
+        Self::Pause,
+        Self::Resume,
+        Self::Receipt,
+        Self::Message,
+        Self::MessageReceipt,
+        Self::Endless,
+        Self::Unknown,
+        Self::Malformed,
+        Self::Noise,
+        Self::HalfClose,
+        Self::Absurd,
+    ];
+
+    /// The message, if it is one.
+    fn message(self, transfer: TransferId) -> Option<ControlMessage> {
+        let chunks = Ranges::from(0..1);
+        Some(match self {
+            Self::Ping => ControlMessage::Ping { nonce: 7 },
+            Self::Pong => ControlMessage::Pong { nonce: 7 },
+            Self::Unpair => ControlMessage::Unpair,
+            Self::OpenBulk => ControlMessage::OpenBulk { transfer, count: 8 },
+            Self::Accept => ControlMessage::Accept { transfer, chunks, digests: Ranges::from(0..1) },
+            Self::Decline => ControlMessage::Decline { transfer, reason: DeclineReason::Busy },
+            Self::Digests => ControlMessage::FileDigests { transfer, first_entry: 0, digests: vec![[1; 32]] },
+            Self::Stored => ControlMessage::Stored { transfer, chunks },
+            Self::Changed => ControlMessage::SourceChanged { transfer, entry: 0 },
+            Self::Cancel => ControlMessage::Cancel { transfer, reason: CancelReason::Io },
+            Self::Pause => ControlMessage::Pause { transfer },
+            Self::Resume => ControlMessage::Resume { transfer },
+            Self::Receipt => ControlMessage::Receipt { transfer, digest: [1; 32], others: Vec::new(), more: false },
+            Self::Message => ControlMessage::Message { seq: 1, id: [1; 16], content_type: "x".into(), body: vec![1; 70_000] },
+            Self::MessageReceipt => ControlMessage::MessageReceipt { seq: 1, id: [1; 16], state: MessageState::Delivered },
+            Self::Absurd => {
+                let (entries, bytes, manifest_digest) = (u32::MAX, u64::MAX >> 1, [1; 32]);
+                ControlMessage::Offer(Offer { transfer, entries, bytes, chunk_size: CHUNK, manifest_digest, label: None })
+            }
+            Self::Nothing | Self::Endless | Self::Unknown | Self::Malformed | Self::Noise | Self::HalfClose => return None,
+        })
+    }
+}
+
+impl World {
+    /// Says it in a session, about its newest transfer.
+    pub(super) fn say_out_of_place(&mut self, session: usize, speech: Speech) {
+        let Some(raw) = self.control_of(session) else { return };
+        let deals = self.foe.deals.iter().rev();
+        let transfer = deals.filter(|deal| deal.session == session).map(|deal| deal.id).next().unwrap_or(TransferId([6; 16]));
+        if let Some(message) = speech.message(transfer) {
+            if speech == Speech::Digests {
+                // It is said, so it is what was said.
+                self.with_oracle(|oracle, _| oracle.on_named(transfer, 0, [1; 32]));
+            }
+            return self.utter_in(session, &[message]);
+        }
+        match speech {
+            Speech::Nothing => {
+                self.foe.sessions[session].deaf = true;
+                self.watch(raw, 31_000, "L7");
+            }
+            Speech::Endless => {
+                self.utter_bytes(session, &(100_u32 << 20).to_be_bytes());
+                self.watch_control(session, "S23");
+            }
+            Speech::Unknown => self.utter_bytes(session, &[0, 0, 0, 3, 0x82, 0x18, 99]),
+            Speech::Malformed => {
+                self.utter_bytes(session, &[0, 0, 0, 2, 0x81, 0x01]);
+                self.watch_control(session, "S12");
+            }
+            Speech::Noise => {
+                self.raw_send(raw, &[&[0, 0, 0, 20, 0][..], &[9; 20]].concat());
+                self.watch_control(session, "S12");
+            }
+            Speech::HalfClose => self.raw_finish(raw),
+            _ => {}
+        }
+    }
+
+    /// A stranger's Hellos by the hundred, few at a time, and one of a liar's behind them: which has to be answered.
+    pub(super) fn flood(&mut self, to: Dev, count: usize) {
+        let (stranger, liar) = (self.stranger(), self.liar(0));
+        let once = count.min(limits::UNPROVED_STREAMS_PER_REMOTE - 4);
+        for _ in 0..once {
+            if self.is_up(to) {
+                let (dialer, listener) = (self.key(stranger), self.key(to));
+                let shared = Shared::Root { root: Secret::new([8; 32]), dialer, listener };
+                self.open_handshake(stranger, to, shared, Lie::Tag, 0);
+            }
+        }
+        if count > once {
+            // More at once would push one another out before they are read.
+            let later = 25_000 + 2 * (self.latency.0 + self.latency.1);
+            return self.after(later, Act::Enemy(Due::Hellos { to, count: count - once }));
+        }
+        if let Some(raw) = self.call_as_liar(liar, to, Lie::None, 0)
+            && self.foe.steady
+        {
+            self.expect(Expect::Answered(raw), 2_000, "L12");
+        }
+    }
+}
