@@ -78,7 +78,8 @@ pub struct Oracle {
     offered: BTreeMap<(Dev, DeviceId, TransferId), Tree>,
     /// Receivers that said that everything is there.
     received: BTreeSet<(Dev, TransferId)>,
-    /// Roots that an owner has forgotten.
+    /// Roots that an owner wants forgotten, and those that are.
+    forgetting: BTreeMap<(Dev, DeviceId), Vec<Print>>,
     forgotten: BTreeSet<(Dev, Print)>,
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
@@ -170,13 +171,10 @@ impl Oracle {
         self.told.insert((dev, world.life(dev), key), Told::default());
     }
 
-    /// An owner is about to forget a device: its roots may never be seen here again.
+    /// An owner is about to forget a device: once it hears that this is done, its roots may never be seen here again.
     pub(crate) fn on_forget(&mut self, world: &World, dev: Dev, peer: DeviceId) {
-        for root in world.node(dev).probe_roots() {
-            if world.dev_of(&root.peer).is_some_and(|of| world.id(of) == peer) {
-                self.forgotten.insert((dev, root.print));
-            }
-        }
+        let of_peer = world.node(dev).probe_roots().into_iter().filter(|root| of_device(world, root, peer));
+        self.forgetting.insert((dev, peer), of_peer.map(|root| root.print).collect());
     }
 
     // What happens.
@@ -252,6 +250,10 @@ impl Oracle {
 
     /// An owner is told something.
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
+        if let Event::Removed { device } = event {
+            let roots = self.forgetting.remove(&(dev, *device)).unwrap_or_default();
+            self.forgotten.extend(roots.into_iter().map(|print| (dev, print)));
+        }
         match event {
             Event::PairRequest { session, peer, .. } => {
                 self.asked.entry((dev, peer.device)).or_default().insert(*session);

@@ -443,7 +443,10 @@ impl Host {
             Event::Done { transfer, .. } | Event::Failed { transfer, .. } => Some(*transfer),
             _ => None,
         };
-        let registry = matches!(event, Event::Device { .. } | Event::Paired { .. } | Event::PairConfirmed { .. } | Event::Removed { .. });
+        let registry = matches!(
+            event,
+            Event::Device { .. } | Event::Paired { .. } | Event::PairConfirmed { .. } | Event::Removed { .. } | Event::NotStored { .. }
+        );
         self.subscribers.publish(event);
         if let Some(transfer) = ended {
             self.transfers.forget(transfer);

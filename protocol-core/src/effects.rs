@@ -468,8 +468,14 @@ pub enum Event {
         /// Why.
         reason: LinkFailure,
     },
-    /// A device forgot us, or refused what it had begun: its record is gone.
+    /// The owner had a device forgotten: its record is gone, durably.
     Removed {
+        /// Which.
+        device: DeviceId,
+    },
+    /// What was last decided about a device could not be stored, and is forgotten with the process: a pairing that was removed is
+    /// there again after a restart. It is written again for five minutes.
+    NotStored {
         /// Which.
         device: DeviceId,
     },

@@ -100,6 +100,10 @@ pub const SESSION_ERASE: Duration = Duration::from_secs(60);
 pub const SUCCESSION_WAIT: Duration = Duration::from_secs(5);
 /// Records that wait so.
 pub const HELD_RECORDS: usize = 1024;
+/// A row that could not be written is written again after this, and how often that is done.
+pub const STORE_AGAIN: Duration = Duration::from_secs(10);
+/// See [`STORE_AGAIN`].
+pub const STORE_TRIES: u32 = 30;
 /// Silence after which a side sends Ping, and after which a session is dead.
 pub const IDLE_PING: Duration = Duration::from_secs(15);
 /// See [`IDLE_PING`].

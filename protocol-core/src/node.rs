@@ -20,7 +20,7 @@ pub use crate::devices::registry::DeviceView;
 use crate::effects::{Deadline, DeviceState, Env, Event, Fact, Input, Output, Remote};
 use crate::faults::LinkFailure;
 use crate::identity::NetworkIdentity;
-use crate::ids::{ConnId, DeviceId, SessionRef, StreamId};
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
 use crate::info::{Address, Binding, BindingKind, CAP_AES_256_GCM, CAP_CHACHA20_POLY1305, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
 use crate::outbox::{Outbox, Purpose};
@@ -44,6 +44,7 @@ mod pairings;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod probe;
+mod rows;
 mod streams;
 
 pub use self::commands::{ConnectError, UnknownDevice, UnknownPairing};
@@ -169,7 +170,7 @@ impl Role {
 struct Listening {
     waiting: ListenerWaiting,
     root: SessionRef,
-    peer: crate::ids::PeerKey,
+    peer: PeerKey,
 }
 
 /// A kin device: the protocol as a value. See the crate's first page for the contract.
@@ -190,6 +191,8 @@ pub struct Node {
     primary: BTreeMap<DeviceId, SessionRef>,
     /// Devices that had a session in this life of the process.
     met: BTreeMap<DeviceId, LinkFailure>,
+    /// Rows whose write failed, and how often; true: the owner wanted the device removed, and has not heard that it is.
+    unwritten: BTreeMap<PeerKey, (bool, u32)>,
     transfers: Transfers,
     wanted: BTreeMap<u64, data::Wanted>,
     last_wanted: u64,
@@ -244,6 +247,7 @@ impl Node {
             sessions: BTreeMap::new(),
             primary: BTreeMap::new(),
             met: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
             wanted: BTreeMap::new(),
             last_wanted: 0,
             conns: BTreeMap::new(),
@@ -353,6 +357,7 @@ impl Node {
                 }
             }
             TimerKind::Scan => self.scan_waiting(env),
+            TimerKind::Rows => self.write_again(env),
             TimerKind::Pending(peer, session_ref) => self.on_pending_expired(env, peer, session_ref),
             TimerKind::Idle(session_ref) => self.on_idle(env, session_ref),
             TimerKind::Age(session_ref) => self.on_age(env, session_ref),

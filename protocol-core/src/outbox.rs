@@ -26,17 +26,35 @@ pub(crate) enum Purpose {
     /// The initiator's record of a new pair.
     InitiatorStored { stream: StreamId, peer: PeerKey, session_ref: SessionRef },
     /// The joiner's pending root.
-    PendingStored { stream: StreamId },
+    PendingStored { stream: StreamId, peer: PeerKey },
     /// The joiner's confirmation.
-    ConfirmStored { stream: StreamId },
+    ConfirmStored { stream: StreamId, peer: PeerKey },
     /// A listener's confirmation of a pending root, before its session may stand.
     ListenerStored { stream: StreamId, peer: PeerKey },
     /// A dialler's confirmation of a pending root, before its Finish may leave.
     LinkStored { stream: StreamId, peer: PeerKey },
-    /// Bookkeeping of a device (addresses, names, last contact), and removals: nothing waits for it.
+    /// Bookkeeping of a device (addresses, names, last contact, roots that go): nothing waits for it.
     Registry { peer: PeerKey },
+    /// A row that may not be missed: one that could not be written so many times, or a removal that the owner wants.
+    Row { peer: PeerKey, removal: bool, failures: u32 },
     /// A transfer's own.
     Transfer { key: TransferKey, job: Job },
+}
+
+impl Purpose {
+    /// The device whose row is written.
+    pub(crate) const fn row(&self) -> Option<PeerKey> {
+        match self {
+            Self::InitiatorStored { peer, .. }
+            | Self::PendingStored { peer, .. }
+            | Self::ConfirmStored { peer, .. }
+            | Self::ListenerStored { peer, .. }
+            | Self::LinkStored { peer, .. }
+            | Self::Registry { peer }
+            | Self::Row { peer, .. } => Some(*peer),
+            Self::Join { .. } | Self::Link { .. } | Self::Data { .. } | Self::Transfer { .. } => None,
+        }
+    }
 }
 
 /// Effects in the order in which they were decided.

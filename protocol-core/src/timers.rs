@@ -31,6 +31,8 @@ pub(crate) enum TimerKind {
     LinkRedial(DeviceId),
     /// A Hello that waits for its scan.
     Scan,
+    /// The next write of rows that could not be written.
+    Rows,
     /// A pending root's 24 hours.
     Pending(PeerKey, SessionRef),
     /// Silence on a session: ping, then dead.
@@ -56,6 +58,7 @@ impl TimerKind {
             Self::Attempt(_) => "a joiner's attempt",
             Self::JoinerRedial(_) | Self::LinkRedial(_) => "the next try of an address",
             Self::Scan => "a waiting hello",
+            Self::Rows => "a write that failed",
             Self::Pending(..) => "an unconfirmed root",
             Self::Idle(_) => "silence on a session",
             Self::Age(_) => "a session's age",

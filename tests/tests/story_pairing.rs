@@ -635,3 +635,21 @@ fn too_many_devices_are_refused() {
     let failed = |event: &Event| matches!(event, Event::ConnectFailed { reason: LinkFailure::NotAccepted, .. });
     assert!(!world.saw(last, failed));
 }
+
+/// PAIR-48: a removal that the disk did not take is told as such, is tried again, and counts when it is durable.
+#[test]
+fn a_removal_that_fails_is_told_and_made_good() {
+    let mut duo = Duo::paired(31, Wire::Sim);
+    let (i, j_id) = (duo.i, duo.world.id(duo.j));
+    duo.world.fault_store(i, 1, StoreFault::Fail);
+    duo.world.call(i, |node, env| node.forget_device(env, j_id)).expect("known");
+    duo.world.run_for(Duration::from_secs(5));
+    assert!(duo.world.devices(i).is_empty());
+    assert!(duo.world.saw(i, |event| matches!(event, Event::NotStored { device } if *device == j_id)), "{}", duo.story());
+    assert!(!duo.world.saw(i, |event| matches!(event, Event::Removed { .. })), "{}", duo.story());
+    duo.world.run_for(Duration::from_secs(10));
+    assert!(duo.world.saw(i, |event| matches!(event, Event::Removed { device } if *device == j_id)), "{}", duo.story());
+    duo.world.crash(i);
+    duo.world.restart(i);
+    assert!(duo.world.devices(i).is_empty());
+}

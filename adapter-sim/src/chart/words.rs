@@ -183,6 +183,7 @@ fn told(event: &Event, lanes: &[Lane]) -> Words {
         Event::Answered { device } => say(Plain, format!("{} answered", who(device))),
         Event::ConnectFailed { device, reason } => say(Bad, format!("no connection to {}: {reason}", who(device))),
         Event::Removed { device } => say(Bad, format!("{} is no longer paired", who(device))),
+        Event::NotStored { device } => say(Bad, format!("what is known of {} could not be stored", who(device))),
         Event::Offered { transfer, manifest, .. } => {
             let (entries, bytes) = (count(u64::from(manifest.len()), "entry", "entries"), size(manifest.bytes()));
             say(Plain, format!("offer from {}: {entries}, {bytes}{}", who(&transfer.device), id(transfer)))

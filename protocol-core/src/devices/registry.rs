@@ -10,7 +10,7 @@ use crate::identity;
 use crate::ids::{DeviceId, PeerKey, SessionRef};
 use crate::info::{Address, DeviceInfo};
 use crate::limits;
-use crate::records::{Change, Record};
+use crate::records::{Change, DEVICES, Record};
 use crate::wire::cbor::Malformed;
 
 /// A device as the owner sees it.
@@ -180,6 +180,11 @@ impl DeviceRegistry {
             self.remove(peer);
         }
         Some(change)
+    }
+
+    /// A device's row as it is to be: none, if the device is not known.
+    pub(crate) fn row(&self, peer: &PeerKey) -> Change {
+        self.devices.get(peer).map_or_else(|| Change { table: DEVICES, key: peer.0.to_vec(), value: None }, Device::change)
     }
 
     /// Deletes a device.

@@ -255,6 +255,8 @@ impl Node {
 
     /// Forgets a device here: from now on nothing of it is accepted. The other side is not told yet.
     ///
+    /// Ends with [`Event::Removed`], once that is durable.
+    ///
     /// # Errors
     /// [`UnknownDevice`].
     pub fn forget_device(&mut self, env: &mut Env<'_>, device: DeviceId) -> Result<(), UnknownDevice> {
@@ -270,11 +272,13 @@ impl Node {
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         self.drop_sessions(env, device);
-        if let Some(change) = self.registry.remove(&peer).filter(|_| !planted!(ForgetNotStored)) {
-            self.store(env, peer, change, Purpose::Registry { peer });
+        match self.registry.remove(&peer) {
+            Some(change) if !planted!(ForgetNotStored) => {
+                self.store(env, peer, change, Purpose::Row { peer, removal: true, failures: 0 });
+            }
+            Some(_) | None => cx!(self, env).notify(Event::Removed { device }),
         }
         self.met.remove(&device);
-        cx!(self, env).notify(Event::Removed { device });
         self.settle(env);
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! Pairing, between the machines of `pairing/`, the registry and the sessions.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
@@ -18,7 +17,6 @@ use crate::outbox::Purpose;
 use crate::pairing::handshake::PairingKeys;
 use crate::pairing::initiator::{Step, Verdict};
 use crate::pairing::joiner::{self, Bound};
-use crate::records::Change;
 use crate::session::keys::Traffic;
 use crate::session::machine::{Awaited, Opened, Proven, Session, refuse};
 use crate::session::stream::Refusal;
@@ -244,7 +242,7 @@ impl Node {
         let pair = NewPair { peer: bound.peer, info: bound.info.clone(), root, reached: Some(bound.address.clone()) };
         let peer = bound.peer;
         let change = self.registry.add(pair, env.unix_s);
-        let purpose = if planted!(ResponseBeforeDurable) { Purpose::Registry { peer } } else { Purpose::PendingStored { stream } };
+        let purpose = if planted!(ResponseBeforeDurable) { Purpose::Registry { peer } } else { Purpose::PendingStored { stream, peer } };
         self.store(env, peer, change, purpose);
         if planted!(ResponseBeforeDurable) {
             self.on_pending_stored(env, stream, true);
@@ -270,7 +268,7 @@ impl Node {
         if let Some(joiner) = &mut self.joiner {
             joiner.repaired = repaired;
         }
-        let purpose = if planted!(AckBeforeDurable) { Purpose::Registry { peer } } else { Purpose::ConfirmStored { stream } };
+        let purpose = if planted!(AckBeforeDurable) { Purpose::Registry { peer } } else { Purpose::ConfirmStored { stream, peer } };
         self.store(env, peer, change, purpose);
         if planted!(AckBeforeDurable) {
             self.on_confirm_stored(env, stream, true);
@@ -328,31 +326,6 @@ impl Node {
 
     fn reconnect_after_pairing(&mut self, env: &mut Env<'_>, bound: &Bound) {
         self.dial_device(env, bound.peer, Vec::from([bound.address.clone()]));
-    }
-
-    /// Has a device's row written, as the registry holds it now.
-    pub(super) fn store(&mut self, env: &mut Env<'_>, peer: PeerKey, change: Change, purpose: Purpose) {
-        cx!(self, env).persist(Vec::from([change]), purpose);
-        self.watch_pending(env, &peer);
-    }
-
-    /// Each provisional root of a device has its timer, and nothing else has.
-    pub(super) fn watch_pending(&mut self, env: &Env<'_>, peer: &PeerKey) {
-        let expiry = |root: &Root| match root.state {
-            RootState::Provisional { expires, .. } => Some((root.session_ref, expires)),
-            RootState::Confirmed | RootState::Unconfirmed => None,
-        };
-        let pending: BTreeMap<_, _> = self.registry.get(peer).into_iter().flat_map(|device| &device.roots).filter_map(expiry).collect();
-        for gone in self.timers.pending_of(peer).filter(|root| !pending.contains_key(root)).collect::<Vec<_>>() {
-            self.timers.cancel(TimerKind::Pending(*peer, gone));
-        }
-        for (root, expires) in pending {
-            let timer = TimerKind::Pending(*peer, root);
-            if !self.timers.is_set(timer) {
-                let left = core::time::Duration::from_secs(expires.saturating_sub(env.unix_s)).min(limits::PENDING_ROOT_TTL);
-                self.timers.set(timer, self.now, left);
-            }
-        }
     }
 
     /// A joiner's root that no initiator confirmed in 24 hours.

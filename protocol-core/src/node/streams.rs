@@ -5,8 +5,9 @@ use alloc::collections::BTreeSet;
 
 use super::data::Early;
 use super::{Conn, Node, Role, Stream, cx};
-use crate::effects::{Cut, Env, Output, Remote, Reply};
+use crate::effects::{Cut, Env, Event, Output, Remote, Reply};
 use crate::faults::{Failure, code};
+use crate::identity;
 use crate::ids::{ConnId, StreamId, Ticket};
 use crate::info::Address;
 use crate::limits;
@@ -42,6 +43,7 @@ impl Node {
             | Purpose::ListenerStored { .. }
             | Purpose::LinkStored { .. }
             | Purpose::Registry { .. }
+            | Purpose::Row { .. }
             | Purpose::Transfer { .. } => false,
         };
         if !used {
@@ -97,6 +99,7 @@ impl Node {
                 | Purpose::ListenerStored { .. }
                 | Purpose::LinkStored { .. }
                 | Purpose::Registry { .. }
+                | Purpose::Row { .. }
                 | Purpose::Transfer { .. },
             )
             | None => {
@@ -315,16 +318,25 @@ impl Node {
             return;
         };
         let stored = result.is_ok();
+        if let (Some(peer), false) = (purpose.row(), stored) {
+            let (removal, failures) = if let Purpose::Row { removal, failures, .. } = purpose { (removal, failures) } else { (false, 0) };
+            self.on_row_unwritten(peer, removal, failures + 1);
+        }
         match purpose {
             Purpose::Join { session, address } => self.join_failed(env, session, address, result.err().unwrap_or(Failure::Gone)),
             Purpose::Link { device, address, .. } => self.link_failed(env, device, address, result.err().unwrap_or(Failure::Gone)),
             Purpose::Data { number, .. } => self.data_failed(env, number),
             Purpose::InitiatorStored { stream, peer, session_ref } => self.on_pair_stored(env, stream, (peer, session_ref), stored),
-            Purpose::PendingStored { stream } => self.on_pending_stored(env, stream, stored),
-            Purpose::ConfirmStored { stream } => self.on_confirm_stored(env, stream, stored),
+            Purpose::PendingStored { stream, .. } => self.on_pending_stored(env, stream, stored),
+            Purpose::ConfirmStored { stream, .. } => self.on_confirm_stored(env, stream, stored),
             Purpose::ListenerStored { stream, peer } => self.on_listener_stored(env, stream, peer, stored),
             Purpose::LinkStored { stream, peer } => self.on_link_stored(env, stream, peer, stored),
             Purpose::Registry { .. } => {}
+            Purpose::Row { peer, removal, .. } => {
+                if removal && stored {
+                    self.out.push(Output::Notify(Event::Removed { device: identity::device_id(&peer) }));
+                }
+            }
             Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),
         }
     }
@@ -347,6 +359,7 @@ fn purpose_address(purpose: &Purpose) -> Option<Address> {
         | Purpose::ListenerStored { .. }
         | Purpose::LinkStored { .. }
         | Purpose::Registry { .. }
+        | Purpose::Row { .. }
         | Purpose::Transfer { .. } => None,
     }
 }

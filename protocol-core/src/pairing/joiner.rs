@@ -475,7 +475,7 @@ impl Joiner {
             }
             // The write ends by itself; no Response was sent, so the root is nobody's: deleted when the attempt ends.
             State::Storing { .. } => {
-                cx.out.forget(|purpose| *purpose == Purpose::PendingStored { stream });
+                cx.out.forget(|purpose| matches!(purpose, Purpose::PendingStored { stream: of, .. } if *of == stream));
                 self.undo(cx, PairFailure::NotAccepted, None)
             }
             State::ResponseSent { .. } | State::AwaitUser(_) => self.provisional(cx),

@@ -1,0 +1,62 @@
+//! Rows of the store: what the registry holds becomes durable, and what could not is written again.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{Node, cx};
+use crate::devices::device::{Root, RootState};
+use crate::effects::{Env, Event, Output};
+use crate::identity;
+use crate::ids::PeerKey;
+use crate::limits;
+use crate::outbox::Purpose;
+use crate::records::Change;
+use crate::timers::TimerKind;
+
+impl Node {
+    /// Has a device's row written, as the registry holds it now.
+    pub(super) fn store(&mut self, env: &mut Env<'_>, peer: PeerKey, change: Change, purpose: Purpose) {
+        cx!(self, env).persist(Vec::from([change]), purpose);
+        self.watch_pending(env, &peer);
+    }
+
+    /// Each provisional root of a device has its timer, and nothing else has.
+    pub(super) fn watch_pending(&mut self, env: &Env<'_>, peer: &PeerKey) {
+        let expiry = |root: &Root| match root.state {
+            RootState::Provisional { expires, .. } => Some((root.session_ref, expires)),
+            RootState::Confirmed | RootState::Unconfirmed => None,
+        };
+        let pending: BTreeMap<_, _> = self.registry.get(peer).into_iter().flat_map(|device| &device.roots).filter_map(expiry).collect();
+        for gone in self.timers.pending_of(peer).filter(|root| !pending.contains_key(root)).collect::<Vec<_>>() {
+            self.timers.cancel(TimerKind::Pending(*peer, gone));
+        }
+        for (root, expires) in pending {
+            let timer = TimerKind::Pending(*peer, root);
+            if !self.timers.is_set(timer) {
+                let left = core::time::Duration::from_secs(expires.saturating_sub(env.unix_s)).min(limits::PENDING_ROOT_TTL);
+                self.timers.set(timer, self.now, left);
+            }
+        }
+    }
+
+    /// A row could not be written: the disk may hold a device, or a root of it, that is gone here, or not hold what is here.
+    // PAIR-48.
+    pub(super) fn on_row_unwritten(&mut self, peer: PeerKey, removal: bool, failures: u32) {
+        self.out.push(Output::Notify(Event::NotStored { device: identity::device_id(&peer) }));
+        if failures <= limits::STORE_TRIES {
+            let (wanted, most) = self.unwritten.entry(peer).or_default();
+            (*wanted, *most) = (*wanted || removal, failures.max(*most));
+            self.timers.set_at_latest(TimerKind::Rows, self.now, limits::STORE_AGAIN);
+        }
+    }
+
+    /// Rows that could not be written are written again, as they are now.
+    pub(super) fn write_again(&mut self, env: &mut Env<'_>) {
+        for (peer, (removal, failures)) in core::mem::take(&mut self.unwritten) {
+            // A device that was paired anew since is no removed one.
+            let removal = removal && self.registry.get(&peer).is_none();
+            let change = self.registry.row(&peer);
+            self.store(env, peer, change, Purpose::Row { peer, removal, failures });
+        }
+    }
+}
