@@ -19,8 +19,10 @@ use crate::wire::cbor::{Malformed, Reader};
 const SCHEMA: u64 = 1;
 /// Addresses kept for a device, newest first.
 const ADDRESSES: usize = 32;
+/// Bytes of an address as it is stored, with its transport's name.
+const ADDRESS: usize = limits::INFO_ADDRESS + 16;
 /// Room for a stored device without growing: info, 32 addresses, 5 roots and heads.
-const STORED: usize = limits::INFO + ADDRESSES * (limits::INFO_ADDRESS + 16) + 1024;
+const STORED: usize = limits::INFO + ADDRESSES * ADDRESS + 1024;
 
 /// How far a root is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,9 @@ impl Device {
         self.own_name.clone().unwrap_or_else(|| self.info.shown_name())
     }
 
-    /// Takes what a proven contact told: the newest info and, first, the address that worked.
+    /// Takes what a proven contact told: the newest info and, first, the address that worked. What nobody could dial is in the
+    /// info only: a transport that we do not know, a text that is no address.
+    // ID-15.
     pub(crate) fn learn(&mut self, info: DeviceInfo, reached: Option<Address>) {
         let told = info
             .transports
@@ -129,7 +133,7 @@ impl Device {
             .flat_map(|transport| transport.addresses.iter().map(|text| Address { kind: transport.kind.clone(), text: text.clone() }));
         let mut addresses: Vec<Address> = Vec::new();
         for address in reached.into_iter().chain(told).chain(self.addresses.iter().cloned()) {
-            if addresses.len() < ADDRESSES && !addresses.contains(&address) {
+            if addresses.len() < ADDRESSES && !addresses.contains(&address) && is_stored_as(&address) {
                 addresses.push(address);
             }
         }
@@ -243,7 +247,8 @@ impl Device {
         })?;
         let mut addresses = Vec::new();
         for _ in 0..from.array_up_to(ADDRESSES)? {
-            addresses.push(from.text(limits::INFO_ADDRESS + 16)?.parse().map_err(|_| Malformed::Bounds)?);
+            // One that is none any more is no reason to lose the pairing.
+            addresses.extend(from.text(limits::INFO)?.parse::<Address>());
         }
         let mut roots = Vec::new();
         for _ in 0..from.array_up_to(limits::PENDING_ROOTS_PER_DEVICE + 1)? {
@@ -260,5 +265,58 @@ impl Device {
             roots.push(Root { durable: true, ..Root::new(secret, session_ref, state, me, &key) });
         }
         Ok(Self { id: crate::identity::device_id(&key), key, info, own_name, paired_unix, last_seen_unix, last_route, addresses, roots })
+    }
+}
+
+/// Whether an address can be read back from its text.
+fn is_stored_as(address: &Address) -> bool {
+    let text = address.to_string();
+    text.len() <= ADDRESS && text.parse().as_ref() == Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::info::TransportInfo;
+
+    /// ID-15: whatever a peer says about its transports, its row can be read again, and holds what it said.
+    #[test]
+    fn a_row_is_readable_whatever_addresses_were_told() {
+        let transport = |kind: &str, addresses: &[&str]| TransportInfo {
+            kind: TransportKind::named(kind),
+            id: Vec::new(),
+            addresses: addresses.iter().map(|&text| text.to_owned()).collect(),
+            relay: None,
+        };
+        let long = "h".repeat(limits::INFO_ADDRESS);
+        let info = DeviceInfo {
+            name: "other".to_owned(),
+            os: String::new(),
+            app: String::new(),
+            caps: 1,
+            transports: vec![transport("pigeon", &["coop 7"]), transport("tcp", &["", "a b", "10.0.0.1:1", &long]), transport("", &["x"])],
+        };
+        let (me, key) = (PeerKey([1; 32]), PeerKey([2; 32]));
+        let mut device = Device {
+            id: crate::identity::device_id(&key),
+            key,
+            info: info.clone(),
+            own_name: None,
+            paired_unix: 1,
+            last_seen_unix: None,
+            last_route: None,
+            addresses: Vec::new(),
+            roots: vec![Root::new(Secret::new([3; 32]), SessionRef([4; 16]), RootState::Confirmed, &me, &key)],
+        };
+        let unknown = Address { kind: TransportKind::Other("pigeon".to_owned()), text: "coop 7".to_owned() };
+        device.learn(info.clone(), Some(unknown));
+        let row = device.change().value.expect("it has a root");
+        let again = Device::decode(&me, &key.0, row.bytes()).expect("readable");
+        assert_eq!(again.info, info);
+        assert_eq!(again.addresses, device.addresses);
+        let texts: Vec<_> = again.addresses.iter().map(|address| address.text.clone()).collect();
+        assert_eq!(texts, ["10.0.0.1:1".to_owned(), long]);
     }
 }
