@@ -40,6 +40,8 @@ pub(super) struct Receiving {
     /// Written since the last checkpoint began.
     unsynced: Unsynced,
     checkpoint: Option<Checkpoint>,
+    /// Chunks with bytes of an entry that failed here: the disk does not hold all of them.
+    lost: Ranges,
     /// Chunks of a started file that are not durable yet.
     undurable: BTreeMap<u32, u64>,
     /// Our digests, and those that the sender named.
@@ -105,6 +107,7 @@ impl Receiving {
             written: 0,
             unsynced: Unsynced::default(),
             checkpoint: None,
+            lost: Ranges::new(),
             undurable: BTreeMap::new(),
             digests: Digests::default(),
             named: BTreeMap::new(),
@@ -333,6 +336,10 @@ impl Receiving {
         if fault == FileFault::DiskFull {
             return Err(Stop::Cancel(CancelReason::DiskFull));
         }
+        let chunks = self.manifest.layout().chunks_of(entry);
+        if !chunks.is_empty() {
+            self.lost.insert(chunks);
+        }
         self.give_up(io, entry, Outcome::Failed, Ending::fault(fault));
         Ok(())
     }
@@ -457,10 +464,12 @@ impl Receiving {
     }
 
     fn tell_stored(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges) {
+        let mut chunks = chunks.clone();
+        chunks.subtract(&self.lost);
         for part in chunks.clone().split(limits::RANGE_PAIRS).filter(|part| !part.is_empty()) {
             io.tell(ControlMessage::Stored { transfer: io.key.id, chunks: part });
         }
-        self.progress.durable += bytes_of(&self.manifest, chunks);
+        self.progress.durable += bytes_of(&self.manifest, &chunks);
         self.progress.tell(io);
     }
 
