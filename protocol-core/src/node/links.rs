@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Listening, Node, Role, cx};
-use crate::devices::device::RootState;
+use crate::devices::device::{Root, RootState};
 use crate::effects::{Cut, DeviceState, Env, Event, Output, Route};
 use crate::faults::{Failure, LinkFailure, TransferFailure, code};
 use crate::handshake::ProvenPeer;
@@ -12,6 +12,7 @@ use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
 use crate::info::Address;
 use crate::limits;
 use crate::outbox::Purpose;
+use crate::pairing::joiner::Bound;
 use crate::session::handshake::{DialerDone, DialerWaiting, LinkKeys, ReceivedHello};
 use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer, GLARE};
 use crate::session::machine::{Awaited, Heard, Session};
@@ -172,7 +173,7 @@ impl Node {
         }
         let unix_s = env.unix_s;
         let (device, root) = self.registry.iter().find_map(|device| {
-            let fits = |root: &&crate::devices::device::Root| root.usable(unix_s) && hello.matches(&root.hello_key);
+            let fits = |root: &&Root| root.usable(unix_s) && hello.matches(&root.hello_key);
             device.roots.iter().find(fits).map(|root| (device, root))
         })?;
         let (id, peer, session_ref) = (device.id, device.key, root.session_ref);
@@ -254,8 +255,8 @@ impl Node {
         awaited.storing = self.is_provisional(&peer, root);
         if !awaited.storing {
             self.confirm_root(env, &peer, root);
-        } else if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
-            self.store(env, peer, change, Purpose::ListenerStored { stream, peer });
+        } else if !self.confirm_provisional(env, peer, root, Purpose::ListenerStored { stream, peer }) {
+            return self.drop_stream(env, stream, code::DONE);
         }
         self.await_opening(stream, awaited, limits::UNPROVED_WAIT);
     }
@@ -265,7 +266,7 @@ impl Node {
         self.registry.confirmation_stored(&peer, stored);
         self.watch_pending(env, &peer);
         if stored {
-            cx!(self, env).notify(Event::PairConfirmed { device: crate::identity::device_id(&peer) });
+            self.pair_confirmed(env, &peer);
         }
         let Some(Role::AwaitOpening(awaited)) = self.streams.get_mut(&stream).map(|slot| &mut slot.role) else { return };
         if !stored {
@@ -283,16 +284,38 @@ impl Node {
     }
 
     fn is_provisional(&self, peer: &PeerKey, root: SessionRef) -> bool {
-        let provisional =
-            |known: &crate::devices::device::Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
+        let provisional = |known: &Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
         self.registry.get(peer).is_some_and(|device| device.roots.iter().any(provisional))
+    }
+
+    /// A reconnect has shown that the initiator holds our provisional root: that is confirmed once the disk says so.
+    fn confirm_provisional(&mut self, env: &mut Env<'_>, peer: PeerKey, root: SessionRef, purpose: Purpose) -> bool {
+        let repaired = self.registry.get(&peer).is_some_and(|device| device.roots.len() > 1);
+        let Some(change) = self.registry.confirm_if_stored(&peer, root) else { return false };
+        if let Some(joiner) = &mut self.joiner {
+            joiner.repaired = repaired;
+        }
+        self.store(env, peer, change, purpose);
+        true
+    }
+
+    /// That is durable. The attempt that the root came from may still wait for an answer on its own stream: it has one now.
+    fn pair_confirmed(&mut self, env: &mut Env<'_>, peer: &PeerKey) {
+        let confirmed = |bound: &Bound| {
+            let root = |root: &Root| root.session_ref == bound.session_ref && root.state == RootState::Confirmed;
+            bound.peer == *peer && self.registry.get(peer).is_some_and(|device| device.roots.iter().any(root))
+        };
+        match self.joiner.take_if(|joiner| joiner.bound().is_some_and(confirmed)) {
+            Some(joiner) => joiner.confirmed_by_link(cx!(self, env)),
+            None => cx!(self, env).notify(Event::PairConfirmed { device: crate::identity::device_id(peer) }),
+        }
     }
 
     /// A handshake under this root verified as listener, or its first record as dialler: both sides hold it.
     // PAIR-36.
     fn confirm_root(&mut self, env: &mut Env<'_>, peer: &PeerKey, root: SessionRef) {
         let Some(device) = self.registry.get(peer) else { return };
-        let unconfirmed = |known: &crate::devices::device::Root| known.session_ref == root && known.state != RootState::Confirmed;
+        let unconfirmed = |known: &Root| known.session_ref == root && known.state != RootState::Confirmed;
         if !device.roots.iter().any(unconfirmed) {
             return;
         }
@@ -329,12 +352,11 @@ impl Node {
             return self.finish_link(env, stream, done, root);
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
-        if let Some(change) = self.registry.confirm_if_stored(&peer, root) {
-            // LINK-9.
-            self.store(env, peer, change, Purpose::LinkStored { stream, peer });
-            if let Some(dialer) = self.dialers.get_mut(&id) {
-                dialer.confirming(stream, done, root);
-            }
+        // LINK-9.
+        if self.confirm_provisional(env, peer, root, Purpose::LinkStored { stream, peer })
+            && let Some(dialer) = self.dialers.get_mut(&id)
+        {
+            dialer.confirming(stream, done, root);
         }
     }
 
@@ -347,7 +369,7 @@ impl Node {
         if !stored {
             return self.drop_stream(env, stream, code::DONE);
         }
-        cx!(self, env).notify(Event::PairConfirmed { device: id });
+        self.pair_confirmed(env, &peer);
         self.finish_link(env, stream, *done, root);
     }
 
@@ -358,7 +380,7 @@ impl Node {
         let Some(proven) = self.proven(stream, (done.peer.key, &done.peer.info), session_ref, (traffic, true)) else { return };
         match Session::open(cx!(self, env), proven, done.finish) {
             Ok(mut session) => {
-                let unconfirmed = |known: &crate::devices::device::Root| known.session_ref == root && known.state == RootState::Unconfirmed;
+                let unconfirmed = |known: &Root| known.session_ref == root && known.state == RootState::Unconfirmed;
                 if self.registry.get(&done.peer.key).is_some_and(|device| device.roots.iter().any(unconfirmed)) {
                     // The first record that comes back shows that the joiner holds the root.
                     session.confirms = Some(root);

@@ -440,6 +440,19 @@ impl Joiner {
         Some((bound, keys))
     }
 
+    /// A reconnect has confirmed the root durably: the attempt is over, and so is what it has under way.
+    pub(crate) fn confirmed_by_link(mut self, cx: &mut Cx<'_>) {
+        let streams: Vec<StreamId> = self.tries.keys().copied().collect();
+        for stream in streams {
+            cx.reset(stream, code::DONE);
+        }
+        self.clear_timers(cx);
+        let Some(bound) = &self.bound else { return };
+        let peer = Stranger { device: identity::device_id(&bound.peer), name: bound.info.shown_name(), os: bound.info.os.clone() };
+        let (session, check, repaired) = (self.session, bound.check, self.repaired);
+        cx.notify(Event::Paired { session, peer, check, confirmed: true, repaired });
+    }
+
     /// Ends an attempt that has stored something; the failure is told here.
     fn undo(&mut self, cx: &mut Cx<'_>, reason: PairFailure, refuse: Option<(StreamId, PairingKeys)>) -> Step {
         let Some(bound) = self.bound.clone() else { return self.over(cx, reason) };
