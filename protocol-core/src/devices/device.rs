@@ -159,13 +159,17 @@ impl Device {
     }
 
     /// Both sides hold this root: it replaces every other one. False if it is not there.
-    // PAIR-31.
-    pub(crate) fn confirm(&mut self, session_ref: SessionRef) -> bool {
-        if !self.roots.iter().any(|root| root.session_ref == session_ref) {
-            return false;
-        }
-        self.roots.retain(|root| root.session_ref == session_ref || planted!(OldRootKept));
-        for root in &mut self.roots {
+    ///
+    /// Two that pair with each other both ways at once may confirm a root each, and would be left with none in common: what the
+    /// device with the smaller key has written as initiator stays beside what it confirms as joiner, and replaces that when it is
+    /// confirmed itself.
+    // PAIR-31, PAIR-49.
+    pub(crate) fn confirm(&mut self, me: &PeerKey, session_ref: SessionRef) -> bool {
+        let Some(root) = self.roots.iter().find(|root| root.session_ref == session_ref) else { return false };
+        let joined = matches!(root.state, RootState::Provisional { .. });
+        let stays = |root: &Root| joined && *me < self.key && root.state == RootState::Unconfirmed;
+        self.roots.retain(|root| root.session_ref == session_ref || stays(root) || planted!(OldRootKept));
+        for root in self.roots.iter_mut().filter(|root| root.session_ref == session_ref || planted!(OldRootKept)) {
             root.state = RootState::Confirmed;
         }
         true

@@ -142,7 +142,7 @@ impl DeviceRegistry {
     /// Both sides hold the root. `None` if there is no such root.
     pub(crate) fn confirm(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
         let device = self.devices.get_mut(peer)?;
-        device.confirm(session_ref).then(|| device.change())
+        device.confirm(&self.me, session_ref).then(|| device.change())
     }
 
     /// The same for a confirmation that counts only once it is durable: [`Self::confirmation_stored`] says how the write went.

@@ -245,7 +245,7 @@ fn what_cannot_be_written_fails_alone() {
     // XFER-15: a chunk is not stored if the disk did not take all of it.
     let layout = world.manifest.layout();
     let lost = [5, 9].into_iter().flat_map(|entry| layout.chunks_of(entry)).map(|chunk| chunk..chunk + 1).collect::<Ranges>();
-    let kept = layout.bytes() - super::entries::bytes_of(&world.manifest, &lost);
+    let kept = layout.bytes() - entries::bytes_of(&world.manifest, &lost);
     for who in [S, R] {
         let durable = |event: &Event| if let Event::Progress { durable, .. } = event { Some(*durable) } else { None };
         assert_eq!(world.sides[&who].events.iter().rev().find_map(durable), Some(kept));
