@@ -363,6 +363,9 @@ impl Session {
         if now.since(self.born) >= limits::SESSION_LIFE_GRACE && !planted!(SessionLifeUnlimited) {
             return Err(Violation);
         }
+        if !self.window.takes(header.counter()) && !planted!(ReplayWindowIgnored) {
+            return Err(Violation);
+        }
         let key = self.traffic.open_as_answerer(header);
         let mut input = RecordOpener::new(&key);
         let entered = planted!(WindowBeforeProof) && self.window.enter(header.counter());

@@ -33,13 +33,19 @@ impl ReplayWindow {
         Self { newest: 0, seen: [0; WORDS] }
     }
 
+    /// Whether a number would be entered. One that was used need not be proved again.
+    // DATA-8.
+    pub fn takes(&self, number: u64) -> bool {
+        let old = number.saturating_add(REPLAY_WINDOW) <= self.newest && !planted!(WindowAcceptsOld);
+        number != 0 && !old && (number > self.newest || self.seen[Self::word(number)] & Self::bit(number) == 0)
+    }
+
     /// Enters a proved stream's number. `false`: it was there already, is older than the window, or is 0, which is no data
     /// stream's.
     #[must_use]
     // DATA-8.
     pub fn enter(&mut self, number: u64) -> bool {
-        let old = number.saturating_add(REPLAY_WINDOW) <= self.newest && !planted!(WindowAcceptsOld);
-        if number == 0 || old {
+        if !self.takes(number) {
             return false;
         }
         if number > self.newest {
@@ -52,10 +58,8 @@ impl ReplayWindow {
             }
             self.newest = number;
         }
-        let (word, bit) = (Self::word(number), Self::bit(number));
-        let fresh = self.seen[word] & bit == 0;
-        self.seen[word] |= bit;
-        fresh
+        self.seen[Self::word(number)] |= Self::bit(number);
+        true
     }
 
     const fn word(number: u64) -> usize {
@@ -83,6 +87,7 @@ mod tests {
                 let newest = seen.last().copied().unwrap_or(0_u64);
                 let number = if near { (newest + 20).saturating_sub(number % 40) } else { number };
                 let fresh = number > 0 && number + REPLAY_WINDOW > newest && seen.insert(number);
+                prop_assert_eq!(window.takes(number), fresh);
                 prop_assert_eq!(window.enter(number), fresh, "{} after {}", number, newest);
             }
         }
