@@ -6,6 +6,7 @@ use adapter_sim::run::run;
 use adapter_sim::script::Script;
 
 /// PAIR-49: each script says in its first line what it shows.
+/// XFER-24.
 #[test]
 fn nothing_is_broken_in_any_script() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");

@@ -67,6 +67,7 @@ impl Node {
             Want::Tell { device, message } => {
                 if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get_mut(primary)) {
                     session.tell(cx!(self, env), &message);
+                    session.told = true;
                     // From here on an answer is awaited: silence is noticed sooner.
                     let idle = TimerKind::Idle(session.session_ref);
                     if !session.ending {

@@ -413,10 +413,7 @@ impl Node {
                 self.drop_stream(env, own, code::DONE);
             }
         }
-        let route = session.route();
-        // On tcp the side that dialled the control stream opens every data stream (section 9.2).
-        let (one_stream, we_opened) = (session.remote.one_stream, session.we_opened);
-        let roles = Peer { can_open: we_opened || !one_stream, must_ask: one_stream && !we_opened, must_open: one_stream && we_opened };
+        let (route, roles) = (session.route(), roles(&session));
         self.sessions.insert(session_ref, session);
         let older = self.primary.insert(device, session_ref);
         if let Some(older) = older.filter(|&older| older != session_ref) {
@@ -461,14 +458,18 @@ impl Node {
         }
     }
 
-    /// A session was heard out: what waited for that in the session that replaces it is handled.
-    fn release_heir(&mut self, env: &mut Env<'_>, older: SessionRef) {
+    /// A session was heard out, or will not be: what waited for that in the session that replaces it is handled.
+    fn release_heir(&mut self, env: &mut Env<'_>, older: SessionRef, heard: bool) {
         let Some(heir) = self.sessions.values_mut().find(|session| session.waits_for == Some(older)) else { return };
         heir.waits_for = None;
-        let (session_ref, held) = (heir.session_ref, core::mem::take(&mut heir.held));
+        let (session_ref, device, held) = (heir.session_ref, heir.device, core::mem::take(&mut heir.held));
+        if !heard {
+            self.transfers.on_unheard(cx!(self, env), device);
+        }
         for record in held {
             self.on_control_record(env, session_ref, &record);
         }
+        self.transfers.on_succession(cx!(self, env), device, heard);
     }
 
     fn note_route(&mut self, env: &mut Env<'_>, peer: &PeerKey, route: Route) {
@@ -548,7 +549,7 @@ impl Node {
     /// A session's control stream is over. Its streams go on to their end under keys of their own.
     pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        let (device, stream, conn, was_ending) = (session.device, session.stream, session.conn, session.ending);
+        let (device, stream, conn, was_ending, told) = (session.device, session.stream, session.conn, session.ending, session.told);
         match reason {
             // The peer's fin is answered with ours; the stream closes when both are through.
             LinkFailure::Ended | LinkFailure::Closed => session.end(cx!(self, env)),
@@ -564,16 +565,20 @@ impl Node {
         }
         self.hang_up_if_unused(conn);
         if self.primary.get(&device) != Some(&session_ref) {
-            return self.release_heir(env, session_ref);
+            return self.release_heir(env, session_ref, reason == LinkFailure::Ended);
         }
-        // A renewal that came to nothing: the session that it was to replace goes on.
+        // A renewal that came to nothing: the session that it was to replace goes on, unless it missed something.
         let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
-        if let Some(older) = self.sessions.values().find(other) {
-            self.timers.cancel(TimerKind::Stream(older.stream));
-            self.primary.insert(device, older.session_ref);
-            return;
+        let older = self.sessions.values().find(other).map(|older| (older.session_ref, older.stream, roles(older)));
+        if let (Some((older, stream, roles)), false) = (older, told) {
+            self.timers.cancel(TimerKind::Stream(stream));
+            self.primary.insert(device, older);
+            return self.transfers.on_session(cx!(self, env), device, roles);
         }
         self.primary.remove(&device);
+        if let Some((older, ..)) = older {
+            self.session_over(env, older, LinkFailure::Closed);
+        }
         self.met.insert(device, reason);
         let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
         self.transfers.on_session_over(cx!(self, env), device, lost);
@@ -655,4 +660,10 @@ impl Node {
             self.drop_stream(env, stream, code::DONE);
         }
     }
+}
+
+/// Who can open data streams: on tcp the side that dialled the control stream opens every one (section 9.2).
+const fn roles(session: &Session) -> Peer {
+    let (one_stream, we_opened) = (session.remote.one_stream, session.we_opened);
+    Peer { can_open: we_opened || !one_stream, must_ask: one_stream && !we_opened, must_open: one_stream && we_opened }
 }

@@ -156,6 +156,8 @@ pub(crate) struct Session {
     pub(crate) born: Timestamp,
     /// Its control stream is over: nothing is told any more, data streams go on.
     pub(crate) ending: bool,
+    /// Something was told on it that counts.
+    pub(crate) told: bool,
     /// The session that this one replaces, while that is still heard out; what comes here waits until it is over.
     pub(crate) waits_for: Option<SessionRef>,
     /// Records that wait.
@@ -201,6 +203,7 @@ impl Session {
             we_opened,
             born: cx.now,
             ending: false,
+            told: false,
             waits_for: None,
             held: Vec::new(),
             confirms: None,

@@ -100,7 +100,7 @@ pub(crate) enum Job {
 /// What a transfer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TransferTimer {
-    /// The next page of an offered manifest.
+    /// The next page of an offered manifest; or its offer again, where a session was lost with what came on it.
     Manifest,
     /// The next checkpoint.
     Checkpoint,
@@ -440,6 +440,20 @@ impl Transfers {
         }
     }
 
+    /// A newer session has replaced one whose end did not come: what the peer said last is lost.
+    pub(crate) fn on_unheard(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        for key in of_device(&self.receivers, device) {
+            self.with_receiver(cx, key, Receiver::on_unheard);
+        }
+    }
+
+    /// A newer session goes on where another has ended; `heard`: with its last word.
+    pub(crate) fn on_succession(&mut self, cx: &mut Cx<'_>, device: DeviceId, heard: bool) {
+        for key in of_device(&self.senders, device) {
+            self.with_sender(cx, key, |sender, io| sender.on_succession(io, heard));
+        }
+    }
+
     /// The session is gone, or none could be had.
     // XFER-21.
     pub(crate) fn on_session_lost(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
@@ -648,6 +662,7 @@ impl Transfers {
         let mut io = Io { cx, shared: &mut self.shared, key };
         call(sender, &mut io);
         if sender.is_over() {
+            sender.take_back(&mut io);
             io.close();
             self.senders.remove(&key);
         }

@@ -169,8 +169,16 @@ impl Receiver {
         match &mut self.state {
             State::Discarding(_) | State::Over => io.decline(DeclineReason::Busy),
             State::Receiving(receiving) if equal => receiving.accept_again(io),
+            // Its pages come again as well.
+            State::Reading(reading) if equal => {
+                if let Some(stream) = reading.stream.as_ref().map(|(stream, _)| *stream) {
+                    self.on_pages_lost(io, Some(stream));
+                }
+            }
             // The answer is still to come.
-            State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {}
+            State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {
+                io.unset(TransferTimer::Manifest);
+            }
             State::Reading(_)
             | State::Inspecting(_)
             | State::Asking(_)
@@ -178,6 +186,17 @@ impl Receiver {
             | State::Receiving(_)
             // XFER-19.
             | State::Clearing(_) => io.decline(DeclineReason::Mismatch),
+        }
+    }
+
+    /// The session was replaced before the sender was heard out: what it said may be lost. What is not accepted yet it offers
+    /// again, if it still wants to.
+    // XFER-24.
+    pub(super) fn on_unheard(&mut self, io: &mut Io<'_, '_>) {
+        match self.state {
+            State::Inspecting(_) | State::Asking(_) | State::Preparing(_) => io.set(TransferTimer::Manifest, limits::PAGE_WAIT),
+            State::Receiving(_) => self.stop(io, Stop::Lost),
+            State::Reading(_) | State::Clearing(_) | State::Discarding(_) | State::Over => {}
         }
     }
 
@@ -341,11 +360,11 @@ impl Receiver {
 
     pub(super) fn on_timer(&mut self, io: &mut Io<'_, '_>, timer: TransferTimer) {
         match timer {
-            TransferTimer::Manifest => {
-                if let State::Reading(_) = self.state {
-                    self.refuse(io, DeclineReason::Busy);
-                }
-            }
+            TransferTimer::Manifest => match self.state {
+                State::Reading(_) => self.refuse(io, DeclineReason::Busy),
+                State::Inspecting(_) | State::Asking(_) | State::Preparing(_) => self.stop(io, Stop::Lost),
+                State::Receiving(_) | State::Clearing(_) | State::Discarding(_) | State::Over => {}
+            },
             TransferTimer::Checkpoint => self.receiving(io, Receiving::on_checkpoint_due),
             TransferTimer::Missing => self.receiving(io, Receiving::on_missing),
             TransferTimer::Stall(stream) => self.receiving(io, |receiving, io| {
@@ -401,6 +420,7 @@ impl Receiver {
         let started = notes.map_err(Stop::of_failure).and_then(|notes| Receiving::new(io, manifest, notes));
         match started {
             Ok(receiving) => {
+                io.unset(TransferTimer::Manifest);
                 self.state = State::Receiving(Box::new(receiving));
                 let early = mem::take(&mut self.early);
                 self.receiving(io, |receiving, io| {

@@ -41,6 +41,8 @@ pub(super) enum ToSender {
 pub(super) struct Sender {
     manifest: Arc<Manifest>,
     label: Option<String>,
+    /// It was offered again, and the other side may have taken that for another offer.
+    again: bool,
     state: State,
 }
 
@@ -68,11 +70,13 @@ enum Pages {
     Flowing { stream: StreamId, sealer: RecordSealer, next: usize },
     /// All were, and the end.
     Told { stream: StreamId },
+    /// The receiver has them all.
+    Taken,
 }
 
 impl Sender {
     pub(super) const fn new(manifest: Arc<Manifest>, label: Option<String>) -> Self {
-        Self { manifest, label, state: State::Waiting(Waiting) }
+        Self { manifest, label, again: false, state: State::Waiting(Waiting) }
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -107,18 +111,49 @@ impl Sender {
     /// A session is up.
     pub(super) fn on_session(&mut self, io: &mut Io<'_, '_>) {
         if let State::Waiting(Waiting) = self.state {
-            io.tell(ControlMessage::Offer(Offer {
-                transfer: io.key.id,
-                entries: self.manifest.len(),
-                bytes: self.manifest.bytes(),
-                chunk_size: self.manifest.chunk_size(),
-                manifest_digest: self.digest(),
-                label: self.label.clone(),
-            }));
-            let mut offered = Offered { pages: Pages::Awaited, tries: 0 };
-            offered.want_stream(io, self.digest());
-            self.state = State::Offered(offered);
+            self.offer(io, Pages::Awaited);
         }
+    }
+
+    /// A session has taken over from another, and from here on everything goes over the newer one. What was not answered is offered
+    /// again, because offer or answer may be lost. Was the peer not heard out, so may be what it said of a transfer under way.
+    // XFER-24.
+    pub(super) fn on_succession(&mut self, io: &mut Io<'_, '_>, heard: bool) {
+        match &mut self.state {
+            State::Offered(offered) => {
+                if let Some(stream) = offered.stream() {
+                    io.reset(stream);
+                }
+                let taken = matches!(offered.pages, Pages::Taken);
+                self.again = true;
+                self.offer(io, if taken { Pages::Taken } else { Pages::Awaited });
+            }
+            State::Sending(_) if !heard => self.stop(io, Stop::Lost),
+            State::Waiting(_) | State::Sending(_) | State::Over => {}
+        }
+    }
+
+    /// It is over: whoever may have taken an offer that was made again for another one hears that it is none.
+    pub(super) fn take_back(&self, io: &mut Io<'_, '_>) {
+        if self.again {
+            io.cancel(CancelReason::User);
+        }
+    }
+
+    fn offer(&mut self, io: &mut Io<'_, '_>, pages: Pages) {
+        io.tell(ControlMessage::Offer(Offer {
+            transfer: io.key.id,
+            entries: self.manifest.len(),
+            bytes: self.manifest.bytes(),
+            chunk_size: self.manifest.chunk_size(),
+            manifest_digest: self.digest(),
+            label: self.label.clone(),
+        }));
+        let mut offered = Offered { pages, tries: 0 };
+        if matches!(offered.pages, Pages::Awaited) {
+            offered.want_stream(io, self.digest());
+        }
+        self.state = State::Offered(offered);
     }
 
     pub(super) fn on_message(&mut self, io: &mut Io<'_, '_>, message: ToSender) {
@@ -232,11 +267,13 @@ impl Sender {
     pub(super) fn on_stream_down(&mut self, io: &mut Io<'_, '_>, stream: StreamId, how: Cut) {
         match &mut self.state {
             State::Offered(offered) if offered.stream() == Some(stream) => match (how, &offered.pages) {
-                // Ended on both sides. What the receiver thinks of the pages is its answer.
-                (Cut::Finished, Pages::Told { .. }) => {}
-                (Cut::Finished | Cut::Broken | Cut::Malformed, Pages::Awaited | Pages::Flowing { .. } | Pages::Told { .. }) => {
-                    self.on_pages_lost(io);
-                }
+                // Ended on both sides. What the receiver thinks of the pages is its answer. Where it opened the stream its half
+                // says nothing, and it opens another if it needs one.
+                (Cut::Finished, Pages::Told { .. }) => offered.pages = Pages::Taken,
+                (
+                    Cut::Finished | Cut::Broken | Cut::Malformed,
+                    Pages::Awaited | Pages::Flowing { .. } | Pages::Told { .. } | Pages::Taken,
+                ) => self.on_pages_lost(io),
             },
             State::Sending(sending) => sending.on_stream_down(io, stream),
             State::Offered(_) | State::Waiting(_) | State::Over => {}
@@ -306,7 +343,7 @@ impl Sender {
 impl Offered {
     const fn stream(&self) -> Option<StreamId> {
         match self.pages {
-            Pages::Awaited => None,
+            Pages::Awaited | Pages::Taken => None,
             Pages::Flowing { stream, .. } | Pages::Told { stream } => Some(stream),
         }
     }
