@@ -183,12 +183,12 @@ impl Node {
         self.recent_hellos.push_back(*hello.th1());
         // Glare: of two handshakes that overlap, the one dialled by the smaller identity key goes on.
         let dialling = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
-        // Ours may have its Accept already, and stand, when theirs arrives.
-        let dialled = self
-            .primary
-            .get(&id)
-            .and_then(|primary| self.sessions.get(primary))
-            .is_some_and(|session| session.we_opened && !session.ending && self.now.since(session.born) <= GLARE);
+        // Ours may have its Accept already, and stand, when theirs arrives. Once it is answered the peer has dropped its own, and a
+        // Hello that comes is of a peer that has begun anew; one that was late finds nobody at its stream.
+        let dialled =
+            self.primary.get(&id).and_then(|primary| self.sessions.get(primary)).is_some_and(|session| {
+                session.we_opened && !session.is_answered() && !session.ending && self.now.since(session.born) <= GLARE
+            });
         let overlaps = dialling || dialled;
         // LINK-11.
         let preferred = (self.identity.public() < peer) ^ planted!(GlareInverted);

@@ -224,6 +224,11 @@ impl Session {
         self.traffic.probe()
     }
 
+    /// The peer has shown that the session stands there too.
+    pub(crate) const fn is_answered(&self) -> bool {
+        !matches!(self.input, Input::Reply(_))
+    }
+
     /// How it travels.
     pub(crate) fn route(&self) -> Route {
         Route { transport: self.remote.kind.clone(), address: self.remote.address.clone() }
