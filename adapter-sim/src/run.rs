@@ -122,6 +122,7 @@ impl Run {
             world.silence(dev, false);
             world.set_pairings(dev, Answer::Yes);
             world.set_offers(dev, Answer::Yes);
+            world.answer_offers(dev);
             if !world.is_up(dev) {
                 world.restart(dev);
             }

@@ -273,6 +273,16 @@ impl World {
         }
     }
 
+    /// An owner takes what was offered and is not answered.
+    pub(crate) fn answer_offers(&mut self, dev: Dev) {
+        for key in self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default() {
+            if self.is_up(dev) && key.direction == Direction::Incoming {
+                // It may be answered, and under way.
+                let _answered = self.call(dev, |node, env| node.accept(env, key));
+            }
+        }
+    }
+
     fn step_cancel(&mut self, dev: Dev, number: usize) {
         let transfers = self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default();
         if let Some(&key) = transfers.get(number % transfers.len().max(1)) {
