@@ -194,7 +194,11 @@ impl Oracle {
             ("sessions", held.sessions, devices * 16),
             ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
             ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
-            ("timers", held.timers, 8 * (held.streams.0 + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)),
+            (
+                "timers",
+                held.timers,
+                8 * (held.conns + held.streams.0 + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16),
+            ),
         ];
         for (what, has, bound) in bounds {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));

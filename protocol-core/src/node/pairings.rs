@@ -303,6 +303,8 @@ impl Node {
 
     fn undo_join(&mut self, env: &mut Env<'_>, bound: &Bound, refusing: Option<(StreamId, PairingKeys)>) {
         self.joiner = None;
+        // A confirmation that is being written has replaced what was there before: that comes back.
+        self.registry.confirmation_stored(&bound.peer, false);
         if !planted!(NoKeepsPending)
             && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref)
         {

@@ -210,9 +210,13 @@ impl Joiner {
         Step::Over
     }
 
-    /// The attempt is over: its timers stop, and dials that are still under way are nobody's.
+    /// The attempt is over: its timers stop, and dials and writes that are still under way are nobody's.
     fn clear_timers(&mut self, cx: &mut Cx<'_>) {
-        cx.out.forget(|purpose| matches!(purpose, Purpose::Join { session, .. } if *session == self.session));
+        cx.out.forget(|purpose| match purpose {
+            Purpose::Join { session, .. } => *session == self.session,
+            Purpose::PendingStored { stream, .. } | Purpose::ConfirmStored { stream, .. } => self.tries.contains_key(stream),
+            _ => false,
+        });
         for timer in [TimerKind::Attempt(self.session), TimerKind::JoinerUser(self.session), TimerKind::JoinerRedial(self.session)] {
             cx.timers.cancel(timer);
         }
