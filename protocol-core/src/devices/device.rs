@@ -158,17 +158,25 @@ impl Device {
         });
     }
 
-    /// Both sides hold this root: it replaces every other one. False if it is not there.
+    /// Both sides hold this root: it replaces those before it, and does not touch what a newer pairing has begun. False if it is not
+    /// there.
     ///
-    /// Two that pair with each other both ways at once may confirm a root each, and would be left with none in common: what the
-    /// device with the smaller key has written as initiator stays beside what it confirms as joiner, and replaces that when it is
-    /// confirmed itself.
+    /// Two that pair with each other both ways at once may confirm a root each, and would be left with none in common: there, what
+    /// the device with the smaller key has written as initiator stays beside what it confirms as joiner, and the other's does not.
     // PAIR-31, PAIR-49.
     pub(crate) fn confirm(&mut self, me: &PeerKey, session_ref: SessionRef) -> bool {
-        let Some(root) = self.roots.iter().find(|root| root.session_ref == session_ref) else { return false };
-        let joined = matches!(root.state, RootState::Provisional { .. });
-        let stays = |root: &Root| joined && *me < self.key && root.state == RootState::Unconfirmed;
-        self.roots.retain(|root| root.session_ref == session_ref || stays(root) || planted!(OldRootKept));
+        let Some(at) = self.roots.iter().position(|root| root.session_ref == session_ref) else { return false };
+        let joined = matches!(self.roots[at].state, RootState::Provisional { .. });
+        let mut number = 0..;
+        self.roots.retain(|root| {
+            let newer = number.next().is_some_and(|number: usize| number < at);
+            let stays = match root.state {
+                RootState::Unconfirmed if joined => *me < self.key,
+                RootState::Unconfirmed | RootState::Provisional { .. } => newer,
+                RootState::Confirmed => false,
+            };
+            stays || root.session_ref == session_ref || planted!(OldRootKept)
+        });
         for root in self.roots.iter_mut().filter(|root| root.session_ref == session_ref || planted!(OldRootKept)) {
             root.state = RootState::Confirmed;
         }
