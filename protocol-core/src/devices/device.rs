@@ -172,6 +172,7 @@ impl Device {
             let newer = number.next().is_some_and(|number: usize| number < at);
             let stays = match root.state {
                 RootState::Unconfirmed if joined => *me < self.key,
+                RootState::Provisional { .. } if !joined => newer && *me > self.key,
                 RootState::Unconfirmed | RootState::Provisional { .. } => newer,
                 RootState::Confirmed => false,
             };
