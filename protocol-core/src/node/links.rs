@@ -252,7 +252,7 @@ impl Node {
         awaited.from_link = true;
         self.learn(env, &done.peer, None);
         // As a joiner: the initiator will believe that we are sure, so the disk has to be first.
-        awaited.storing = self.is_provisional(&peer, root);
+        awaited.storing = self.registry.is_unsure(&peer, root);
         if !awaited.storing {
             self.confirm_root(env, &peer, root);
         } else if !self.confirm_provisional(env, peer, root, Purpose::ListenerStored { stream, peer }) {
@@ -281,11 +281,6 @@ impl Node {
                 _ => return,
             }
         }
-    }
-
-    fn is_provisional(&self, peer: &PeerKey, root: SessionRef) -> bool {
-        let provisional = |known: &Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
-        self.registry.get(peer).is_some_and(|device| device.roots.iter().any(provisional))
     }
 
     /// A reconnect has shown that the initiator holds our provisional root: that is confirmed once the disk says so.
@@ -344,7 +339,7 @@ impl Node {
         };
         let peer = done.peer.key;
         self.learn(env, &done.peer, Some(address));
-        let confirms = self.is_provisional(&peer, root);
+        let confirms = self.registry.is_unsure(&peer, root);
         if !confirms || planted!(FinishBeforeDurable) {
             if confirms {
                 self.confirm_root(env, &peer, root);
