@@ -391,6 +391,7 @@ impl Node {
     // LINK-12.
     pub(super) fn session_up(&mut self, env: &mut Env<'_>, session: Session) {
         let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
+        let answers = !session.we_opened;
         if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
             // Forgotten, or refused, while it came about.
             self.timers.cancel(TimerKind::Idle(session_ref));
@@ -416,7 +417,8 @@ impl Node {
         }
         self.note_route(env, &peer, route.clone());
         // The joiner's Ack confirms what the initiator wrote.
-        if !planted!(AckConfirmsNothing)
+        if answers
+            && !planted!(AckConfirmsNothing)
             && let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session_ref))
         {
             let root = root.session_ref;
