@@ -598,8 +598,10 @@ impl Node {
         if expired && !planted!(SessionLifeUnlimited) {
             return self.session_over(env, session_ref, LinkFailure::Closed);
         }
-        cx!(self, env).set(TimerKind::Age(session_ref), limits::SESSION_LIFE.saturating_sub(limits::SESSION_RENEW));
+        // If nothing comes of it there is time to try again, up to the end.
+        let left = if expired { limits::SESSION_RENEW_AGAIN } else { limits::SESSION_LIFE.saturating_sub(self.now.since(session.born)) };
         let (peer, reached) = (session.peer, session.reached.clone());
+        cx!(self, env).set(TimerKind::Age(session_ref), left.min(limits::SESSION_RENEW_AGAIN));
         self.dial_device(env, peer, reached.into_iter().collect());
     }
 
