@@ -168,9 +168,10 @@ impl Node {
     fn end_primary(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.end(cx!(self, env));
-        let stream = session.stream;
-        // An attempt beside a session would renew it.
+        let (stream, peer) = (session.stream, session.peer);
+        // An attempt beside a session would renew it, ours or the peer's: there the transfers that end here would go on.
         self.stop_dialling(env, device);
+        self.drop_unfinished(env, peer);
         // The peer's fin, or two seconds.
         self.timers.set(TimerKind::Stream(stream), self.now, Duration::from_secs(2));
         self.met.insert(device, LinkFailure::Closed);
