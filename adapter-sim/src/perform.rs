@@ -413,7 +413,8 @@ impl World {
                 }
             }
         }
-        let keep = cut.unwrap_or(bytes.len());
+        // Another rule may have put fewer bytes in their place.
+        let keep = cut.unwrap_or(bytes.len()).min(bytes.len());
         let (from, to) = (self.device_of(stream, end), self.device_of(stream, 1 - end));
         self.note(from, What::Sends { stream, to, name, frame, by_opener: end == 0, len: bytes.len() });
         self.trace.bytes(&bytes);

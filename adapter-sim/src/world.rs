@@ -489,6 +489,7 @@ impl World {
     /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
     pub(crate) fn heal_hosts(&mut self) {
         self.holds.clear();
+        self.queue.retain(|_, act| !matches!(act, Act::Crash { .. }));
         for device in &mut self.devices {
             device.dial_faults.clear();
             device.open_faults.clear();
