@@ -499,8 +499,14 @@ impl World {
             device.resolution = 1;
             device.asleep_until = 0;
             device.disk.heal();
-            let last = device.places.len().saturating_sub(1);
-            device.places.drain(..last);
+        }
+        for dev in (0..self.devices.len()).map(Dev) {
+            let last = self.devices[dev.0].places.len().saturating_sub(1);
+            self.devices[dev.0].places.drain(..last);
+            if last > 0 {
+                // Whoever came by an address that is gone is cut off with it.
+                self.cut_all(dev);
+            }
         }
         for dev in (0..self.devices.len()).map(Dev) {
             self.wake(dev);
@@ -741,6 +747,18 @@ impl World {
             self.after(delay, Act::Gone { conn, end });
         }
         true
+    }
+
+    /// Every connection of a device is reset, as both sides hear.
+    fn cut_all(&mut self, dev: Dev) {
+        for conn in 0..self.conns.len() {
+            if self.conns[conn].ends.iter().any(|end| end.dev == dev && end.up) {
+                for end in 0..2 {
+                    let delay = self.one_way();
+                    self.after(delay, Act::Gone { conn, end });
+                }
+            }
+        }
     }
 
     /// Copies a device's store, for [`Self::roll_back`].
