@@ -217,7 +217,7 @@ impl Oracle {
 
     /// What must hold of a root that a device holds durably (A2, A3, K1).
     fn keep(&mut self, world: &World, dev: Dev, root: &RootProbe) {
-        let RootProbe { peer, session_ref, print, trust } = *root;
+        let RootProbe { peer, session_ref, print, trust, .. } = *root;
         let kept = self.kept.entry((dev, peer, session_ref)).or_insert(Kept {
             print,
             confirmed: false,
