@@ -488,8 +488,8 @@ impl World {
 
     /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
     pub(crate) fn heal_hosts(&mut self) {
-        self.holds.clear();
         self.queue.retain(|_, act| !matches!(act, Act::Crash { .. }));
+        self.let_go();
         for device in &mut self.devices {
             device.dial_faults.clear();
             device.open_faults.clear();
@@ -747,6 +747,21 @@ impl World {
             self.after(delay, Act::Gone { conn, end });
         }
         true
+    }
+
+    /// What was held on its way arrives now, in its order.
+    fn let_go(&mut self) {
+        self.holds.clear();
+        for pipe in self.streams.iter_mut().flat_map(|stream| &mut stream.pipes) {
+            pipe.last = pipe.last.min(self.now);
+        }
+        let later = self.queue.split_off(&(self.now + 1, 0));
+        for ((at, number), act) in later {
+            match act {
+                Act::Bytes { .. } | Act::End { .. } | Act::Broken { .. } | Act::Cut { .. } | Act::Gone { .. } => self.after(0, act),
+                _ => drop(self.queue.insert((at, number), act)),
+            }
+        }
     }
 
     /// Every connection of a device is reset, as both sides hear.
