@@ -273,11 +273,11 @@ impl Node {
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         self.drop_sessions(env, device);
-        match self.registry.remove(&peer) {
-            Some(change) if !planted!(ForgetNotStored) => {
-                self.store(env, peer, change, Purpose::Row { peer, removal: true, failures: 0 });
-            }
-            Some(_) | None => cx!(self, env).notify(Event::Removed { device }),
+        self.registry.remove(&peer);
+        if planted!(ForgetNotStored) {
+            cx!(self, env).notify(Event::Removed { device });
+        } else {
+            self.store(env, peer, self.registry.row(&peer), Purpose::Row { peer, removal: true, failures: 0 });
         }
         self.met.remove(&device);
         self.settle(env);
