@@ -153,6 +153,11 @@ impl DeviceRegistry {
         Some(change)
     }
 
+    /// Whether a root is held.
+    pub(crate) fn holds(&self, peer: &PeerKey, session_ref: SessionRef) -> bool {
+        self.devices.get(peer).is_some_and(|device| device.roots.iter().any(|root| root.session_ref == session_ref))
+    }
+
     /// Whether a root is a joiner's whose confirmation is not durable: still to come, or being written.
     pub(crate) fn is_unsure(&self, peer: &PeerKey, session_ref: SessionRef) -> bool {
         let roots = self.before.get(peer).or_else(|| self.devices.get(peer).map(|device| &device.roots));

@@ -255,15 +255,17 @@ impl Node {
         awaited.storing = self.registry.is_unsure(&peer, root);
         if !awaited.storing {
             self.confirm_root(env, &peer, root);
-        } else if !self.confirm_provisional(env, peer, root, Purpose::ListenerStored { stream, peer }) {
+        } else if !self.confirm_provisional(env, peer, root, Purpose::ListenerStored { stream, peer, root }) {
             return self.drop_stream(env, stream, code::DONE);
         }
         self.await_opening(stream, awaited, limits::UNPROVED_WAIT);
     }
 
     /// The confirmation that a listener's session waits for is durable, or could not be written.
-    pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
+    pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, root): (PeerKey, SessionRef), stored: bool) {
         self.registry.confirmation_stored(&peer, stored);
+        // Its owner may have let go of it meanwhile.
+        let stored = stored && self.registry.holds(&peer, root);
         self.watch_pending(env, &peer);
         if stored {
             self.pair_confirmed(env, &peer);
@@ -361,7 +363,7 @@ impl Node {
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
         let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
-        if !stored {
+        if !stored || !self.registry.holds(&peer, root) {
             return self.drop_stream(env, stream, code::DONE);
         }
         self.pair_confirmed(env, &peer);
