@@ -167,6 +167,10 @@ impl Device {
     // PAIR-31, PAIR-49.
     pub(crate) fn confirm(&mut self, me: &PeerKey, session_ref: SessionRef) -> bool {
         let Some(at) = self.roots.iter().position(|root| root.session_ref == session_ref) else { return false };
+        if self.roots[at].state == RootState::Confirmed {
+            // What stays beside it was decided then.
+            return true;
+        }
         let joined = matches!(self.roots[at].state, RootState::Provisional { .. });
         let keeps = *me < self.key;
         let mut number = 0..;
