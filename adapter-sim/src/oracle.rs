@@ -10,7 +10,7 @@ use protocol_core::faults::LinkFailure;
 use protocol_core::ids::{DeviceId, PeerKey, SessionId, SessionRef, TransferId};
 use protocol_core::limits;
 use protocol_core::node::probe::{Holdings, Print, RootProbe, Trust, stored_roots};
-use protocol_core::records::{DEVICES, Record};
+use protocol_core::records::{Change, DEVICES, Record};
 use protocol_core::transfer::receipt::Outcome;
 
 use crate::disk::{Item, Tree};
@@ -93,7 +93,7 @@ pub struct Oracle {
     /// How often a device heard that a peer ended a session, and was shown an offer.
     ends: BTreeMap<Dev, u64>,
     offers: BTreeMap<Dev, u64>,
-    /// When a root was first seen.
+    /// When a root was first to be written.
     since: BTreeMap<(Dev, SessionRef), u64>,
     /// Roots that were durable and agreed when the device last wrote.
     agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef)>>,
@@ -237,6 +237,14 @@ impl Oracle {
         self.most.timers = self.most.timers.max(held.timers);
     }
 
+    /// A device writes.
+    pub(crate) fn on_persist(&mut self, world: &World, dev: Dev, batch: &[Change]) {
+        let rows = batch.iter().filter_map(|change| Some((change.table, &change.key[..], change.value.as_ref()?.bytes())));
+        for root in roots_in(world.key(dev), rows) {
+            self.since.entry((dev, root.session_ref)).or_insert(world.micros());
+        }
+    }
+
     /// A write has become durable.
     pub(crate) fn on_durable(&mut self, world: &World, dev: Dev) {
         let roots: Vec<RootProbe> = stored(world, dev).collect();
@@ -268,13 +276,12 @@ impl Oracle {
 
     /// What must hold of a root that a device holds durably (A2, A3, K1).
     fn keep(&mut self, world: &World, dev: Dev, root: &RootProbe) {
-        let RootProbe { peer, session_ref, print, trust } = *root;
+        let RootProbe { peer, session_ref, print, trust, .. } = *root;
         let kept = self.kept.entry((dev, peer, session_ref)).or_insert(Kept {
             print,
             confirmed: false,
             joined: matches!(trust, Trust::Provisional { .. }),
         });
-        self.since.entry((dev, session_ref)).or_insert(world.micros());
         let news = trust == Trust::Confirmed && !kept.confirmed;
         kept.confirmed |= trust == Trust::Confirmed;
         let (same, joined) = (kept.print == print, kept.joined);
@@ -602,14 +609,17 @@ const DAY: u64 = 24 * 3_600 * 1_000_000;
 
 /// The roots in a device's store.
 fn stored(world: &World, dev: Dev) -> impl Iterator<Item = RootProbe> {
-    let me = world.key(dev);
-    let rows = world.store(dev).iter().filter(|((table, _), _)| *table == DEVICES);
-    let record = |((table, key), value): (&(u8, Vec<u8>), &Vec<u8>)| Record {
-        table: *table,
-        key: key.clone(),
-        value: protocol_core::crypto::secret::SecretBytes::new(value.clone()),
+    let rows = world.store(dev).iter().map(|((table, key), value)| (*table, &key[..], &value[..]));
+    roots_in(world.key(dev), rows).into_iter()
+}
+
+fn roots_in<'a>(me: PeerKey, rows: impl Iterator<Item = (u8, &'a [u8], &'a [u8])>) -> Vec<RootProbe> {
+    let record = |(table, key, value): (u8, &[u8], &[u8])| Record {
+        table,
+        key: key.to_vec(),
+        value: protocol_core::crypto::secret::SecretBytes::new(value.to_vec()),
     };
-    rows.map(record).filter_map(|record| stored_roots(&me, &record).ok()).flatten().collect::<Vec<_>>().into_iter()
+    rows.filter(|(table, ..)| *table == DEVICES).map(record).filter_map(|record| stored_roots(&me, &record).ok()).flatten().collect()
 }
 
 fn of_device(world: &World, root: &RootProbe, device: DeviceId) -> bool {

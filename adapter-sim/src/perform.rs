@@ -435,6 +435,7 @@ impl World {
                 }
             }
         }
+        // Another rule may have put fewer bytes in their place.
         let keep = cut.unwrap_or(bytes.len()).min(bytes.len());
         let (from, to) = (self.device_of(stream, end), self.device_of(stream, 1 - end));
         self.note(from, What::Sends { stream, to, name, frame, by_opener: end == 0, len: bytes.len() });
@@ -778,6 +779,7 @@ impl World {
         let at = device.store_busy.max(self.now) + DISK + device.slow_disk;
         device.store_busy = at;
         self.note(dev, What::Persists { number });
+        self.with_oracle(|oracle, world| oracle.on_persist(world, dev, &batch));
         let device = &mut self.devices[dev.0];
         let fault = device.store_faults.iter().position(|&(of, _)| of == number).map(|at| device.store_faults.remove(at).1);
         if let Some(fault) = fault {

@@ -154,12 +154,17 @@ impl Run {
     /// Roots that both devices would use for each other.
     fn common_roots(&self, one: Dev, other: Dev) -> usize {
         let world = &self.world;
-        let usable = |root: &RootProbe| !matches!(root.trust, Trust::Provisional { agreed: false });
-        let theirs = world.node(other).probe_roots();
-        let of_one = world.node(one).probe_roots();
-        let (one, other) = (world.key(one), world.key(other));
-        let mine = of_one.iter().filter(|root| root.peer == other && usable(root));
-        mine.filter(|root| theirs.iter().any(|their| their.peer == one && usable(their) && their.print == root.print)).count()
+        let usable = |dev: Dev, root: &RootProbe| {
+            let over = root.expires.is_some_and(|expires| expires <= world.unix_s(dev));
+            !over && !matches!(root.trust, Trust::Provisional { agreed: false })
+        };
+        let of = |dev: Dev, peer: Dev| {
+            let peer = world.key(peer);
+            let roots = world.node(dev).probe_roots().into_iter();
+            roots.filter(|root| root.peer == peer && usable(dev, root)).map(|root| root.print).collect::<Vec<_>>()
+        };
+        let theirs = of(other, one);
+        of(one, other).iter().filter(|print| theirs.contains(print)).count()
     }
 
     fn both_connected(world: &World, one: Dev, other: Dev) -> bool {
@@ -312,7 +317,9 @@ impl Run {
             })
         };
         self.world.run_until(Duration::from_secs(30), done);
-        let whole = self.world.disk(to).files == tree;
+        // What was offered before and waited for a session arrives as well.
+        let files = &self.world.disk(to).files;
+        let whole = tree.iter().all(|(path, item)| files.get(path) == Some(item));
         self.check("L3", whole, || format!("a small tree did not arrive whole from device {} at device {}", from.0, to.0));
     }
 

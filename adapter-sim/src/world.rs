@@ -504,7 +504,8 @@ impl World {
 
     /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
     pub(crate) fn heal_hosts(&mut self) {
-        self.holds.clear();
+        self.queue.retain(|_, act| !matches!(act, Act::Crash { .. }));
+        self.let_go();
         self.undialable_until = 0;
         for device in &mut self.devices {
             device.dial_faults.clear();
@@ -515,8 +516,14 @@ impl World {
             device.resolution = 1;
             device.asleep_until = 0;
             device.disk.heal();
-            let last = device.places.len().saturating_sub(1);
-            device.places.drain(..last);
+        }
+        for dev in (0..self.devices.len()).map(Dev) {
+            let last = self.devices[dev.0].places.len().saturating_sub(1);
+            self.devices[dev.0].places.drain(..last);
+            if last > 0 {
+                // Whoever came by an address that is gone is cut off with it.
+                self.cut_all(dev);
+            }
         }
         for dev in (0..self.devices.len()).map(Dev) {
             self.wake(dev);
@@ -757,6 +764,33 @@ impl World {
             self.after(delay, Act::Gone { conn, end });
         }
         true
+    }
+
+    /// What was held on its way arrives now, in its order.
+    fn let_go(&mut self) {
+        self.holds.clear();
+        for pipe in self.streams.iter_mut().flat_map(|stream| &mut stream.pipes) {
+            pipe.last = pipe.last.min(self.now);
+        }
+        let later = self.queue.split_off(&(self.now + 1, 0));
+        for ((at, number), act) in later {
+            match act {
+                Act::Bytes { .. } | Act::End { .. } | Act::Broken { .. } | Act::Cut { .. } | Act::Gone { .. } => self.after(0, act),
+                _ => drop(self.queue.insert((at, number), act)),
+            }
+        }
+    }
+
+    /// Every connection of a device is reset, as both sides hear.
+    fn cut_all(&mut self, dev: Dev) {
+        for conn in 0..self.conns.len() {
+            if self.conns[conn].ends.iter().any(|end| end.dev == dev && end.up) {
+                for end in 0..2 {
+                    let delay = self.one_way();
+                    self.after(delay, Act::Gone { conn, end });
+                }
+            }
+        }
     }
 
     /// Copies a device's store, for [`Self::roll_back`].

@@ -5,7 +5,8 @@ use std::path::Path;
 use adapter_sim::run::run;
 use adapter_sim::script::Script;
 
-// Among them what shows PAIR-49 and XFER-24.
+/// PAIR-49: each script says in its first line what it shows.
+/// XFER-24.
 #[test]
 fn nothing_is_broken_in_any_script() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");

@@ -90,6 +90,8 @@ pub const RECENT_HELLOS: usize = 1024;
 // Sessions (section 9.1).
 /// A session is renewed after this, less jitter.
 pub const SESSION_RENEW: Duration = Duration::from_secs(50 * 60);
+/// A renewal that came to nothing is tried again after this.
+pub const SESSION_RENEW_AGAIN: Duration = Duration::from_secs(120);
 /// The opener opens nothing under a session older than this.
 pub const SESSION_LIFE: Duration = Duration::from_secs(60 * 60);
 /// The other side allows a minute more.

@@ -30,7 +30,7 @@ pub(crate) enum Purpose {
     /// The joiner's confirmation.
     ConfirmStored { stream: StreamId, peer: PeerKey },
     /// A listener's confirmation of a pending root, before its session may stand.
-    ListenerStored { stream: StreamId, peer: PeerKey },
+    ListenerStored { stream: StreamId, peer: PeerKey, root: SessionRef },
     /// A dialler's confirmation of a pending root, before its Finish may leave.
     LinkStored { stream: StreamId, peer: PeerKey },
     /// Bookkeeping of a device (addresses, names, last contact, roots that go): nothing waits for it.

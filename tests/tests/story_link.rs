@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use adapter_sim::{Answer, At, Damage, Dev, Rule, Side, StoreFault, Wire, World};
+use adapter_sim::{Answer, At, Damage, Dev, DialFault, Rule, Side, StoreFault, Wire, World};
 use kin_tests::story::{Duo, sample_tree};
 use protocol_core::effects::{DeviceState, Event, TransferKey};
 use protocol_core::faults::LinkFailure;
@@ -290,8 +290,8 @@ fn a_session_is_renewed() {
 #[test]
 fn a_session_that_cannot_be_renewed_ends() {
     let mut duo = Duo::paired(9, Wire::Sim);
-    for _ in 0..4 {
-        duo.world.rule(rule(Side::Opener, At::Frame(0), Damage::Cut));
+    for number in 1..16 {
+        duo.world.fault_dial(duo.j, number, DialFault::Unreachable);
     }
     duo.world.run_for(Duration::from_secs(62 * 60));
     assert!(!duo.world.connected(duo.i, duo.j) && !duo.world.connected(duo.j, duo.i), "{}", duo.story());

@@ -294,12 +294,13 @@ impl World {
         }
     }
 
-    /// Offers that nobody has answered are taken now.
+    /// An owner takes what was offered and is not answered.
     pub(crate) fn answer_offers(&mut self, dev: Dev) {
-        let transfers = self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default();
-        for key in transfers.into_iter().filter(|key| key.direction == Direction::Incoming) {
-            // It may have been answered.
-            let _late = self.call(dev, |node, env| node.accept(env, key));
+        for key in self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default() {
+            if self.is_up(dev) && key.direction == Direction::Incoming {
+                // It may be answered, and under way.
+                let _answered = self.call(dev, |node, env| node.accept(env, key));
+            }
         }
     }
 

@@ -147,24 +147,43 @@ impl Device {
     /// Both sides hold this root: it replaces those before it, and does not touch what a newer pairing has begun. False if it is not
     /// there.
     ///
-    /// Two that pair with each other both ways at once may confirm a root each, and would be left with none in common: there, what
-    /// the device with the smaller key has written as initiator stays beside what it confirms as joiner, and the other's does not.
+    /// Two that pair with each other both ways at once may confirm a root each, and would be left with none in common: there, the
+    /// device with the smaller key keeps what it has written as initiator beside what it confirms as joiner, and the other does
+    /// not. Which of the two the other holds in the end, the next contact shows.
     // PAIR-31, PAIR-49.
     pub(crate) fn confirm(&mut self, me: &PeerKey, session_ref: SessionRef) -> bool {
         let Some(at) = self.roots.iter().position(|root| root.session_ref == session_ref) else { return false };
+        if self.roots[at].state == RootState::Confirmed {
+            // What stays beside it was decided then.
+            return true;
+        }
         let joined = matches!(self.roots[at].state, RootState::Provisional { .. });
+        let keeps = *me < self.key;
         let mut number = 0..;
-        self.roots.retain(|root| {
+        self.roots.retain_mut(|root| {
             let newer = number.next().is_some_and(|number: usize| number < at);
             let stays = match root.state {
-                RootState::Unconfirmed if joined => *me < self.key,
-                RootState::Unconfirmed | RootState::Provisional { .. } => newer,
-                RootState::Confirmed => false,
+                RootState::Unconfirmed => {
+                    if joined {
+                        keeps
+                    } else {
+                        newer
+                    }
+                }
+                RootState::Provisional { .. } => newer && (joined || !keeps),
+                RootState::Confirmed => newer && !joined && keeps,
             };
+            if stays && root.state == RootState::Confirmed {
+                root.state = RootState::Unconfirmed;
+            }
             stays || root.session_ref == session_ref || planted!(OldRootKept)
         });
         for root in self.roots.iter_mut().filter(|root| root.session_ref == session_ref || planted!(OldRootKept)) {
             root.state = RootState::Confirmed;
+        }
+        if joined && keeps {
+            // It is newer than what stays beside it, whatever was begun first.
+            self.roots.sort_by_key(|root| root.session_ref != session_ref);
         }
         true
     }

@@ -140,8 +140,20 @@ impl DeviceRegistry {
     pub(crate) fn confirm_if_stored(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
         let before = self.devices.get(peer)?.duplicate_roots();
         let change = self.confirm(peer, session_ref)?;
-        self.before.insert(*peer, before);
+        self.before.entry(*peer).or_insert(before);
         Some(change)
+    }
+
+    /// Whether a root is held.
+    pub(crate) fn holds(&self, peer: &PeerKey, session_ref: SessionRef) -> bool {
+        self.devices.get(peer).is_some_and(|device| device.roots.iter().any(|root| root.session_ref == session_ref))
+    }
+
+    /// Whether a root is a joiner's whose confirmation is not durable: still to come, or being written.
+    pub(crate) fn is_unsure(&self, peer: &PeerKey, session_ref: SessionRef) -> bool {
+        let roots = self.before.get(peer).or_else(|| self.devices.get(peer).map(|device| &device.roots));
+        let unsure = |root: &Root| root.session_ref == session_ref && matches!(root.state, RootState::Provisional { .. });
+        roots.is_some_and(|roots| roots.iter().any(unsure))
     }
 
     /// If the write failed the roots are what they were: memory must not know more than the disk.

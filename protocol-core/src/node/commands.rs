@@ -168,9 +168,10 @@ impl Node {
     fn end_primary(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.end(cx!(self, env));
-        let stream = session.stream;
-        // An attempt beside a session would renew it.
+        let (stream, peer) = (session.stream, session.peer);
+        // An attempt beside a session would renew it, ours or the peer's: there the transfers that end here would go on.
         self.stop_dialling(env, device);
+        self.drop_unfinished(env, peer);
         // The peer's fin, or two seconds.
         self.timers.set(TimerKind::Stream(stream), self.now, Duration::from_secs(2));
         self.met.insert(device, LinkFailure::Closed);
@@ -272,11 +273,11 @@ impl Node {
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         self.drop_sessions(env, device);
-        match self.registry.remove(&peer) {
-            Some(change) if !planted!(ForgetNotStored) => {
-                self.store(env, peer, change, Purpose::Row { peer, removal: true, failures: 0 });
-            }
-            Some(_) | None => cx!(self, env).notify(Event::Removed { device }),
+        self.registry.remove(&peer);
+        if planted!(ForgetNotStored) {
+            cx!(self, env).notify(Event::Removed { device });
+        } else {
+            self.store(env, peer, self.registry.row(&peer), Purpose::Row { peer, removal: true, failures: 0 });
         }
         self.met.remove(&device);
         self.settle(env);

@@ -258,18 +258,20 @@ impl Node {
         awaited.from_link = true;
         self.learn(env, &done.peer, None);
         // As a joiner: the initiator will believe that we are sure, so the disk has to be first.
-        awaited.storing = self.is_provisional(&peer, root);
+        awaited.storing = self.registry.is_unsure(&peer, root);
         if !awaited.storing {
             self.confirm_root(env, &peer, root);
-        } else if !self.confirm_provisional(env, peer, root, Purpose::ListenerStored { stream, peer }) {
+        } else if !self.confirm_provisional(env, peer, root, Purpose::ListenerStored { stream, peer, root }) {
             return self.drop_stream(env, stream, code::DONE);
         }
         self.await_opening(stream, awaited, limits::UNPROVED_WAIT);
     }
 
     /// The confirmation that a listener's session waits for is durable, or could not be written.
-    pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
+    pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, root): (PeerKey, SessionRef), stored: bool) {
         self.registry.confirmation_stored(&peer, stored);
+        // Its owner may have let go of it meanwhile.
+        let stored = stored && self.registry.holds(&peer, root);
         self.watch_pending(env, &peer);
         self.scan_waiting(env);
         if stored {
@@ -288,11 +290,6 @@ impl Node {
                 _ => return,
             }
         }
-    }
-
-    fn is_provisional(&self, peer: &PeerKey, root: SessionRef) -> bool {
-        let provisional = |known: &Root| known.session_ref == root && matches!(known.state, RootState::Provisional { .. });
-        self.registry.get(peer).is_some_and(|device| device.roots.iter().any(provisional))
     }
 
     /// A reconnect has shown that the initiator holds our provisional root: that is confirmed once the disk says so.
@@ -351,7 +348,7 @@ impl Node {
         };
         let peer = done.peer.key;
         self.learn(env, &done.peer, Some(address));
-        let confirms = self.is_provisional(&peer, root);
+        let confirms = self.registry.is_unsure(&peer, root);
         if !confirms || planted!(FinishBeforeDurable) {
             if confirms {
                 self.confirm_root(env, &peer, root);
@@ -374,7 +371,7 @@ impl Node {
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
         let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
-        if !stored {
+        if !stored || !self.registry.holds(&peer, root) {
             return self.drop_stream(env, stream, code::DONE);
         }
         self.pair_confirmed(env, &peer);
@@ -404,6 +401,7 @@ impl Node {
     // LINK-12.
     pub(super) fn session_up(&mut self, env: &mut Env<'_>, session: Session) {
         let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
+        let answers = !session.we_opened;
         if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
             // Forgotten, or refused, while it came about.
             self.timers.cancel(TimerKind::Idle(session_ref));
@@ -429,7 +427,8 @@ impl Node {
         }
         self.note_route(env, &peer, route.clone());
         // The joiner's Ack confirms what the initiator wrote.
-        if !planted!(AckConfirmsNothing)
+        if answers
+            && !planted!(AckConfirmsNothing)
             && let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session_ref))
         {
             let root = root.session_ref;
@@ -609,8 +608,10 @@ impl Node {
         if expired && !planted!(SessionLifeUnlimited) {
             return self.session_over(env, session_ref, LinkFailure::Closed);
         }
-        cx!(self, env).set(TimerKind::Age(session_ref), limits::SESSION_LIFE.saturating_sub(limits::SESSION_RENEW));
+        // If nothing comes of it there is time to try again, up to the end.
+        let left = if expired { limits::SESSION_RENEW_AGAIN } else { limits::SESSION_LIFE.saturating_sub(self.now.since(session.born)) };
         let (peer, reached) = (session.peer, session.reached.clone());
+        cx!(self, env).set(TimerKind::Age(session_ref), left.min(limits::SESSION_RENEW_AGAIN));
         self.dial_device(env, peer, reached.into_iter().collect());
     }
 

@@ -35,6 +35,8 @@ pub struct RootProbe {
     pub print: Print,
     /// How far it is trusted.
     pub trust: Trust,
+    /// When it ends, in seconds since 1970.
+    pub expires: Option<u64>,
 }
 
 /// A session that is held.
@@ -126,6 +128,7 @@ fn roots(device: &Device) -> impl Iterator<Item = RootProbe> + '_ {
         peer: device.key,
         session_ref: root.session_ref,
         print: print(&root.secret),
+        expires: if let RootState::Provisional { expires, .. } = root.state { Some(expires) } else { None },
         trust: match root.state {
             RootState::Confirmed => Trust::Confirmed,
             RootState::Unconfirmed => Trust::Unconfirmed,

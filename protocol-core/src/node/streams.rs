@@ -329,7 +329,7 @@ impl Node {
             Purpose::InitiatorStored { stream, peer, session_ref } => self.on_pair_stored(env, stream, (peer, session_ref), stored),
             Purpose::PendingStored { stream, .. } => self.on_pending_stored(env, stream, stored),
             Purpose::ConfirmStored { stream, .. } => self.on_confirm_stored(env, stream, stored),
-            Purpose::ListenerStored { stream, peer } => self.on_listener_stored(env, stream, peer, stored),
+            Purpose::ListenerStored { stream, peer, root } => self.on_listener_stored(env, stream, (peer, root), stored),
             Purpose::LinkStored { stream, peer } => self.on_link_stored(env, stream, peer, stored),
             Purpose::Registry { .. } => {}
             Purpose::Row { peer, removal, .. } => {
