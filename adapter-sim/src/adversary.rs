@@ -14,7 +14,7 @@ use protocol_core::wire::deframer::StreamName;
 use serde::{Deserialize, Serialize};
 
 use crate::link::Wire;
-use crate::perform::Raw;
+use crate::raw::Raw;
 use crate::rules::Side;
 use crate::script::{Name, Step, tree};
 use crate::world::Act;

@@ -171,8 +171,8 @@ pub(crate) struct Asked {
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     random: Random,
-    calls: u32,
-    fails: Vec<u32>,
+    pub(crate) calls: u32,
+    pub(crate) fails: Vec<u32>,
 }
 
 impl Source {
@@ -502,34 +502,6 @@ impl World {
         self.node_of(dev).is_some_and(|node| node.probe_sessions().iter().any(|session| session.primary && session.peer == peer))
     }
 
-    /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
-    pub(crate) fn heal_hosts(&mut self) {
-        self.queue.retain(|_, act| !matches!(act, Act::Crash { .. }));
-        self.let_go();
-        self.undialable_until = 0;
-        for device in &mut self.devices {
-            device.dial_faults.clear();
-            device.open_faults.clear();
-            device.disk_faults.clear();
-            device.random.fails.clear();
-            device.slow_disk = 0;
-            device.resolution = 1;
-            device.asleep_until = 0;
-            device.disk.heal();
-        }
-        for dev in (0..self.devices.len()).map(Dev) {
-            let last = self.devices[dev.0].places.len().saturating_sub(1);
-            self.devices[dev.0].places.drain(..last);
-            if last > 0 {
-                // Whoever came by an address that is gone is cut off with it.
-                self.cut_all(dev);
-            }
-        }
-        for dev in (0..self.devices.len()).map(Dev) {
-            self.wake(dev);
-        }
-    }
-
     /// What came to a device is its own now.
     pub(crate) fn forget_arrivals(&mut self, dev: Dev) {
         self.devices[dev.0].disk.forget_arrivals();
@@ -648,181 +620,6 @@ impl World {
     /// The wall clock of a device.
     pub fn unix_s(&self, dev: Dev) -> u64 {
         (BEGINNING + self.now / 1_000_000).saturating_add_signed(self.devices[dev.0].unix_shift)
-    }
-
-    // Faults.
-
-    /// Adds a fault of streams.
-    pub fn rule(&mut self, rule: Rule) {
-        self.rules.push(rule);
-    }
-
-    /// Bytes for rules that put something in; their number.
-    pub fn material(&mut self, bytes: &[u8]) -> usize {
-        self.material.push(bytes.to_vec());
-        self.material.len() - 1
-    }
-
-    /// Forgets the faults that have not fired.
-    pub fn clear_rules(&mut self) {
-        self.rules.clear();
-        for device in &mut self.devices {
-            device.store_faults.clear();
-        }
-    }
-
-    /// The `number`th write that a device asks for from now on (from 1) meets this fault.
-    pub fn fault_store(&mut self, dev: Dev, number: u32, fault: StoreFault) {
-        let device = &mut self.devices[dev.0];
-        device.store_faults.push((device.persists + number, fault));
-    }
-
-    /// The `number`th dial that a device asks for from now on (from 1) meets this fault.
-    pub fn fault_dial(&mut self, dev: Dev, number: u32, fault: DialFault) {
-        let device = &mut self.devices[dev.0];
-        device.dial_faults.push((device.asked.dials + number, fault));
-    }
-
-    /// The `number`th stream that a device opens from now on (from 1) is not to be had.
-    pub fn fault_open(&mut self, dev: Dev, number: u32) {
-        let device = &mut self.devices[dev.0];
-        device.open_faults.push(device.asked.opens + number);
-    }
-
-    /// The `number`th operation on files that a device asks for from now on (from 1) meets this fault.
-    pub fn fault_disk(&mut self, dev: Dev, number: u32, fault: DiskFault) {
-        let device = &mut self.devices[dev.0];
-        device.disk_faults.push((device.asked.files + number, fault));
-    }
-
-    /// The `number`th draw of random bytes of a device from now on (from 1) fails.
-    pub fn fault_entropy(&mut self, dev: Dev, number: u32) {
-        let source = &mut self.devices[dev.0].random;
-        source.fails.push(source.calls + number);
-    }
-
-    /// Files and writes of a device take this much longer.
-    pub const fn slow_disk(&mut self, dev: Dev, by: Duration) {
-        self.devices.as_mut_slice()[dev.0].slow_disk = by.as_micros() as u64;
-    }
-
-    /// The device's monotonic clock goes in steps of this length.
-    pub const fn set_resolution(&mut self, dev: Dev, resolution: Duration) {
-        let micros = resolution.as_micros() as u64;
-        self.devices.as_mut_slice()[dev.0].resolution = if micros == 0 { 1 } else { micros };
-    }
-
-    /// Nothing happens in a device for this long; what comes meanwhile waits.
-    pub fn sleep(&mut self, dev: Dev, time: Duration) {
-        let until = self.now + time.as_micros() as u64;
-        self.devices[dev.0].asleep_until = until;
-        self.at(until, Act::Wake { dev });
-    }
-
-    /// What one device sends another stays under way for this long, then arrives at once.
-    pub fn hold(&mut self, from: Dev, to: Dev, time: Duration) {
-        self.holds.insert((from, to), self.now + time.as_micros() as u64);
-    }
-
-    /// How writes are cut into pieces from now on.
-    pub const fn set_pieces(&mut self, pieces: Pieces) {
-        self.pieces = pieces;
-    }
-
-    /// A device gets another address, and its connections die without a word. With `taken_by`, that device answers at the old one.
-    pub fn move_device(&mut self, dev: Dev, taken_by: Option<Dev>) {
-        self.last_place += 1;
-        let old = std::mem::replace(&mut self.devices[dev.0].places, vec![self.last_place]);
-        if let Some(other) = taken_by.filter(|other| *other != dev) {
-            // The newest place stands last: that is the one a device tells of.
-            self.devices[other.0].places.splice(0..0, old);
-        }
-        for conn in 0..self.conns.len() {
-            if self.conns[conn].ends.iter().any(|end| end.dev == dev && end.up) {
-                for stream in self.conns[conn].streams.clone() {
-                    for pipe in &mut self.streams[stream].pipes {
-                        pipe.vanish = true;
-                    }
-                }
-            }
-        }
-        if self.is_up(dev) {
-            let local = self.transports(dev);
-            self.handle(dev, Input::Network(Fact::Local(local)));
-        }
-    }
-
-    /// The newest connection between two devices is reset, as both hear.
-    pub fn cut_connection(&mut self, one: Dev, other: Dev) -> bool {
-        let between = |conn: &Conn| {
-            let devs = conn.ends.each_ref().map(|end| end.dev);
-            (devs == [one, other] || devs == [other, one]) && conn.ends.iter().all(|end| end.up)
-        };
-        let Some(conn) = self.conns.iter().rposition(between) else { return false };
-        for end in 0..2 {
-            let delay = self.one_way();
-            self.after(delay, Act::Gone { conn, end });
-        }
-        true
-    }
-
-    /// What was held on its way arrives now, in its order.
-    fn let_go(&mut self) {
-        self.holds.clear();
-        for pipe in self.streams.iter_mut().flat_map(|stream| &mut stream.pipes) {
-            pipe.last = pipe.last.min(self.now);
-        }
-        let later = self.queue.split_off(&(self.now + 1, 0));
-        for ((at, number), act) in later {
-            match act {
-                Act::Bytes { .. } | Act::End { .. } | Act::Broken { .. } | Act::Cut { .. } | Act::Gone { .. } => self.after(0, act),
-                _ => drop(self.queue.insert((at, number), act)),
-            }
-        }
-    }
-
-    /// Every connection of a device is reset, as both sides hear.
-    fn cut_all(&mut self, dev: Dev) {
-        for conn in 0..self.conns.len() {
-            if self.conns[conn].ends.iter().any(|end| end.dev == dev && end.up) {
-                for end in 0..2 {
-                    let delay = self.one_way();
-                    self.after(delay, Act::Gone { conn, end });
-                }
-            }
-        }
-    }
-
-    /// Copies a device's store, for [`Self::roll_back`].
-    pub fn back_up(&mut self, dev: Dev) {
-        let device = &mut self.devices[dev.0];
-        device.backup = Some(device.store.clone());
-    }
-
-    /// A device that is down gets the store that was copied; without a copy, an empty one.
-    pub fn roll_back(&mut self, dev: Dev) {
-        let device = &mut self.devices[dev.0];
-        device.store = device.backup.clone().unwrap_or_default();
-    }
-
-    /// From now on nothing reaches a device and nothing leaves it, without anybody being told; or that is over.
-    pub fn silence(&mut self, dev: Dev, silent: bool) {
-        self.devices[dev.0].silent = silent;
-    }
-
-    /// The wall clock of a device jumps.
-    pub fn shift_clock(&mut self, dev: Dev, by: Duration) {
-        self.devices[dev.0].unix_shift += by.as_secs() as i64;
-    }
-
-    /// What a device's user says to pairings.
-    pub fn set_pairings(&mut self, dev: Dev, answer: Answer) {
-        self.devices[dev.0].pairings = answer;
-    }
-
-    /// What a device's user says to offers.
-    pub fn set_offers(&mut self, dev: Dev, answer: Answer) {
-        self.devices[dev.0].offers = answer;
     }
 
     // What owners want.

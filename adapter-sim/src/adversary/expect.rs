@@ -10,7 +10,7 @@ use super::lie::Lie;
 use super::session::Session;
 use super::talk::{State, Talk};
 use super::transfer::Trick;
-use crate::perform::Raw;
+use crate::raw::Raw;
 use crate::world::Act;
 use crate::{Dev, World};
 

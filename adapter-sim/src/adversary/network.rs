@@ -6,7 +6,7 @@ use protocol_core::wire::deframer::StreamName;
 use super::lie::Lie;
 use super::talk::State;
 use crate::link::Wire;
-use crate::perform::Raw;
+use crate::raw::Raw;
 use crate::rules::{At, Damage, DialFault, Rule, Side};
 use crate::script::Name;
 use crate::{Dev, World};

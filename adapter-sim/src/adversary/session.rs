@@ -11,7 +11,7 @@ use protocol_core::wire::header::{Header, StreamKind};
 use super::hand::Done;
 use super::lie::Lie;
 use super::talk::{State, Talk};
-use crate::perform::Raw;
+use crate::raw::Raw;
 use crate::{Dev, World};
 
 /// The secrets of a session that an enemy takes part in.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Due, Expect};
 use crate::link::Wire;
-use crate::perform::Raw;
+use crate::raw::Raw;
 use crate::world::Act;
 use crate::{Dev, World};
 

@@ -21,7 +21,7 @@ use super::hand::{Answerer, Done, Opener, Said, Shared};
 use super::lie::Lie;
 use super::session::Session;
 use crate::link::Wire;
-use crate::perform::Raw;
+use crate::raw::Raw;
 use crate::{Dev, World};
 
 /// A stream that an enemy has an end of.

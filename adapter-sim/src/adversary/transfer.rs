@@ -24,7 +24,7 @@ use super::{Expect, Session};
 use crate::World;
 use crate::disk::{Item, Tree, manifest_of};
 use crate::link::Wire;
-use crate::perform::Raw;
+use crate::raw::Raw;
 use crate::script::{CHUNK, tree};
 
 /// The one thing.

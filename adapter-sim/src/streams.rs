@@ -1,0 +1,276 @@
+//! Streams of a world: bytes that are held, damaged, split and cut on their way.
+
+use protocol_core::effects::{Cut, Input};
+
+use crate::choice::Site;
+use crate::link::{Bulk, ConnEnd, Stream, Wire};
+use crate::rules::{At, Damage};
+use crate::trace::{Tapped, What};
+use crate::world::{Act, Pieces, World};
+
+/// How long a stream may stand after a bit of it was changed, in microseconds: the longest wait for a part of something, and more.
+const TAINTED: u64 = 200_000_000;
+
+impl World {
+    pub(crate) fn send(&mut self, stream: usize, end: usize, bytes: Vec<u8>) {
+        if self.owner(stream, end).is_none() || self.streams[stream].ends[end].finished {
+            return;
+        }
+        self.streams[stream].pipes[end].frames += 1;
+        self.push_bytes(stream, end, bytes);
+    }
+
+    /// Bytes leave; the rules of the world are applied to them.
+    pub(crate) fn push_bytes(&mut self, stream: usize, end: usize, mut bytes: Vec<u8>) {
+        let slot = &self.streams[stream];
+        let (name, frame, sent) = (slot.name, slot.pipes[end].frames, slot.pipes[end].sent);
+        let (mut cut, mut clean, mut vanish, mut crash) = (None, false, false, None);
+        let mut at = 0;
+        while let Some(rule) = self.rules.get(at).copied() {
+            let place = match rule.at {
+                At::Frame(number) if number == frame => Some(bytes.len()),
+                At::Byte(byte) if byte >= sent && byte < sent + bytes.len() as u64 => usize::try_from(byte - sent).ok(),
+                At::Frame(_) | At::Byte(_) => None,
+            };
+            let Some(place) = place.filter(|_| name == Some(rule.name) && Stream::side(end) == rule.side) else {
+                at += 1;
+                continue;
+            };
+            self.rules.remove(at);
+            self.fire(rule.damage.kind());
+            match rule.damage {
+                Damage::Cut => cut = Some(place),
+                Damage::End => (cut, clean) = (Some(place), true),
+                Damage::Crash(dev) => (cut, crash) = (Some(place), Some(dev)),
+                Damage::Vanish => vanish = true,
+                Damage::Flip(bit) => {
+                    let len = bytes.len();
+                    bytes[bit / 8 % len] ^= 1 << (bit % 8);
+                    self.streams[stream].pipes[end].flipped.get_or_insert(sent + (bit / 8 % len) as u64);
+                    self.after(TAINTED, Act::Tainted { stream, end: 1 - end });
+                }
+                Damage::Replace(material) => {
+                    (bytes, vanish) = (self.material.get(material).cloned().unwrap_or_default(), true);
+                }
+                Damage::Append(material) => {
+                    bytes.extend_from_slice(self.material.get(material).map_or(&[0][..], Vec::as_slice));
+                    vanish = true;
+                }
+            }
+        }
+        // Another rule may have put fewer bytes in their place.
+        let keep = cut.unwrap_or(bytes.len()).min(bytes.len());
+        let (from, to) = (self.device_of(stream, end), self.device_of(stream, 1 - end));
+        self.note(from, What::Sends { stream, to, name, frame, by_opener: end == 0, len: bytes.len() });
+        self.trace.bytes(&bytes);
+        if self.recording {
+            self.tap.push(Tapped { from, to, name, by_opener: end == 0, stream, bytes: bytes[..keep].to_vec() });
+        }
+        self.streams[stream].pipes[end].sent += bytes.len() as u64;
+        self.split(stream, end, &bytes[..keep]);
+        let pipe = &mut self.streams[stream].pipes[end];
+        pipe.vanish |= vanish;
+        let last = pipe.last;
+        if cut.is_some() {
+            pipe.vanish = true;
+            self.at(last, if clean { Act::End { stream, from: end } } else { Act::Cut { stream } });
+        }
+        if let Some(dev) = crash {
+            let life = self.devices[dev.0].life;
+            self.at(last, Act::Crash { dev, life });
+        }
+    }
+
+    /// Bytes travel in pieces of any size, in order.
+    pub(crate) fn split(&mut self, stream: usize, end: usize, mut bytes: &[u8]) {
+        if self.streams[stream].pipes[end].vanish || self.silent_between(self.streams[stream].conn) {
+            return;
+        }
+        let (from, to) = (self.device_of(stream, end), self.device_of(stream, 1 - end));
+        let held = self.holds.get(&(from, to)).copied().unwrap_or(0);
+        let tiny = bytes.len().div_ceil(64);
+        while !bytes.is_empty() {
+            let split = self.choices.coin(Site::Split);
+            let most = if self.choices.below(Site::Split, 8) == 7 { 7 } else { bytes.len() as u64 };
+            let len = usize::try_from(1 + self.choices.below(Site::Split, most.min(bytes.len() as u64))).unwrap_or(1);
+            let len = match self.pieces {
+                Pieces::Any if split => len,
+                Pieces::Tiny => tiny.min(bytes.len()),
+                Pieces::Any | Pieces::Whole => bytes.len(),
+            };
+            let (piece, rest) = bytes.split_at(len);
+            bytes = rest;
+            let at = self.streams[stream].pipes[end].last.max(self.now + self.one_way()).max(held);
+            self.streams[stream].pipes[end].last = at;
+            self.at(at, Act::Bytes { stream, from: end, frame: self.streams[stream].pipes[end].frames, bytes: piece.to_vec() });
+        }
+    }
+
+    pub(crate) fn finish(&mut self, stream: usize, end: usize) {
+        let delay = self.one_way();
+        let slot = &mut self.streams[stream];
+        if std::mem::replace(&mut slot.ends[end].finished, true) || slot.pipes[end].vanish {
+            return;
+        }
+        let at = slot.pipes[end].last.max(self.now + delay);
+        slot.pipes[end].last = at;
+        self.at(at, Act::End { stream, from: end });
+        self.close_if_done(stream);
+    }
+
+    pub(crate) fn reset(&mut self, stream: usize, end: usize) {
+        let delay = self.one_way();
+        let keeps = self.choices.coin(Site::Keep) || self.commuting;
+        let slot = &mut self.streams[stream];
+        slot.ends[end].down = true;
+        slot.ends[end].finished = true;
+        slot.ends[end].bulk = Bulk::No;
+        slot.pipes[1 - end].dead = true;
+        // What is in flight may be lost with it, or not.
+        slot.pipes[end].dead |= !keeps;
+        let at = slot.pipes[end].last.max(self.now + delay);
+        let vanish = slot.pipes[end].vanish;
+        let (conn, conn_end) = (slot.conn, slot.conn_end(end));
+        if !vanish {
+            self.at(at, Act::Broken { stream, end: 1 - end });
+        }
+        if self.conns[conn].wire == Wire::Tcp {
+            self.hang_up(self.conns[conn].ends[conn_end].id);
+        }
+    }
+
+    /// K3: a stream on which a bit was changed does not go on.
+    pub(crate) fn check_tainted(&mut self, stream: usize, end: usize) {
+        let Some(dev) = self.owner(stream, end) else { return };
+        let (pipe, own) = (&self.streams[stream].pipes[1 - end], &self.streams[stream].ends[end]);
+        let read = pipe.flipped.is_some_and(|at| pipe.delivered > at);
+        let asleep = self.devices[dev.0].asleep_until > 0;
+        if read && own.up && !own.down && !pipe.dead && !asleep && self.devices[dev.0].stranger.is_none() {
+            self.with_oracle(|oracle, _| {
+                oracle.broken("K3", || format!("device {} goes on with stream {stream}, of which a bit was changed", dev.0))
+            });
+        }
+    }
+
+    /// A rule cuts a stream for both sides.
+    pub(crate) fn cut(&mut self, stream: usize) {
+        self.trace.push(self.now, None, What::Step(format!("stream {stream} is cut")));
+        let conn = self.streams[stream].conn;
+        if self.conns[conn].wire == Wire::Tcp {
+            self.gone(conn, 0);
+            self.gone(conn, 1);
+        } else {
+            self.down(stream, 0, Cut::Broken);
+            self.down(stream, 1, Cut::Broken);
+        }
+    }
+
+    /// Nothing more comes to this end of a stream, and its Node is told if it does not know.
+    pub(crate) fn down(&mut self, stream: usize, end: usize, how: Cut) {
+        let owner = self.owner(stream, end);
+        let slot = &mut self.streams[stream];
+        if how != Cut::Finished {
+            slot.pipes[0].dead |= end == 1;
+            slot.pipes[1].dead |= end == 0;
+            slot.ends[end].finished = true;
+            slot.ends[end].bulk = Bulk::No;
+        }
+        let own = &mut slot.ends[end];
+        if matches!(own.bulk, Bulk::Seal { .. }) {
+            // Told when the last chunk was sent.
+            own.ended = Some(how);
+            return;
+        }
+        let id = own.id;
+        if let (true, Some(dev)) = (own.up && !std::mem::replace(&mut own.down, true), owner) {
+            self.note(dev, What::Down { stream, how });
+            self.handle(dev, Input::StreamDown { stream: id, how });
+            self.enemy_loses(stream, end);
+        }
+        self.close_if_done(stream);
+    }
+
+    /// A connection that was one stream ends with it.
+    pub(crate) fn close_if_done(&mut self, stream: usize) {
+        let slot = &self.streams[stream];
+        let conn = slot.conn;
+        let through = slot.ends.iter().all(|end| end.finished && end.down);
+        if through && self.conns[conn].wire == Wire::Tcp {
+            for end in 0..2 {
+                let ConnEnd { id, dev, life, ref mut up } = self.conns[conn].ends[end];
+                if std::mem::replace(up, false) {
+                    self.after(0, Act::Tell { dev, life, input: Input::ConnDown { conn: id } });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn arrive(&mut self, stream: usize, from: usize, frame: u32, bytes: &[u8]) {
+        let end = 1 - from;
+        let Some(dev) = self.owner(stream, end) else { return };
+        if self.streams[stream].pipes[from].dead || self.silent_between(self.streams[stream].conn) {
+            return;
+        }
+        self.note(dev, What::Gets { stream, by_opener: from == 0, frame, len: bytes.len() });
+        self.streams[stream].pipes[from].delivered += bytes.len() as u64;
+        if self.devices[dev.0].stranger.is_some() {
+            self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
+            return self.enemy_hears(stream, end, bytes);
+        }
+        if matches!(self.streams[stream].ends[end].bulk, Bulk::Open { .. }) {
+            return self.open_chunks(stream, end, bytes);
+        }
+        let mut rest = bytes;
+        loop {
+            let slot = &mut self.streams[stream].ends[end];
+            if slot.down {
+                return;
+            }
+            if slot.deframer.parked() {
+                if matches!(slot.bulk, Bulk::Open { .. }) {
+                    return self.open_chunks(stream, end, rest);
+                }
+                slot.held.extend_from_slice(rest);
+                return;
+            }
+            let space = slot.deframer.space();
+            let len = space.len().min(rest.len());
+            space[..len].copy_from_slice(&rest[..len]);
+            slot.deframer.filled(len);
+            rest = &rest[len..];
+            let mut any = false;
+            while let Some(frame) = self.streams[stream].ends[end].deframer.next() {
+                any = true;
+                let id = self.streams[stream].ends[end].id;
+                match frame {
+                    Ok(frame) => {
+                        self.handle(dev, Input::Frame { stream: id, frame });
+                        if self.streams[stream].ends[end].down || self.owner(stream, end).is_none() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        self.note(dev, What::Malformed { stream, error: error.to_string() });
+                        self.reset(stream, end);
+                        return self.handle(dev, Input::StreamDown { stream: id, how: Cut::Malformed });
+                    }
+                }
+            }
+            if rest.is_empty() && (!any || !self.streams[stream].ends[end].deframer.parked()) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn arrived_end(&mut self, stream: usize, from: usize) {
+        let end = 1 - from;
+        if self.streams[stream].pipes[from].dead || self.silent_between(self.streams[stream].conn) {
+            return;
+        }
+        let whole = match &self.streams[stream].ends[end].bulk {
+            Bulk::Open { buffer, .. } => buffer.is_empty(),
+            Bulk::No | Bulk::Seal { .. } => true,
+        };
+        self.down(stream, end, if whole { Cut::Finished } else { Cut::Broken });
+    }
+}
