@@ -11,7 +11,7 @@ use crate::world::{Act, Answer, Dev, Pieces, World};
 impl World {
     /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
     pub(crate) fn heal_hosts(&mut self) {
-        self.queue.retain(|_, act| !matches!(act, Act::Crash { .. }));
+        self.queue.retain(|_, act| !matches!(**act, Act::Crash { .. }));
         self.let_go();
         self.undialable_until = 0;
         for device in &mut self.devices {
@@ -159,8 +159,8 @@ impl World {
         }
         let later = self.queue.split_off(&(self.now + 1, 0));
         for ((at, number), act) in later {
-            match act {
-                Act::Bytes { .. } | Act::End { .. } | Act::Broken { .. } | Act::Cut { .. } | Act::Gone { .. } => self.after(0, act),
+            match *act {
+                Act::Bytes { .. } | Act::End { .. } | Act::Broken { .. } | Act::Cut { .. } | Act::Gone { .. } => self.after(0, *act),
                 _ => drop(self.queue.insert((at, number), act)),
             }
         }
