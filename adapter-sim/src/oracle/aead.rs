@@ -36,6 +36,11 @@ impl Recorder {
         RECORDER.set(Some(Self::default()));
     }
 
+    /// Whether uses on this thread are recorded.
+    pub fn is_on() -> bool {
+        RECORDER.try_with(|recorder| recorder.try_borrow().map_or(true, |recorder| recorder.is_some())).unwrap_or(false)
+    }
+
     /// Nothing is recorded any more. How many uses there were.
     pub fn stop() -> u64 {
         watch(None);
