@@ -13,7 +13,11 @@ use crate::world::{Act, Answer, Dev, Pieces, World};
 impl World {
     /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
     pub(crate) fn heal_hosts(&mut self) {
-        self.queue.retain(|_, act| !matches!(act, Act::Crash { .. }));
+        // A crash that waits for its moment comes now: what it was to interrupt would be answered by nobody.
+        let crashes: Vec<_> = self.queue.extract_if(.., |_, act| matches!(act, Act::Crash { .. })).collect();
+        for (_, act) in crashes {
+            self.act(act);
+        }
         self.let_go();
         self.undialable_until = 0;
         for device in &mut self.devices {
