@@ -266,7 +266,8 @@ impl Node {
 
     /// Forgets a device here: from now on nothing of it is accepted. The other side is not told yet.
     ///
-    /// Ends with [`Event::Removed`], once that is durable.
+    /// Ends with [`Event::Removed`], once that is durable. Transfers with it end as if they were cancelled: each with its own event,
+    /// when nothing is written any more.
     ///
     /// # Errors
     /// [`UnknownDevice`].
