@@ -33,8 +33,17 @@ impl World {
         let answered = self.tap.iter().any(|tapped| tapped.stream == stream && !tapped.by_opener);
         let tcp = self.conns[self.streams[raw.stream].conn].wire == Wire::Tcp;
         // A first message that never came may still come, from whoever looks like its sender.
-        let refused = !like || tcp || (same && answered);
+        // Nothing but its session binds a data stream: one that was led astray is new to whom it was meant for.
+        let astray = matches!(name, StreamName::Data(_)) && !same && self.is_meant_for(to, opener, pieces.first());
+        let refused = !astray && (!like || tcp || (same && answered));
         self.talk(raw, Lie::Again, State::Over).refused = refused.then_some("S24");
+    }
+
+    /// Whether a data stream's header names a session that a device has with its opener.
+    fn is_meant_for(&self, dev: Dev, opener: Dev, header: Option<&Vec<u8>>) -> bool {
+        let (key, named) = (self.key(opener), header.and_then(|header| header.get(2..18)));
+        let sessions = self.node_of(dev).map(protocol_core::node::Node::probe_sessions).unwrap_or_default();
+        sessions.iter().any(|session| session.peer == key && named == Some(&session.session_ref.0))
     }
 
     fn owner_life(&self, stream: usize, end: usize) -> u32 {
