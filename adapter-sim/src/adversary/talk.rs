@@ -404,6 +404,7 @@ impl World {
         let (done, said) = opener.third(body, &me, talk.lie)?;
         if talk.code {
             self.count_challenges(talk.peer, raw);
+            self.check_spent(talk.peer, talk.named);
             talk.challenged = talk.lie != Lie::Cut;
             if let Some(session) = talk.named.filter(|_| !said.refused && !matches!(talk.lie, Lie::Cut | Lie::Silence)) {
                 self.foe.spent.insert((talk.peer, session), None);

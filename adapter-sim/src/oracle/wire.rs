@@ -9,7 +9,22 @@ use crate::{Dev, World};
 
 impl Oracle {
     /// K2: an ephemeral key is sent once. What an honest device sends on a stream, before anybody damages it.
-    pub(crate) fn on_sent(&mut self, dev: Dev, name: Option<StreamName>, (by_opener, frame): (bool, u32), bytes: &[u8]) {
+    pub(crate) fn on_sent(
+        &mut self,
+        world: &World,
+        (dev, peer): (Dev, Dev),
+        name: Option<StreamName>,
+        (by_opener, frame): (bool, u32),
+        bytes: &[u8],
+    ) {
+        match (name, by_opener, frame) {
+            (Some(StreamName::Pair), true, 2) => self.on_responded(dev),
+            (Some(StreamName::Pair), false, 2) => self.on_complete(world, dev),
+            _ => {}
+        }
+        if frame == 2 && matches!(name, Some(StreamName::Pair | StreamName::Link)) {
+            self.check_said(world, dev, peer);
+        }
         let (Some(body), 1) = (bytes.get(4..), frame) else { return };
         let exchange = match (name, by_opener) {
             (Some(StreamName::Pair), true) => PairingRequest::decode(body).ok().map(|request| request.exchange),
