@@ -33,19 +33,18 @@ pub struct Known {
     pub seed: u64,
 }
 
-/// The bugs that were found when all were searched, and where.
+/// Reads such a list.
 ///
-/// # Panics
-/// If the list names a bug that is none.
-pub fn known() -> Vec<Known> {
-    let lines = include_str!("../mutants.txt").lines().filter(|line| !line.starts_with('#'));
-    let known = lines.map(|line| {
+/// # Errors
+/// The number of the line that is none.
+pub fn known(text: &str) -> Result<Vec<Known>, String> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.starts_with('#'));
+    let known = |line: &str| {
         let mut words = line.split_whitespace();
-        let bug = words.next().and_then(Bug::by_name).expect("a line begins with a bug's name");
-        let seeds: u64 = words.next().and_then(|seeds| seeds.parse().ok()).expect("then comes how many seeds it took");
-        Known { bug, seed: seeds - 1 }
-    });
-    known.collect()
+        let bug = words.next().and_then(Bug::by_name)?;
+        Some(Known { bug, seed: words.next()?.parse::<u64>().ok()?.checked_sub(1)? })
+    };
+    lines.map(|(number, line)| known(line).ok_or_else(|| format!("line {number} does not say which bug took how many seeds"))).collect()
 }
 
 /// A line of the list.

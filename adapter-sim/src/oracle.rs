@@ -212,6 +212,7 @@ impl Oracle {
     pub(crate) fn on_share(&mut self, world: &World, dev: Dev, key: TransferKey, tree: &Tree) {
         self.offered.insert((dev, key.device, key.id), tree.clone());
         self.told.insert((dev, world.life(dev), key), Told::default());
+        self.note_shared(world, dev, key);
     }
 
     /// An owner is about to forget a device: once it hears that this is done, its roots may never be seen here again.
@@ -378,6 +379,9 @@ impl Oracle {
                 }
                 if matches!(event, Event::Device { reason: Some(LinkFailure::Ended), .. }) {
                     self.on_ended(dev);
+                }
+                if matches!(event, Event::Device { state: DeviceState::Connected, .. }) {
+                    self.on_met(world, dev, *device);
                 }
                 if let Event::Device { state: DeviceState::Disconnected, reason: Some(reason), .. } = event {
                     self.on_parted(world, dev, *device, *reason);

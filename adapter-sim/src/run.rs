@@ -105,6 +105,7 @@ impl Run {
         let honest: Vec<Dev> = (0..self.world.honest).map(Dev).collect();
         self.look_round(&honest);
         self.heal(script);
+        self.check_stores(&honest);
         for (at, &one) in honest.iter().enumerate() {
             for &other in &honest[at + 1..] {
                 if !self.broken() {
@@ -133,6 +134,7 @@ impl Run {
         self.world.with_oracle(|oracle, world| {
             oracle.check_both_ended(world);
             oracle.check_questions(world);
+            oracle.check_heard(world);
         });
     }
 

@@ -20,6 +20,7 @@ use protocol_core::wire::header::{HEADER, Header, REPLY, StreamKind};
 use super::hand::{Answerer, Done, Opener, Said, Shared};
 use super::lie::Lie;
 use super::session::Session;
+use super::transfer::Trick;
 use crate::link::Wire;
 use crate::raw::Raw;
 use crate::{Dev, World};
@@ -335,6 +336,10 @@ impl World {
         let (_, text) = opener.open(&record).ok()?;
         let opening = Opening::decode(header.kind(), &text).ok()?;
         let (Opening::Manifest { transfer, .. } | Opening::Bulk { transfer, .. }) = opening else { return None };
+        if self.foe.takes == Trick::Chatter && self.incoming_deal(transfer).is_some() {
+            self.raw_send(raw, &[7; REPLY]);
+            self.watch(raw, 1_000, "DATA-9");
+        }
         if let (StreamKind::Bulk, Some(deal)) = (header.kind(), self.incoming_deal(transfer)) {
             talk.state = State::Chunks { deal, skip: 0, seen: BTreeSet::new() };
             return Some(());

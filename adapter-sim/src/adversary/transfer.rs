@@ -70,6 +70,8 @@ pub enum Trick {
     Mute,
     /// One chunk of several is asked for.
     Part,
+    /// Something comes back on every stream where it has to be silent.
+    Chatter,
     /// Every chunk is asked for twenty times when the first came, and nothing is ever stored.
     Insist,
 }
@@ -105,6 +107,7 @@ impl Trick {
         Self::DeclineLate,
         Self::Mute,
         Self::Part,
+        Self::Chatter,
         Self::Insist,
     ];
 }

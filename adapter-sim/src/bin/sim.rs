@@ -40,10 +40,10 @@ struct Arguments {
     /// Plant the bugs of the core one after the other (all, or those that are named), and search each.
     #[arg(long, value_name = "BUG", num_args = 0.., conflicts_with = "replay")]
     mutants: Option<Vec<String>>,
-    /// With --mutants: only bugs that took fewer than a thousand seeds when all were searched, and no more seeds than that for each.
-    #[arg(long, requires = "mutants")]
-    quick: bool,
-    /// With --mutants: write what was found, as `adapter-sim/mutants.txt` has it.
+    /// With --mutants: only bugs that took fewer than a thousand seeds in this list, and no more seeds than that for each.
+    #[arg(long, value_name = "FILE", requires = "mutants")]
+    quick: Option<PathBuf>,
+    /// With --mutants: write what was found into such a list.
     #[arg(long, value_name = "FILE", requires = "mutants")]
     list: Option<PathBuf>,
     /// Enumerate every small world: every order of events and every place of a fault. Takes minutes.
@@ -136,12 +136,15 @@ const QUICK: u64 = 1_000;
 /// Searches planted bugs, and prints how many seeds each took.
 fn mutants(arguments: &Arguments, names: &[String]) -> Result<ExitCode, String> {
     let bugs = if names.is_empty() { Bug::ALL.to_vec() } else { names.iter().map(|name| bug(name)).collect::<Result<Vec<_>, _>>()? };
-    let known: BTreeMap<&str, Known> = known().into_iter().map(|known| (known.bug.name(), known)).collect();
+    let quick = arguments.quick.is_some();
+    let text = arguments.quick.as_ref().map(|path| std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display())));
+    let known = known(&text.transpose()?.unwrap_or_default())?;
+    let known: BTreeMap<&str, Known> = known.into_iter().map(|known| (known.bug.name(), known)).collect();
     let (started, mut missed, mut took, mut lines, mut explained) = (Instant::now(), Vec::new(), Vec::new(), Vec::new(), 0);
     for &bug in &bugs {
         let found = match known.get(bug.name()) {
-            Some(known) if arguments.quick && known.seed < QUICK => search_again(*known, QUICK, arguments.threads()),
-            Some(_) | None if arguments.quick => continue,
+            Some(known) if quick && known.seed < QUICK => search_again(*known, QUICK, arguments.threads()),
+            Some(_) | None if quick => continue,
             Some(_) | None => search(bug, arguments.seeds.1, arguments.threads()),
         };
         lines.extend(line(&found));
@@ -170,7 +173,7 @@ fn mutants(arguments: &Arguments, names: &[String]) -> Result<ExitCode, String> 
         "found": took.len(),
         "explained": explained,
         "not_found": missed,
-        "seeds_each_at_most": if arguments.quick { QUICK } else { arguments.seeds.1 },
+        "seeds_each_at_most": if quick { QUICK } else { arguments.seeds.1 },
         "median_seeds": took.get(took.len() / 2),
         "most_seeds": took.last(),
         "seconds": (started.elapsed().as_secs_f64() * 10.0).round() / 10.0,

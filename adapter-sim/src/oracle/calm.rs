@@ -7,7 +7,7 @@ use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::faults::{CancelReason, LinkFailure, PairFailure, TransferFailure};
 use protocol_core::ids::{DeviceId, SessionId, SessionRef};
 use protocol_core::limits;
-use protocol_core::node::probe::Trust;
+use protocol_core::node::probe::{SessionProbe, Trust};
 
 use super::{Oracle, stored};
 use crate::{Dev, World};
@@ -34,6 +34,10 @@ pub(super) struct Calm {
     parted: BTreeMap<(Dev, DeviceId), u64>,
     /// Transfers that lost their session, and when.
     orphans: BTreeMap<(Dev, u32, TransferKey), u64>,
+    /// When transfers were begun.
+    shared: BTreeMap<(Dev, u32, TransferKey), u64>,
+    /// When a device was told last that it speaks with another.
+    met: BTreeMap<(Dev, DeviceId), u64>,
     /// When transfers ended.
     ended: BTreeMap<(Dev, u32, TransferKey), u64>,
     /// Addresses where nobody is that a joiner has dialled.
@@ -121,15 +125,15 @@ impl Oracle {
     }
 
     /// PAIR-23, PAIR-29, PAIR-32, LINK-9: what a message of a handshake says is durable when it leaves. A device knows no more of a
-    /// pairing than its store does, unless it is busy with another pairing of the two.
-    pub(super) fn check_said(&mut self, world: &World, dev: Dev, peer: Dev) {
+    /// pairing than its store does, unless it is busy with another pairing of the two. `sure`: the peer will be sure of it.
+    pub(super) fn check_said(&mut self, world: &World, dev: Dev, peer: Dev, sure: bool) {
         let (Some(node), key) = (world.node_of(dev), world.key(peer)) else { return };
         let kept: BTreeMap<SessionRef, Trust> =
             stored(world, dev).filter(|root| root.peer == key).map(|root| (root.session_ref, root.trust)).collect();
         let of_peer: Vec<_> = node.probe_roots().into_iter().filter(|root| root.peer == key).collect();
         let durable = |trust: Trust, session_ref: &SessionRef| match (trust, kept.get(session_ref)) {
             (_, None) => false,
-            (Trust::Confirmed, Some(kept)) => !matches!(kept, Trust::Provisional { .. }),
+            (Trust::Confirmed, Some(kept)) => !(sure && matches!(kept, Trust::Provisional { .. })),
             (Trust::Unconfirmed | Trust::Provisional { .. }, Some(_)) => true,
         };
         let any = of_peer.is_empty() || of_peer.iter().any(|root| durable(root.trust, &root.session_ref));
@@ -256,6 +260,32 @@ impl Oracle {
         });
         let alone = alone.map(|(&(dev, _, key), _)| (dev, key));
         self.check("XFER-17", !self.manners.calm || alone.is_none(), || format!("a transfer ended on one side alone: {alone:?}"));
+    }
+
+    pub(super) fn note_shared(&mut self, world: &World, dev: Dev, key: TransferKey) {
+        self.calm.shared.insert((dev, world.life(dev), key), world.micros());
+    }
+
+    /// XFER-24: where nothing was disturbed, an offer is known to whom it is for, if the two have spoken long enough.
+    pub(crate) fn check_heard(&mut self, world: &World) {
+        let unheard = self.calm.shared.iter().find(|&(&(dev, life, key), at)| {
+            let Some(peer) = world.dev_of_id(key.device).filter(|peer| world.is_up(*peer) && !self.liars.contains(peer)) else {
+                return false;
+            };
+            let theirs = TransferKey { device: world.id(dev), direction: Direction::Incoming, id: key.id };
+            let known = self.told.contains_key(&(peer, world.life(peer), theirs));
+            let ended = self.told.get(&(dev, life, key)).is_none_or(|told| told.ended);
+            let old = |session: &SessionProbe| session.primary && session.peer == world.key(peer);
+            let spoken = world.node_of(dev).is_some_and(|node| node.probe_sessions().iter().any(old));
+            let since = self.calm.met.get(&(dev, key.device)).copied().unwrap_or(u64::MAX).max(*at);
+            world.life(dev) == life && !known && !ended && spoken && since.saturating_add(5 * SOON) < world.micros()
+        });
+        let unheard = unheard.map(|(&(dev, _, key), _)| (dev, key));
+        self.check("XFER-24", !self.manners.calm || unheard.is_none(), || format!("nobody has heard of an offer: {unheard:?}"));
+    }
+
+    pub(super) fn on_met(&mut self, world: &World, dev: Dev, device: DeviceId) {
+        self.calm.met.insert((dev, device), world.micros());
     }
 
     /// PAIR-43: a joiner dials no more addresses than it may try.

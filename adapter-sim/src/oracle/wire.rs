@@ -22,8 +22,14 @@ impl Oracle {
             (Some(StreamName::Pair), false, 2) => self.on_complete(world, dev),
             _ => {}
         }
-        if frame == 2 && matches!(name, Some(StreamName::Pair | StreamName::Link)) {
-            self.check_said(world, dev, peer);
+        // A Hello says nothing yet: whoever can answer it holds the root.
+        let says = match name {
+            Some(StreamName::Pair) => frame == 2,
+            Some(StreamName::Link) => frame == 2 || !by_opener,
+            Some(StreamName::Data(_)) | None => false,
+        };
+        if says {
+            self.check_said(world, dev, peer, name == Some(StreamName::Link) && frame == 2);
         }
         let (Some(body), 1) = (bytes.get(4..), frame) else { return };
         let exchange = match (name, by_opener) {

@@ -197,8 +197,12 @@ impl Draw<'_, '_> {
         }
         if profile == Profile::Pairing && self.tape.percent(5) {
             // What waits for a day, has waited.
-            self.at += 90_000_000;
             let dev = self.dev();
+            if self.tape.percent(30) {
+                self.push(Step::Crash { dev });
+                self.push(Step::Restart { dev });
+            }
+            self.at += 90_000_000;
             self.push(Step::Restart { dev });
         }
     }
@@ -211,6 +215,10 @@ impl Draw<'_, '_> {
         let kind = self.tape.below(4) as usize;
         let at = At::Frame(1 + self.tape.below(3) as u32);
         let (ask, gap) = (self.tape.percent(50), self.tape.one_of(&[3_000, 35_000, 200_000]));
+        if self.tape.percent(30) {
+            let (dev, millis) = (self.tape.one_of(&[dev, peer]), self.tape.log(3_000));
+            self.push(Step::SlowDisk { dev, millis });
+        }
         for time in 0..1 + self.tape.log(8) as usize {
             // Several that wait for their place would change one bit to and fro.
             let damage = if kind == 3 { Damage::Flip(bit + 9 * time) } else { damages[kind] };
