@@ -4,11 +4,11 @@
 //! of the words, and a device that is paired and lies. What they say is made by the steps of an honest device; a [`Lie`] changes
 //! one thing in it, and says whether that must be refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol_core::crypto::secret::Secret;
 use protocol_core::entropy::Entropy as _;
-use protocol_core::ids::SessionId;
+use protocol_core::ids::{SessionId, TransferId};
 use protocol_core::pairing::code::CodeKeys;
 use protocol_core::wire::deframer::StreamName;
 use serde::{Deserialize, Serialize};
@@ -148,6 +148,8 @@ pub(crate) struct Foe {
     deals: Vec<Deal>,
     /// How liars take what is offered.
     takes: Trick,
+    /// Offers of liars that were declined.
+    declined: BTreeSet<TransferId>,
     /// Roots that were used, since when.
     confirmed: BTreeMap<[u8; 32], u64>,
     /// How many handshakes of a holder ended past the tag, and in how many he failed; none if he did not fail in one.

@@ -101,8 +101,10 @@ pub(crate) struct Pipe {
     pub(crate) vanish: bool,
     /// Bytes that arrived.
     pub(crate) delivered: u64,
-    /// Where a bit was changed.
-    pub(crate) flipped: Option<u64>,
+    /// The newest frame of which something arrived.
+    pub(crate) newest: u32,
+    /// Where a bit was changed: behind so many bytes, in this frame, at this time.
+    pub(crate) flipped: Option<(u64, u32, u64)>,
 }
 
 /// A stream. End 0 opened it, pipe 0 carries what end 0 sends.

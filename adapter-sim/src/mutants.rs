@@ -24,6 +24,47 @@ pub struct Found {
     pub seed: Option<(u64, Violation)>,
 }
 
+/// What a bug took when all were searched: a line of `mutants.txt`, which `sim --mutants --list` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The bug.
+    pub bug: Bug,
+    /// The first seed that showed it.
+    pub seed: u64,
+}
+
+/// Reads such a list.
+///
+/// # Errors
+/// The number of the line that is none.
+pub fn known(text: &str) -> Result<Vec<Known>, String> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.starts_with('#'));
+    let known = |line: &str| {
+        let mut words = line.split_whitespace();
+        let bug = words.next().and_then(Bug::by_name)?;
+        Some(Known { bug, seed: words.next()?.parse::<u64>().ok()?.checked_sub(1)? })
+    };
+    lines.map(|(number, line)| known(line).ok_or_else(|| format!("line {number} does not say which bug took how many seeds"))).collect()
+}
+
+/// A line of the list.
+pub fn line(found: &Found) -> Option<String> {
+    let (seed, violation) = found.seed.as_ref()?;
+    Some(format!("{:<32} {:>7}  {}", found.bug.name(), seed + 1, violation.rule))
+}
+
+/// As [`search`], but the seed that showed it before is tried first.
+pub fn search_again(known: Known, seeds: u64, threads: usize) -> Found {
+    plant(Some(known.bug));
+    let shown = run(&Script::of_seed(known.seed, profile_of(known.seed))).violation;
+    plant(None);
+    let clean = || run(&Script::of_seed(known.seed, profile_of(known.seed))).violation.is_none();
+    match shown {
+        Some(violation) if known.seed < seeds && clean() => Found { bug: known.bug, seed: Some((known.seed, violation)) },
+        Some(_) | None => search(known.bug, seeds, threads),
+    }
+}
+
 /// Runs seeds from 0 on with a bug planted, until one fails that does not fail without it.
 ///
 /// The bug is planted in the whole process: nothing else may use the core meanwhile.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol_core::effects::{Direction, Event, FileOp, TransferKey};
+use protocol_core::effects::{DeviceState, Direction, Event, FileOp, TransferKey};
 use protocol_core::faults::LinkFailure;
 use protocol_core::ids::{DeviceId, PeerKey, SessionId, SessionRef, TransferId};
 use protocol_core::limits;
@@ -14,13 +14,16 @@ use protocol_core::records::{Change, DEVICES, Record};
 use protocol_core::transfer::receipt::Outcome;
 
 use crate::disk::{Item, Tree};
+use crate::script::Manners;
 use crate::{Dev, World};
 
 mod aead;
+mod calm;
 mod lies;
 mod wire;
 
 pub use aead::{Recorder, recording_cipher};
+use calm::Calm;
 use lies::Lies;
 
 /// A rule that was broken.
@@ -88,6 +91,9 @@ pub struct Oracle {
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
     lies: Lies,
+    calm: Calm,
+    /// What never happens in this world.
+    manners: Manners,
     /// Ephemeral keys that honest devices have sent.
     ephemerals: BTreeSet<[u8; 32]>,
     /// How often a device heard that a peer ended a session, and was shown an offer.
@@ -107,6 +113,16 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    /// Of a world in which such things never happen.
+    pub(crate) fn new(manners: Manners) -> Self {
+        Self { manners, ..Self::default() }
+    }
+
+    /// From now on something disturbs the devices that the script does not hold.
+    pub(crate) fn disturb(&mut self) {
+        self.manners = Manners::default();
+    }
+
     /// What was broken first.
     pub const fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
@@ -152,6 +168,13 @@ impl Oracle {
     }
 
     fn on_begun(&mut self, world: &World, dev: Dev, session: SessionId, shows: bool, automatic: bool) {
+        let life = world.life(dev);
+        let other = self.begun.iter().any(|(&(of, _, role), &of_life)| of == dev && role == shows && of_life == life);
+        if self.begun.contains_key(&(dev, session, !shows)) {
+            self.calm.selves.insert(dev);
+        }
+        self.check("PAIR-41", !other || self.calm.selves.contains(&dev), || format!("device {} begins a pairing beside another", dev.0));
+        self.begins(dev, session);
         self.begun.insert((dev, session, shows), world.life(dev));
         if automatic {
             self.automatic.insert((dev, session));
@@ -189,6 +212,7 @@ impl Oracle {
     pub(crate) fn on_share(&mut self, world: &World, dev: Dev, key: TransferKey, tree: &Tree) {
         self.offered.insert((dev, key.device, key.id), tree.clone());
         self.told.insert((dev, world.life(dev), key), Told::default());
+        self.note_shared(world, dev, key);
     }
 
     /// An owner is about to forget a device: once it hears that this is done, its roots may never be seen here again.
@@ -219,6 +243,9 @@ impl Oracle {
             ("records on early streams", held.early.1, limits::EARLY_STREAMS * limits::EARLY_RECORDS * (1 + held.sessions)),
             ("devices", held.devices, limits::DEVICES),
             ("dials and streams of a joiner", held.joining, limits::JOINER_CONNECTIONS),
+            ("dials to devices", held.dialling, limits::JOINER_CONNECTIONS * held.dialers),
+            ("unfinished roots of a device", held.unfinished_roots, limits::PENDING_ROOTS_PER_DEVICE),
+            ("seconds of a session's life", held.oldest_session.as_secs() as usize, limits::SESSION_LIFE_GRACE.as_secs() as usize + 5),
             ("sessions", held.sessions, devices * 16),
             ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
             ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
@@ -232,6 +259,7 @@ impl Oracle {
         for (what, has, bound) in bounds {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
         }
+        self.check_orphans(world, dev);
         self.most.streams.0 = self.most.streams.0.max(held.streams.0);
         self.most.sessions = self.most.sessions.max(held.sessions);
         self.most.timers = self.most.timers.max(held.timers);
@@ -320,6 +348,7 @@ impl Oracle {
         match event {
             Event::PairRequest { session, peer, .. } => {
                 self.asked.entry((dev, peer.device)).or_default().insert(*session);
+                self.on_question(world, dev, *session);
             }
             Event::Paired { session, peer, confirmed, .. } => self.on_paired(world, dev, *session, peer.device, *confirmed),
             Event::PairConfirmed { device } => {
@@ -330,7 +359,8 @@ impl Oracle {
                 });
             }
             Event::PairFailed { session, reason } => {
-                self.check_burned(dev, *reason);
+                self.check_burned(world, dev, *reason);
+                self.check_given_up(world, dev, *session, *reason);
                 self.on_pair_failed(world, dev, *session);
             }
             Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
@@ -350,21 +380,30 @@ impl Oracle {
                 if matches!(event, Event::Device { reason: Some(LinkFailure::Ended), .. }) {
                     self.on_ended(dev);
                 }
+                if matches!(event, Event::Device { state: DeviceState::Connected, .. }) {
+                    self.on_met(world, dev, *device);
+                }
+                if let Event::Device { state: DeviceState::Disconnected, reason: Some(reason), .. } = event {
+                    self.on_parted(world, dev, *device, *reason);
+                }
                 self.connecting.remove(&(dev, *device));
                 self.on_sessions(world, dev);
             }
-            Event::Progress { transfer, durable, total, .. } => {
+            Event::Progress { transfer, moved, durable, total } => {
                 self.check_durable(world, dev, transfer, *durable);
                 let told = self.told.entry((dev, world.life(dev), *transfer)).or_default();
                 let (before, ended) = (std::mem::replace(&mut told.durable, *durable), told.ended);
-                self.check("S28", before <= *durable && *durable <= *total, || {
-                    format!("device {} went from {before} to {durable} of {total} bytes", dev.0)
+                self.check("S28", before <= *durable && *durable <= *total && *moved <= *total, || {
+                    format!("device {} went from {before} to {durable} of {total} bytes, {moved} moved", dev.0)
                 });
                 self.check("S25", !ended, || format!("device {} was told of progress after the end", dev.0));
             }
             Event::Entry { transfer, entry, outcome, digest, .. } => self.on_entry(world, dev, *transfer, *entry, *outcome, *digest),
             Event::Done { transfer, .. } => self.on_done(world, dev, *transfer),
-            Event::Failed { transfer, .. } => self.end_transfer(world, dev, *transfer, false),
+            Event::Failed { transfer, reason } => {
+                self.check_failed(world, dev, *transfer, *reason);
+                self.end_transfer(world, dev, *transfer, false);
+            }
             Event::Offered { transfer, .. } | Event::Accepted { transfer } => {
                 let ended = self.told.entry((dev, world.life(dev), *transfer)).or_default().ended;
                 let again = transfer.direction == Direction::Incoming;
@@ -376,6 +415,7 @@ impl Oracle {
                     self.on_offered(dev);
                 }
                 if again {
+                    self.on_begins(world, dev, *transfer);
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());
                 }
             }
@@ -389,9 +429,8 @@ impl Oracle {
 
     /// A pairing has ended. A device that typed its own code hears it once for each of its roles.
     fn end_pairing(&mut self, dev: Dev, session: SessionId) {
-        if self.begun.remove(&(dev, session, false)).is_none() {
-            self.begun.remove(&(dev, session, true));
-        }
+        let ended = self.begun.remove(&(dev, session, false)).or_else(|| self.begun.remove(&(dev, session, true)));
+        self.check("S25", ended.is_some(), || format!("device {} was told of the end of a pairing that does not run", dev.0));
     }
 
     /// What came to nothing may take its root with it.
@@ -408,6 +447,7 @@ impl Oracle {
 
     fn on_paired(&mut self, world: &World, dev: Dev, session: SessionId, peer: DeviceId, confirmed: bool) {
         self.end_pairing(dev, session);
+        self.note_paired(world, dev, peer);
         // S5: what is told is durable.
         let wanted =
             |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
@@ -440,6 +480,7 @@ impl Oracle {
             let count = sides.len();
             self.check("K1", crossed, || format!("the two sides of session {} do not match", session.session_ref));
             self.check("S1", count <= 2, || format!("{count} devices hold session {}", session.session_ref));
+            self.check_unknown(dev, session.session_ref);
             let removed = node.probe_roots().iter().all(|root| root.peer != session.peer);
             self.check("S6", !removed, || format!("device {} has a session with a device that it does not know", dev.0));
         }
@@ -456,6 +497,7 @@ impl Oracle {
     fn on_entry(&mut self, world: &World, dev: Dev, key: TransferKey, entry: u32, outcome: Outcome, digest: Option<[u8; 32]>) {
         let ended = self.told.entry((dev, world.life(dev), key)).or_default().ended;
         self.check("S25", !ended, || format!("device {} was told of an entry after the end", dev.0));
+        self.check_once(world, dev, key, entry);
         let stands = matches!(outcome, Outcome::Stored | Outcome::Renamed);
         if key.direction == Direction::Incoming
             && stands
@@ -489,6 +531,7 @@ impl Oracle {
         let told = self.told.entry((dev, world.life(dev), key)).or_default();
         let again = std::mem::replace(&mut told.ended, true);
         told.done = done;
+        self.on_transfer_over(world, dev, key);
         self.check("S25", !again, || format!("device {} was told twice that a transfer ended", dev.0));
     }
 
@@ -591,6 +634,8 @@ impl Oracle {
             && held.transfers == (0, 0)
             && held.tickets == 0
             && held.wanted == 0
+            && held.early == (0, 0)
+            && held.remembered == 0
             && !held.pairing;
         self.check("S32", nothing, || format!("device {} still holds something: {held:?}", dev.0));
         // Pending roots wait for their day to end.

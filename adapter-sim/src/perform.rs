@@ -25,6 +25,7 @@ impl World {
         match output {
             Output::Dial { ticket, to } => {
                 self.note(dev, What::Dials { to: to.to_string() });
+                self.with_oracle(|oracle, _| oracle.on_dial(dev, &to.text));
                 let delay = self.one_way() + self.slow_dial(dev);
                 self.after(delay, Act::Dial { dev, life, ticket, to });
             }
@@ -39,7 +40,9 @@ impl World {
                 if let Some(&(stream, end)) = self.stream_ends.get(&stream) {
                     let (name, frame) = (self.streams[stream].name, self.streams[stream].pipes[end].frames + 1);
                     if frame <= 2 && self.oracle.is_some() {
-                        self.with_oracle(|oracle, _| oracle.on_sent(dev, name, (end == 0, frame), &bytes));
+                        let peer = self.device_of(stream, 1 - end);
+                        self.with_oracle(|oracle, world| oracle.on_sent(world, (dev, peer), name, (end == 0, frame), &bytes));
+                        self.await_answer(stream, end, frame);
                     }
                     self.send(stream, end, bytes);
                     self.after(10, Act::Drained { stream, end });
@@ -120,6 +123,7 @@ impl World {
             }
             Act::Cut { stream } => self.cut(stream),
             Act::Tainted { stream, end } => self.check_tainted(stream, end),
+            Act::Overdue { stream } => self.check_overdue(stream),
             Act::Gone { conn, end } => self.gone(conn, end),
             Act::Durable { dev, life, ticket, batch } => self.durable(dev, life, ticket, batch),
             Act::Files { dev, life, ticket, key, entries, op } => {

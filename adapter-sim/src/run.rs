@@ -12,6 +12,7 @@ use protocol_core::node::Confirm;
 use protocol_core::node::probe::{RootProbe, Trust};
 
 use crate::oracle::{Recorder, Violation};
+use crate::rules::{At, Damage, Rule, Side};
 use crate::script::{Script, tree};
 use crate::world::Answer;
 use crate::{Dev, World};
@@ -106,8 +107,10 @@ impl Run {
                 self.world.with_oracle(|oracle, world| oracle.check_provisional(world, dev));
             }
         }
-        self.heal(script);
         let honest: Vec<Dev> = (0..self.world.honest).map(Dev).collect();
+        self.look_round(&honest);
+        self.heal(script);
+        self.check_stores(&honest);
         for (at, &one) in honest.iter().enumerate() {
             for &other in &honest[at + 1..] {
                 if !self.broken() {
@@ -123,6 +126,27 @@ impl Run {
         }
         self.recovered = !self.broken();
         self.note_marks();
+    }
+
+    /// What is to hold when the story is over and nothing was mended yet.
+    fn look_round(&mut self, honest: &[Dev]) {
+        self.check_stores(honest);
+        let up: Vec<Dev> = honest.iter().copied().filter(|dev| self.world.is_up(*dev)).collect();
+        let pairs = up.iter().flat_map(|&one| up.iter().map(move |&other| (one, other)));
+        for (one, other) in pairs.filter(|(one, other)| one != other) {
+            self.world.with_oracle(|oracle, world| oracle.check_shared(world, one, other));
+        }
+        self.world.with_oracle(|oracle, world| {
+            oracle.check_both_ended(world);
+            oracle.check_questions(world);
+            oracle.check_heard(world);
+        });
+    }
+
+    fn check_stores(&mut self, honest: &[Dev]) {
+        for &dev in honest {
+            self.world.with_oracle(|oracle, world| oracle.check_stored(world, dev));
+        }
     }
 
     /// No fault happens any more, who is down starts, and users say yes.
@@ -208,19 +232,38 @@ impl Run {
             return;
         }
         self.check_pair(one, other);
-        self.glare(one, other);
+        match self.world.micros() % 4 {
+            0 => self.glare(one, other),
+            1 => self.late_start(one, other),
+            _ => {}
+        }
         self.send(one, other);
         self.send(other, one);
     }
 
+    /// LINK-13: a device is dialled while it is down, and found when it has started.
+    fn late_start(&mut self, one: Dev, other: Dev) {
+        self.mark("a late start");
+        self.world.with_oracle(|oracle, _| oracle.disturb());
+        self.world.crash(other);
+        self.wait(Duration::from_secs(1));
+        self.connect(one, other);
+        self.wait(Duration::from_secs(5));
+        self.world.restart(other);
+        let met = self.world.run_until(Duration::from_secs(25), |world| Self::both_connected(world, one, other));
+        self.check("LINK-13", met, || format!("device {} gave device {} up before that had started", one.0, other.0));
+        if !self.broken() {
+            self.check_pair(one, other);
+        }
+    }
+
     /// LINK-11: both dial at the same instant, and one session comes of it: that of the device with the smaller key.
     fn glare(&mut self, one: Dev, other: Dev) {
-        if self.broken() || !self.world.micros().is_multiple_of(4) {
+        if self.broken() {
             return;
         }
         self.mark("glare");
-        let id = self.world.id(other);
-        self.world.call(one, |node, env| node.disconnect(env, id));
+        self.leave(one, other);
         self.wait(Duration::from_secs(8));
         self.world.set_latency(Duration::from_millis(20), Duration::ZERO);
         let (one, other) = if self.world.key(one) < self.world.key(other) { (one, other) } else { (other, one) };
@@ -238,6 +281,18 @@ impl Run {
         self.check_pair(one, other);
     }
 
+    /// HOST-14: one ends the session, and the other hears that it was ended.
+    fn leave(&mut self, one: Dev, other: Dev) {
+        let (id, me, from) = (self.world.id(other), self.world.id(one), self.world.events().len());
+        self.world.call(one, |node, env| node.disconnect(env, id));
+        self.wait(Duration::from_secs(2));
+        let heard = self.world.events()[from..].iter().find_map(|(dev, event)| match event {
+            Event::Device { device, reason, .. } if *dev == other && *device == me => *reason,
+            _ => None,
+        });
+        self.world.with_oracle(|oracle, _| oracle.check_goodbye(heard, other));
+    }
+
     fn connect(&mut self, from: Dev, to: Dev) {
         let (id, at) = (self.world.id(to), self.world.addresses(to));
         // A device that is not known is paired below.
@@ -246,12 +301,12 @@ impl Run {
 
     /// L1, A7: two that do not know each other (any more) pair, within a minute.
     fn pair_again(&mut self, one: Dev, other: Dev) {
-        let full = |dev: Dev| self.world.node(dev).probe_holdings().devices >= protocol_core::limits::DEVICES;
-        if full(one) || full(other) {
-            // LIM-3: there is no room for another one, and S23 sees to it that none is made.
-            return self.mark("no room for another device");
-        }
-        self.mark("paired in the end");
+        let full = |dev: Dev, peer: Dev| {
+            let node = self.world.node(dev);
+            node.probe_holdings().devices >= protocol_core::limits::DEVICES && self.world.view(dev, peer).is_none()
+        };
+        let full = full(one, other) || full(other, one);
+        self.mark(if full { "no room for another device" } else { "paired in the end" });
         let world = &mut self.world;
         let Ok(invite) = world.invite(one, Confirm::Ask) else {
             return self.fail("L1", || format!("device {} is busy with a pairing that should have ended", one.0));
@@ -264,6 +319,12 @@ impl Run {
         };
         world.with_oracle(|oracle, world| oracle.on_join(world, other, session, false));
         let paired = self.world.run_until(Duration::from_secs(60), |world| Self::both_connected(world, one, other));
+        if full {
+            // S23 sees to it that no device is one too many.
+            self.world.cancel_pairings(one);
+            self.world.cancel_pairings(other);
+            return self.check("LIM-3", !paired, || format!("devices {} and {} paired where there was no room", one.0, other.0));
+        }
         self.check("L1", paired, || format!("devices {} and {} could not pair when all was well", one.0, other.0));
     }
 
@@ -305,7 +366,7 @@ impl Run {
         }
     }
 
-    /// L3: a small tree arrives.
+    /// L3, XFER-20: a small tree arrives, also if a stream of it breaks.
     fn send(&mut self, from: Dev, to: Dev) {
         if self.broken() {
             return;
@@ -313,6 +374,7 @@ impl Run {
         self.world.disk_mut(to).files.clear();
         self.world.forget_arrivals(to);
         let tree = tree(1);
+        self.harm();
         let Some(key) = self.world.offer(from, to, &tree) else {
             return self.fail("L3", || format!("device {} cannot offer anything to device {}", from.0, to.0));
         };
@@ -321,11 +383,27 @@ impl Run {
                 *dev == from && matches!(event, Event::Done { transfer, .. } | Event::Failed { transfer, .. } if *transfer == key)
             })
         };
-        self.world.run_until(Duration::from_secs(30), done);
+        self.world.run_until(Duration::from_secs(60), done);
+        self.world.clear_rules();
         // What was offered before and waited for a session arrives as well.
         let files = &self.world.disk(to).files;
         let whole = tree.iter().all(|(path, item)| files.get(path) == Some(item));
         self.check("L3", whole, || format!("a small tree did not arrive whole from device {} at device {}", from.0, to.0));
+    }
+
+    /// In every other run the next stream of chunks breaks: once, in one of many ways.
+    fn harm(&mut self) {
+        let chance = self.world.micros() / 8;
+        if chance.is_multiple_of(2) {
+            return;
+        }
+        self.mark("a broken stream in the end");
+        self.world.with_oracle(|oracle, _| oracle.disturb());
+        let ways = [Damage::Cut, Damage::Vanish, Damage::Flip(usize::try_from(chance % 50_000).unwrap_or(0)), Damage::End];
+        let damage = ways[usize::try_from(chance / 2 % 4).unwrap_or(0)];
+        for side in [Side::Opener, Side::Answerer] {
+            self.world.rule(Rule { name: World::BULK, side, at: At::Byte(100 + chance / 8 % 66_000), damage });
+        }
     }
 
     /// L7, S32: sessions are ended, and nothing is left.
@@ -338,6 +416,7 @@ impl Run {
             }
         }
         self.wait(Duration::from_secs(150));
+        self.check_stores(honest);
         for &dev in honest {
             self.world.with_oracle(|oracle, world| {
                 oracle.check_provisional(world, dev);
@@ -358,9 +437,13 @@ impl Run {
         }
     }
 
-    fn known(&self, dev: Dev) -> Vec<(protocol_core::ids::DeviceId, bool)> {
+    fn known(&self, dev: Dev) -> Vec<(protocol_core::ids::DeviceId, bool, String, usize)> {
         let views = self.world.devices(dev);
-        views.into_iter().filter(|view| view.state != DeviceState::Pairing).map(|view| (view.id, view.confirmed)).collect()
+        views
+            .into_iter()
+            .filter(|view| view.state != DeviceState::Pairing)
+            .map(|view| (view.id, view.confirmed, view.name, view.addresses.len()))
+            .collect()
     }
 
     fn check(&mut self, rule: &'static str, holds: bool, what: impl FnOnce() -> String) {

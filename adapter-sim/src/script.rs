@@ -16,9 +16,11 @@ use crate::rules::{At, Damage, DialFault, DiskFault, Side, StoreFault};
 use crate::world::{Answer, Pieces};
 
 mod draw;
+mod manners;
 mod perform;
 
 pub use draw::Profile;
+pub(crate) use manners::Manners;
 pub(crate) use perform::{CHUNK, tree};
 
 /// A world, and what happens in it.

@@ -7,9 +7,14 @@ use crate::link::{Bulk, ConnEnd, Stream, Wire};
 use crate::rules::{At, Damage};
 use crate::trace::{Tapped, What};
 use crate::world::{Act, Pieces, World};
+use protocol_core::wire::deframer::StreamName;
 
 /// How long a stream may stand after a bit of it was changed, in microseconds: the longest wait for a part of something, and more.
 const TAINTED: u64 = 200_000_000;
+/// The same, if more has come behind it.
+const TAINTED_AND_READ: u64 = 40_000_000;
+/// How long an answer to PairingRequest and to Hello is awaited, and a little more.
+const ANSWERS: (u64, u64) = (32_000_000, 12_000_000);
 
 impl World {
     pub(crate) fn send(&mut self, stream: usize, end: usize, bytes: Vec<u8>) {
@@ -48,7 +53,9 @@ impl World {
                 Damage::Flip(bit) => {
                     let len = bytes.len();
                     bytes[bit / 8 % len] ^= 1 << (bit % 8);
-                    self.streams[stream].pipes[end].flipped.get_or_insert(sent + (bit / 8 % len) as u64);
+                    let place = (sent + (bit / 8 % len) as u64, frame, self.now);
+                    self.streams[stream].pipes[end].flipped.get_or_insert(place);
+                    self.after(TAINTED_AND_READ, Act::Tainted { stream, end: 1 - end });
                     self.after(TAINTED, Act::Tainted { stream, end: 1 - end });
                 }
                 Damage::Replace(material) => {
@@ -145,11 +152,39 @@ impl World {
     pub(crate) fn check_tainted(&mut self, stream: usize, end: usize) {
         let Some(dev) = self.owner(stream, end) else { return };
         let (pipe, own) = (&self.streams[stream].pipes[1 - end], &self.streams[stream].ends[end]);
-        let read = pipe.flipped.is_some_and(|at| pipe.delivered > at);
+        let slow = self.devices[dev.0].slow_disk > 0;
+        let read = pipe.flipped.is_some_and(|(at, frame, when)| {
+            let late = self.now >= when + TAINTED || (pipe.newest > frame + 1 && !slow);
+            pipe.delivered > at && late
+        });
         let asleep = self.devices[dev.0].asleep_until > 0;
         if read && own.up && !own.down && !pipe.dead && !asleep && self.devices[dev.0].stranger.is_none() {
             self.with_oracle(|oracle, _| {
                 oracle.broken("K3", || format!("device {} goes on with stream {stream}, of which a bit was changed", dev.0))
+            });
+        }
+    }
+
+    /// A device has sent the first message of a handshake.
+    pub(crate) fn await_answer(&mut self, stream: usize, end: usize, frame: u32) {
+        let wait = match self.streams[stream].name {
+            Some(StreamName::Pair) => ANSWERS.0,
+            Some(StreamName::Link) => ANSWERS.1,
+            Some(StreamName::Data(_)) | None => return,
+        };
+        if (end, frame) == (0, 1) {
+            self.after(wait, Act::Overdue { stream });
+        }
+    }
+
+    /// PAIR-42, LINK-17: a first message that is not answered is not waited for any more.
+    pub(crate) fn check_overdue(&mut self, stream: usize) {
+        let Some(dev) = self.owner(stream, 0) else { return };
+        let (slot, device) = (&self.streams[stream], &self.devices[dev.0]);
+        let waits = slot.ends[0].up && !slot.ends[0].down && slot.pipes[1].delivered == 0;
+        if waits && device.asleep_until == 0 && device.stranger.is_none() {
+            self.with_oracle(|oracle, _| {
+                oracle.broken("PAIR-42", || format!("device {} still waits for an answer on stream {stream}", dev.0))
             });
         }
     }
@@ -214,7 +249,9 @@ impl World {
             return;
         }
         self.note(dev, What::Gets { stream, by_opener: from == 0, frame, len: bytes.len() });
-        self.streams[stream].pipes[from].delivered += bytes.len() as u64;
+        let pipe = &mut self.streams[stream].pipes[from];
+        pipe.delivered += bytes.len() as u64;
+        pipe.newest = pipe.newest.max(frame);
         if self.devices[dev.0].stranger.is_some() {
             self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
             return self.enemy_hears(stream, end, bytes);

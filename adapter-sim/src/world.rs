@@ -55,6 +55,7 @@ pub(crate) enum Act {
     Broken { stream: usize, end: usize },
     Cut { stream: usize },
     Tainted { stream: usize, end: usize },
+    Overdue { stream: usize },
     Gone { conn: usize, end: usize },
     Durable { dev: Dev, life: u32, ticket: Ticket, batch: Vec<Change> },
     Files { dev: Dev, life: u32, ticket: Ticket, key: TransferKey, entries: std::ops::Range<u32>, op: FileOp },
@@ -98,6 +99,7 @@ impl Act {
             | Self::Broken { .. }
             | Self::Cut { .. }
             | Self::Tainted { .. }
+            | Self::Overdue { .. }
             | Self::Gone { .. }
             | Self::Seal { .. }
             | Self::Drained { .. }

@@ -112,6 +112,11 @@ impl Outbox {
         self.waiting.len()
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_finished(&self) -> usize {
+        self.finished.len()
+    }
+
     pub(crate) fn ticket(&mut self, purpose: Purpose) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
@@ -128,11 +133,12 @@ impl Outbox {
     /// would be sure of what a crash can take from us.
     // PAIR-29, LINK-9.
     pub(crate) fn is_storing(&self, of: &PeerKey, root: SessionRef) -> bool {
-        self.waiting.values().any(|purpose| match purpose {
-            Purpose::InitiatorStored { session_ref, .. } => *session_ref == root,
-            Purpose::ListenerStored { peer, .. } | Purpose::LinkStored { peer, .. } => peer == of,
-            _ => false,
-        })
+        !planted!(HelloBeforeDurable)
+            && self.waiting.values().any(|purpose| match purpose {
+                Purpose::InitiatorStored { session_ref, .. } => *session_ref == root,
+                Purpose::ListenerStored { peer, .. } | Purpose::LinkStored { peer, .. } => peer == of,
+                _ => false,
+            })
     }
 
     /// Lets answers that nobody waits for any more come to nothing.

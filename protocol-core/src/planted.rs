@@ -44,7 +44,7 @@ const fn kebab<const N: usize>(name: &str) -> [u8; N] {
 }
 
 macro_rules! bugs {
-    ($($(#[doc = $doc:literal])+ $bug:ident: $breaks:literal, $seen:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $bug:ident: $breaks:literal, $seen:literal $(, unseen $why:literal)?;)+) => {
         /// A mistake that can be planted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u16)]
@@ -83,6 +83,16 @@ macro_rules! bugs {
                     $(Self::$bug => $seen,)+
                 }
             }
+
+            /// Why no simulated world shows it, if none can.
+            pub const fn unseen(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$bug => {
+                        const WHY: &[&str] = &[$($why)?];
+                        if let [why] = WHY { Some(*why) } else { None }
+                    })+
+                }
+            }
         }
     };
 }
@@ -99,6 +109,12 @@ bugs! {
     SessionIdUnchecked: "§6.5 I 2 (PAIR-14)", "a holder of the code asks for another session id, with a tag over that: a Challenge comes back";
     /// An expired code still admits new handshakes, and never dies.
     ExpiredCodeAccepted: "§6.5 I 3 (PAIR-40)", "a joiner that comes after the code's time is paired, and the owner is never told that it expired";
+    /// An expired code never dies.
+    ExpiredCodeLingers: "§12.1 (PAIR-40)", "long after a code's time its owner was not told that it expired";
+    /// A second code may be shown while the first lives.
+    SecondCodeAccepted: "§6.5 (PAIR-41)", "a device with a live code shows another";
+    /// The owner may give a code any life.
+    CodeLifetimeUnchecked: "§6.5 (PAIR-41)", "a code of an hour is shown";
     /// The tag is not compared.
     TagUnchecked: "§6.5 I 4 (PAIR-15)", "a stranger that knows the public session id and not the words gets a Challenge";
     /// The transcript leaves out the bytes that only this connection has.
@@ -109,17 +125,27 @@ bugs! {
     ReplayAdmitted: "§6.5 I 5 (PAIR-17)", "a recorded PairingRequest played again on a new stream gets a second Challenge";
     /// Handshakes past the tag are not counted.
     HandshakesAtOnceUnbounded: "§6.5 I 6, §11 (PAIR-18)", "a holder of the code opens five handshakes at once: the fifth gets a Challenge";
+    /// Five handshakes of a code may be past the tag at once.
+    FifthHandshake: "§6.5 I 6, §11 (PAIR-18)", "a holder of the code opens five handshakes at once: the fifth gets a Challenge";
+    /// Handshakes of a code are counted when they end, and not when they begin.
+    HandshakesUnbounded: "§6.5 I 6, §11 (PAIR-18)", "a handshake of the code's holder is silent while fifteen others fail: a seventeenth gets a Challenge";
     /// The last of the handshakes that a code admits burns nothing when it fails.
     SixteenthDoesNotBurn: "§6.5 I 6, §11 (PAIR-18)", "sixteen handshakes that are cut after the Challenge: the owner is not told that the code is burned";
     /// An exchange key that contributes nothing is taken.
     LowOrderAccepted: "§6.5 I 7, J 1 (ID-2)", "a holder of the code sends e_j of zeros under a right tag: a Challenge comes back";
     /// Failures past the tag are not counted.
     FailuresNeverBurn: "§6.5 I 7, §11 (PAIR-39)", "a holder of the code fails more than three times after the Challenge, not on TCP: the code lives";
+    /// It takes four failures past the tag.
+    FourthFailure: "§6.5 I 7, §11 (PAIR-39)", "a holder of the code fails three times after the Challenge, not on TCP: the code lives";
+    /// Failures on bare TCP count like others.
+    TcpFailuresBurn: "§6.5 I 7 (PAIR-39)", "three damaged Responses on TCP: the code is burned";
     /// The time to the Response is not watched.
     ResponseTimerUnset: "§6.5 I 8 (PAIR-42)", "a holder of the code says nothing after the Challenge: its stream is open 31 s later";
     // Pairing: J on Challenge.
     /// The joiner's exchange key is the same in every try of a code.
     EphemeralReused: "§6.1 (PAIR-6)", "two PairingRequests of one code carry the same e_j";
+    /// The time to the Challenge is not watched.
+    ChallengeTimerUnset: "§6.5 (PAIR-42)", "nobody answers a PairingRequest: its stream is open 31 s later";
     /// The joiner does not notice that it has found itself.
     SelfUnnoticedByJoiner: "§6.5 J 3 (PAIR-19)", "a device types its own code: a pending root for its own key is stored, and it is not told that this is the same device";
     /// The joiner does not verify the initiator's signature.
@@ -134,8 +160,14 @@ bugs! {
     PendingUsableUnasked: "§6.5 J 8 (PAIR-24)", "J's user has not answered, the stream was cut, I dials: J answers the Hello";
     /// The user's no leaves the pending root.
     NoKeepsPending: "§6.5 J 8 (PAIR-25, PAIR-33)", "after J's no, or I's, J's store and list of devices still hold the peer";
+    /// The yes to a pending root is kept in memory only.
+    AgreeNotStored: "§6.5 J 8 (PAIR-24)", "J's user says yes, J falls and starts again: the pending root is gone";
+    /// A pairing's failure is told twice.
+    FailureToldTwice: "§12.3 (each attempt ends once)", "J's owner hears twice that the attempt failed";
     /// The joiner's user who does not answer has said yes.
     JoinerSilenceIsYes: "§6.5 J 8 (PAIR-25)", "J's user does not answer for 120 s, and J reports that it is paired";
+    /// The joiner's user may think for ever.
+    JoinerUserTimerUnset: "§6.5 J 8 (PAIR-25)", "J's user does not answer: the pending root and the question are there after ten minutes";
     // Pairing: I on Response.
     /// The nonce is not compared with what message 1 committed to.
     CommitUnchecked: "§6.5 I 1 (PAIR-26)", "a liar that has the words sends another nonce than it committed to: I goes on";
@@ -155,14 +187,22 @@ bugs! {
     LoserGoesOn: "§6.5 I 3 (PAIR-27)", "two joiners with one code are both past their Challenges: both are paired";
     /// The user's no is stored as a yes.
     RefusalPairs: "§6.5 I 4 (PAIR-28)", "I's user says no or nothing, and a record is written and Complete 0 sent";
+    /// The initiator's user may think for ever.
+    InitiatorUserTimerUnset: "§6.5 I 4 (PAIR-28)", "I's user does not answer: no Complete has left after two minutes";
     /// Complete leaves while the record is being written.
     CompleteBeforeDurable: "§6.5 I 5 (PAIR-29)", "Complete is on the wire before the write of the record was reported durable; a crash there leaves J paired with a device that never heard of it";
     /// A write that fails counts as done.
     FailedWritePairs: "§6.5 I 5 (PAIR-30)", "the store fails at I's record: Complete 0 is sent, and after a restart I does not know J";
+    /// A root whose record is still being written answers a Hello.
+    HelloBeforeDurable: "§6.5 I 5, §8 (PAIR-29, LINK-9)", "J reconnects while I's record is being written: it is answered, and the write then fails";
+    /// A row that could not be written is not written again.
+    UnwrittenForgotten: "§6.5 (PAIR-48)", "a write of the store fails once: a minute later the row is not what memory holds";
     /// A new root replaces the old one before it is confirmed.
     OldRootDropped: "§6.5 I 6 (PAIR-31)", "two paired devices pair again and J refuses, or the Complete is lost and J's root runs out: the old pairing is gone";
     /// The confirmed root does not replace the old one.
     OldRootKept: "§6.5 I 6 (PAIR-31)", "after pairing again, and a session, a device holds two confirmed roots; a Hello under the old one is answered";
+    /// Of two pairings that cross each side keeps its own.
+    CrossedRootsLost: "§6.5 (PAIR-49)", "two devices pair both ways at once: they end without a root in common";
     // Pairing: J on Complete, I on what follows.
     /// The Ack leaves while the confirmation is being written.
     AckBeforeDurable: "§6.5 J on Complete (PAIR-32)", "the Ack is on the wire, or Paired told, before the write of the confirmation was reported durable; a failed write leaves I confirmed alone";
@@ -174,6 +214,8 @@ bugs! {
     CompleteTimerUnset: "§6.5 J on Complete (PAIR-42)", "I's host hangs after the Response: J is neither paired nor provisional 151 s later";
     /// A pending root outlives its day.
     PendingNeverExpires: "§12.3 (PAIR-44)", "a provisional root is 25 hours old and still there, and usable";
+    /// A pending root's day is not counted any more after a restart.
+    ExpiryNotRestored: "§12.3 (PAIR-44)", "J holds an agreed pending root, starts again, and runs for a day: the root is still there";
     /// The joiner's no is not told to an initiator that has completed.
     RefuseUntold: "§6.5 J on Complete (PAIR-33)", "J's user says no after Complete 0, nothing is lost on the way, and I keeps its record";
     /// The initiator counts the joiner as confirmed once its own record is written.
@@ -201,8 +243,12 @@ bugs! {
     AddressesNotRenewed: "§8 (LINK-7)", "a device comes back from another address, then the other dials: it does not find it";
     /// A reconnect that is refused deletes the pair.
     FailureDeletesPair: "§8 (LINK-8)", "a stranger stands at a known address and resets every stream: the pair is gone";
+    /// An address that refuses is not tried again.
+    RefusedNotRetried: "§8 (LINK-13)", "a device is dialled that starts five seconds later: the attempt fails at once";
     /// The Finish leaves while the confirmation is being written.
     FinishBeforeDurable: "§8 (LINK-9)", "a provisional J dials: its Finish is on the wire before the write of the confirmation was reported durable; a failed write or a crash leaves I confirmed alone";
+    /// The listener's session stands while the confirmation is being written.
+    ListenerBeforeDurable: "§8 (LINK-9)", "I dials a provisional J: J's reply is on the wire before its confirmation is durable";
     /// The larger identity key is the preferred dialler.
     GlareInverted: "§8 (LINK-11)", "both dial at once: the session that stands was dialled by the larger key";
     /// Two handshakes that overlap are both answered.
@@ -220,9 +266,15 @@ bugs! {
     FinUnsent: "§9.1, §9.2 (HOST-14, DATA-12)", "an owner disconnects, and the other side reports a cut";
     /// Sessions have no last hour.
     SessionLifeUnlimited: "§9.1 (LINK-16)", "renewals are kept from coming through: after 62 minutes the session is up and streams open under it";
+    /// Nobody renews a session.
+    RenewalForgotten: "§9.1 (LINK-16)", "two honest idle devices lose their session after an hour";
     // Streams and records.
     /// The version of a stream header is not looked at.
     HeaderVersionUnchecked: "§9.2 (DATA-1)", "the first byte of a header flipped on its way: the stream is proved all the same";
+    /// Data streams have any number.
+    CounterUnbounded: "§9.2 (DATA-1)", "a paired liar opens stream 2^20: it is not reset";
+    /// An opening record may be as long as any.
+    OpeningUnbounded: "§9.2, §11 (DATA-6)", "an opening record is announced that is longer than 512 bytes: the stream is not reset";
     /// Both directions of a stream have one key.
     OneKeyBothWays: "§9.2 (DATA-2)", "two records of one stream, one a direction, open with the same key and nonce; a chunk of ours comes back and opens";
     /// The answering side's key does not cover its reply.
@@ -249,16 +301,26 @@ bugs! {
     PagesWithoutFin: "§9.2 (DATA-12)", "the stream of pages is ended before its fin: the offer comes through, or is declined as a mismatch, and is not asked for again";
     /// Streams that wait for their offer are not counted.
     EarlyUnbounded: "§9.2, §11 (DATA-14)", "a paired liar opens nine streams for transfers that it never offers: the ninth is not reset";
+    /// Records that wait for their offer are not counted.
+    EarlyRecordsUnbounded: "§9.2, §11 (DATA-9)", "a paired liar sends pages of a transfer that it never offers: more than eight are kept";
+    /// What waited on a stream outlives it.
+    HeldKept: "§9.2 (S32)", "an early stream ends unserved: its records are held when everything is closed";
     /// A stream that overtook its Finish is reset.
     EarlyRefused: "§9.2 (DATA-13)", "a data stream arrives before the opening record of its session: it is reset";
     // Control messages.
     /// The length of a control message is not bounded.
     ControlLengthUnbounded: "§9.3, §11 (DATA-15)", "a paired liar announces a control message of 100 MiB: the session goes on";
+    /// A control message that breaks its row is passed over.
+    MalformedIgnored: "§9.3 (DATA-17)", "a paired liar sends a Ping without a number: the session goes on";
     /// Ranges may leave the transfer.
     RangesBeyond: "§9.3 (DATA-18)", "a paired liar accepts chunks that the transfer does not have: the session goes on";
     // Chunks.
     /// Chunks are not bound to their index.
     ChunksUnplaced: "§9.4 (DATA-21)", "the indices in the heads of two chunks of one length are swapped on their way: both open; two chunks have the same key and nonce";
+    /// A chunk may have another length than the layout gives it.
+    ChunkLengthUnchecked: "§9.4 (DATA-23)", "a paired liar sends chunks that lack their last byte: they are claimed";
+    /// An Accept lets every chunk go.
+    UnnamedSent: "§9.4 (XFER-10)", "a paired liar accepts one chunk of several, and gets all";
     /// A second Accept lets a chunk go again in the stream that carried it.
     AgainOnSameStream: "§9.4 (DATA-19, XFER-10)", "a paired liar accepts the same chunk twice: its index comes twice on one bulk stream";
     /// A receiver's claim that is finished is given back too.
@@ -282,18 +344,50 @@ bugs! {
     SettledBeforePublished: "§9.5 name → Receipt (XFER-12, XFER-14)", "an entry's outcome or the receipt before the host's Publish was reported; a rename that fails is a success";
     /// Durable progress falls when an entry is given up.
     ProgressFalls: "§9.5 (XFER-15)", "a file fails after some of it was durable: the receiver's durable progress gets smaller";
+    /// A chunk that is sent again counts again.
+    SentTwiceCounted: "§9.5 (XFER-15)", "a bulk stream breaks: in the end the sender has moved more bytes than there are";
+    /// A chunk that is said to be stored twice counts twice.
+    StoredTwiceCounted: "§9.5 (XFER-15)", "a paired liar says Stored twice: more bytes are durable than there are";
     /// The receipt's digest is not compared.
     ReceiptUnverified: "§9.5 (XFER-13)", "a paired liar sends a receipt with a wrong digest: the sender reports that it is done";
+    /// The receipt does not list what was not stored.
+    OutcomesUnlisted: "§9.5 (XFER-14)", "an entry fails or is renamed: the sender takes the receipt for a lie";
+    /// The receipt tells the end of entries that had ended.
+    EntryToldTwice: "§9.5 (XFER-14)", "a source changes: the sender's owner hears twice how that entry ended";
     /// A source that changed is sent on.
     SourceChangeIgnored: "§9.5 (XFER-16)", "a source changes while it is sent: the receiver stores a mixture, or zeros, as whole";
     /// A cancelled receiver leaves its temporary files.
     CancelLeavesFiles: "§9.5 (XFER-17)", "a transfer is cancelled half way: no Discard is asked for, and temporary files stay";
+    /// A sender that cancels says nothing.
+    CancelUntold: "§9.5 (XFER-17)", "an owner cancels what it sends: the receiver goes on waiting";
     /// Open offers of a peer are not counted.
     OffersUnbounded: "§9.5, §11 (XFER-18)", "a paired liar makes 17 offers that nobody answers: the last is not declined";
+    /// A peer may have seventeen open offers.
+    SeventeenthOffer: "§9.5, §11 (XFER-18)", "a paired liar makes 17 offers that nobody answers: the last is not declined";
+    /// Our own offers are not counted.
+    SharesUnbounded: "§9.5, §11 (XFER-18)", "an owner shares 17 trees with a device that is away";
+    /// Limits that an offer itself passes are not looked at.
+    OfferLimitsUnchecked: "§9.5, §11 (XFER-6, LIM-5)", "a paired liar offers four thousand million entries: it is not declined";
+    /// An offer under a known id is taken for the same one.
+    OtherOfferAccepted: "§9.5 (XFER-19)", "a paired liar offers other pages under the id of an open offer: it is not declined";
+    /// An offer that comes again and again is answered each time.
+    RepeatedOffersUnbounded: "§9.5, §11 (XFER-19)", "a paired liar makes the same offer twenty times while its chunks are awaited: the transfer goes on";
+    /// A receiver may ask for the same chunks for ever.
+    FruitlessAcceptsUnbounded: "§11 (FRUITLESS_ACCEPTS)", "a paired liar accepts the same chunks twenty times and stores none: the transfer goes on";
+    /// An owner who thinks about an offer for a minute has lost it.
+    PagesTimerKept: "§9.5 (a timer that is not cancelled)", "an offer is answered after more than a minute: it has failed";
     /// What is missing is never named again.
     MissingNotNamed: "§9.5 (XFER-20)", "bulk streams break with chunks in flight: the transfer fails although the network is whole again";
+    /// What is missing is named for ever.
+    RoundsUnbounded: "§11 (FRUITLESS_ROUNDS)", "a paired liar takes back nothing and sends nothing: the receiver never gives up";
     /// A receiver outlives its session.
     LostSessionKeepsTransfer: "§9.5 (XFER-21)", "the session is cut in the middle of a transfer: the receiver has not ended, and its temporary files stay";
+    /// A sender outlives its session.
+    SenderOutlivesSession: "§9.5 (XFER-21)", "the session is cut in the middle of a transfer: the sender's owner is not told";
+    /// What was not answered is not offered again on the session that replaces another.
+    OfferNotRepeated: "§9.5 (XFER-24)", "an offer leaves on a session that is being replaced: nobody ever hears of it";
+    /// Streams that were on their way when a transfer ended count for ever.
+    OpeningKept: "§9.5 (S32)", "a transfer ends while its streams are being opened: they are counted when everything is closed";
     /// Pages need not be those that were offered.
     ManifestMismatchAccepted: "§9.5 (XFER-6)", "a paired liar offers one digest and sends pages of another, as many entries and bytes: the owner is asked";
     /// A component may be two dots.
@@ -301,18 +395,32 @@ bugs! {
     // Limits and the rest.
     /// The crowd of unproved streams is not bounded.
     UnprovedUnbounded: "§11 (LIM-1)", "a stranger opens 17 streams, or several 65, and says nothing: none is reset";
+    /// One remote may have seventeen unproved streams.
+    SeventeenUnproved: "§11 (LIM-1)", "a stranger opens 17 streams and says nothing: none is reset";
+    /// A connection on which nothing happens stays.
+    UnusedConnectionKept: "§9.6 (DATA-28)", "the stream that a connection was made for cannot be opened: the connection is there when everything is closed";
     /// Devices are not counted.
     DevicesUnbounded: "§11 (LIM-3)", "a 257th device pairs";
+    /// One device more.
+    OneDeviceMore: "§11 (LIM-3)", "a 257th device pairs";
     /// Bulk streams of a peer are not counted.
     BulkStreamsUnbounded: "§11 (LIM-4)", "a paired liar opens nine bulk streams of a running transfer: all are served";
+    /// A peer may have nine bulk streams.
+    NinthBulkStream: "§11 (LIM-4)", "a paired liar opens nine bulk streams of a running transfer: all are served";
     /// Unfinished roots of a device are not counted.
     PendingRootsUnbounded: "§11 (PENDING_ROOTS_PER_DEVICE)", "two paired devices pair again six times, with the end always cut: after a restart the row cannot be read";
     /// A joiner dials every address at once.
     JoinerConnectionsUnbounded: "§11 (PAIR-43)", "a code typed with six addresses: more than four dials or streams are out at once";
+    /// A joiner tries every address that it is given.
+    CandidatesUnbounded: "§11 (PAIR-43)", "a code typed with seventeen addresses: all are dialled";
     /// Answers that nobody waits for any more still reach whoever has the same name now.
     StaleTicketsCount: "§13 (a machine that is over answers nothing)", "an attempt ends while dials are out, and the same is begun again at once: the old answers are counted in the new one";
     /// A forgotten device is forgotten in memory only.
     ForgetNotStored: "§10 (a forgotten device)", "a device is forgotten, then the program starts again: it is back";
+    /// The sessions of a forgotten device stay.
+    ForgottenKeepsSession: "§10 (a forgotten device)", "a device is forgotten: the keys of its session are still held";
+    /// A name that the owner gives is kept in memory only.
+    RenameNotStored: "§10 (PAIR-31)", "a device is renamed, then the program starts again: it has its old name";
 }
 
 impl Bug {

@@ -9,7 +9,7 @@ impl Move {
     /// A move out of a tape, against one of these.
     pub fn draw(tape: &mut Tape<'_>, to: usize, other: usize) -> Self {
         let name = tape.one_of(&[Name::Pair, Name::Link, Name::Manifest, Name::Bulk]);
-        match tape.below(36) {
+        match tape.below(46) {
             0 => Self::Garbage { to, name, len: tape.log(3_000) as usize },
             1 => Self::Drip { to, count: tape.log(70) as usize },
             2 => Self::HalfClose { to, name },
@@ -34,8 +34,11 @@ impl Move {
             28 => Self::Late { to, old: tape.log(2) as usize },
             29 => Self::Flood { to, count: 400 },
             30 | 31 => Self::Meet { dev: to, lie: Lie::answerer(tape) },
-            32 | 33 => Self::Share { dev: to, tree: tape.below(6) as usize, trick: tape.one_of(Trick::RECEIVER) },
-            34 => Self::Forget { dev: to },
+            32..34 | 43..45 => Self::Share { dev: to, tree: tape.below(6) as usize, trick: tape.one_of(Trick::RECEIVER) },
+            34..38 => Self::Show { dev: to, lie: Lie::answerer(tape), liar: tape.below(2) as usize },
+            38 | 39 => Self::Flood { to, count: 400 },
+            40 | 41 => Self::Replay { to, number: tape.log(20) as usize, frames: 1, like: true },
+            42 => Self::Forget { dev: to },
             _ => Self::Leave { dev: to },
         }
     }
@@ -62,6 +65,10 @@ impl Move {
         let alone = tape.percent(30);
         match step {
             step if alone => vec![(0, Step::Enemy(step))],
+            Self::Join { lie: Lie::Cut, count: 17, .. } if ask => {
+                let silent = Self::Join { to, lie: Lie::Silence, count: 1, together: false };
+                vec![invite(to), (0, Step::Enemy(silent)), (500, Step::Enemy(step))]
+            }
             Self::Join { .. } | Self::Guess { .. } => vec![invite(to), (0, Step::Enemy(step))],
             Self::Show { lie, .. } => {
                 // Two of them answer a joiner, who may answer one.

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use protocol_core::ids::SessionId;
+use protocol_core::effects::TransferKey;
+use protocol_core::ids::{SessionId, TransferId};
 use protocol_core::limits;
+use protocol_core::node::probe::SessionProbe;
 use protocol_core::wire::deframer::StreamName;
 
 use super::lie::Lie;
@@ -23,6 +25,10 @@ pub(crate) enum Expect {
     Answered(Raw),
     /// A code is void.
     Void(Dev, SessionId),
+    /// A transfer is over.
+    Ended(Dev, TransferKey),
+    /// An offer is declined, while its session stands.
+    Declined { session: usize, transfer: TransferId },
 }
 
 /// Something of an enemy's that comes later.
@@ -78,6 +84,14 @@ impl World {
                 }
                 None
             }
+            Expect::Ended(dev, key) => {
+                let open = self.oracle.as_ref().is_some_and(|oracle| oracle.transfers_of(self, *dev).contains(key));
+                open.then(|| format!("device {} goes on with {key:?}", dev.0))
+            }
+            Expect::Declined { session, transfer } => {
+                let waits = self.is_spoken(*session) && !self.foe.declined.contains(transfer);
+                waits.then(|| format!("an offer was not declined that had to be: {transfer:?}"))
+            }
             Expect::Answered(raw) => {
                 let waits = |talk: &Talk| matches!(talk.state, State::Opening(_));
                 let waits = self.foe.talks.get(&(raw.stream, raw.end)).is_some_and(waits);
@@ -95,6 +109,13 @@ impl World {
         self.node_of(*peer).is_some_and(|node| node.probe_sessions().iter().any(|session| session.session_ref == *session_ref))
     }
 
+    /// Whether a liar's peer still speaks with it in their session.
+    fn is_spoken(&self, session: usize) -> bool {
+        let Session { peer, session_ref, .. } = &self.foe.sessions[session];
+        let spoken = |session: &SessionProbe| session.session_ref == *session_ref && session.primary;
+        self.node_of(*peer).is_some_and(|node| node.probe_sessions().iter().any(spoken))
+    }
+
     /// Whether the device at the other end of a stream still has it.
     pub(super) fn is_held(&self, raw: Raw) -> bool {
         self.owner(raw.stream, 1 - raw.end).is_some() && !self.streams[raw.stream].ends[1 - raw.end].down
@@ -107,6 +128,16 @@ impl World {
         *failures += u32::from(failed && !tcp);
         if *ended >= limits::CODE_HANDSHAKES || *failures >= limits::CODE_FAILURES {
             self.expect(Expect::Void(dev, session), 1_000, "S23");
+        }
+    }
+
+    /// PAIR-39: a code under which three failed challenges nobody.
+    pub(super) fn check_spent(&mut self, dev: Dev, session: Option<SessionId>) {
+        let spent = session.and_then(|session| self.foe.spent.get(&(dev, session)).copied().flatten());
+        if self.foe.steady && spent.is_some_and(|(_, failures)| failures >= limits::CODE_FAILURES) {
+            self.with_oracle(|oracle, _| {
+                oracle.broken("PAIR-39", || format!("device {} goes on with a code under which three failed", dev.0))
+            });
         }
     }
 

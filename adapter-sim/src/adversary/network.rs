@@ -1,6 +1,8 @@
 //! Who owns the lines: plays again what passed, gives it back, puts one thing in place of another, and stands in between.
 
 use protocol_core::faults::code;
+use protocol_core::ids::SessionRef;
+use protocol_core::node::Node;
 use protocol_core::wire::deframer::StreamName;
 
 use super::lie::Lie;
@@ -98,25 +100,44 @@ impl World {
         self.mute(raw);
     }
 
+    /// What an opener sent first on a data stream: its header, and more.
+    fn data_header(&self, stream: usize) -> Option<&[u8]> {
+        let mut sent = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener);
+        sent.nth(1).map(|tapped| &tapped.bytes[..])
+    }
+
+    /// DATA-13: an honest stream is refused as soon as it comes, by a device that does not know its session.
+    fn note_unknown(&mut self, stream: usize) {
+        let (dev, opener) = (self.device_of(stream, 1), self.device_of(stream, 0));
+        let session_ref = self.data_header(stream).and_then(|header| header.get(2..18)).and_then(|bytes| bytes.try_into().ok());
+        let Some(session_ref) = session_ref.map(SessionRef).filter(|_| opener.0 < self.honest) else { return };
+        let knows = |node: &Node| node.probe_sessions().iter().any(|session| session.session_ref == session_ref);
+        if self.node_of(dev).is_some_and(|node| !knows(node)) {
+            self.with_oracle(|oracle, _| oracle.on_unknown(dev, session_ref));
+        }
+    }
+
     /// L12: an honest stream, whose number somebody else may have named, is not refused as soon as it comes.
     pub(crate) fn on_refused(&mut self, stream: usize, end: usize, code: u32) {
         let slot = &self.streams[stream];
         let soon = self.now.saturating_sub(slot.pipes[0].last) < 1_000_000 && slot.pipes[0].frames <= 2;
+        let data = matches!(slot.name, Some(StreamName::Data(_)));
+        if data && soon && end == 1 && code == code::REFUSED && slot.pipes[0].newest > 0 {
+            self.note_unknown(stream);
+        }
         let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;
         let dev = self.device_of(stream, 1);
-        let header = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).nth(1).map(|tapped| &tapped.bytes);
+        if !(squatted && soon && data && code == code::REFUSED) {
+            return;
+        }
+        let header = self.data_header(stream);
         let opener = self.key(self.device_of(stream, 0));
-        let stands = |node: &protocol_core::node::Node| {
+        let stands = |node: &Node| {
             node.probe_sessions()
                 .iter()
                 .any(|session| session.peer == opener && header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0)))
         };
-        if squatted
-            && soon
-            && self.node_of(dev).is_some_and(stands)
-            && code == code::REFUSED
-            && matches!(slot.name, Some(StreamName::Data(_)))
-        {
+        if self.node_of(dev).is_some_and(stands) {
             self.with_oracle(|oracle, _| {
                 oracle.broken("L12", || format!("device {} refuses the stream {stream} of an honest peer", dev.0))
             });

@@ -61,6 +61,10 @@ impl World {
         match message {
             ControlMessage::Ping { nonce } if !self.foe.sessions[session].deaf => vec![ControlMessage::Pong { nonce: *nonce }],
             ControlMessage::Offer(offer) => self.take(session, offer),
+            ControlMessage::Decline { transfer, .. } => {
+                self.foe.declined.insert(*transfer);
+                Vec::new()
+            }
             ControlMessage::Accept { transfer, chunks, .. } => self.deliver(*transfer, chunks),
             ControlMessage::OpenBulk { transfer, count } => {
                 self.open_bulk(session, *transfer, *count);

@@ -111,13 +111,18 @@ impl World {
     pub(super) fn say_out_of_place(&mut self, session: usize, speech: Speech) {
         let Some(raw) = self.control_of(session) else { return };
         let deals = self.foe.deals.iter().rev();
-        let transfer = deals.filter(|deal| deal.session == session).map(|deal| deal.id).next().unwrap_or(TransferId([6; 16]));
+        let known = deals.filter(|deal| deal.session == session).map(|deal| deal.id).next().filter(|_| speech != Speech::Absurd);
+        let transfer = known.unwrap_or(TransferId([6; 16]));
         if let Some(message) = speech.message(transfer) {
             if speech == Speech::Digests {
                 // It is said, so it is what was said.
                 self.with_oracle(|oracle, _| oracle.on_named(transfer, 0, [1; 32]));
             }
-            return self.utter_in(session, &[message]);
+            self.utter_in(session, &[message]);
+            if speech == Speech::Absurd {
+                self.expect(Expect::Declined { session, transfer }, 7_000, "XFER-6");
+            }
+            return;
         }
         match speech {
             Speech::Nothing => {

@@ -1,6 +1,7 @@
 //! Data streams of a session that an enemy takes part in, and what is odd about some.
 
 use protocol_core::ids::TransferId;
+use protocol_core::limits;
 use protocol_core::session::keys::StreamKey;
 use protocol_core::session::record::{RecordSealer, RecordType};
 use protocol_core::session::stream::Opening;
@@ -39,6 +40,8 @@ pub enum Odd {
     Custom,
     /// Its opening record is longer than any.
     Long,
+    /// Nobody knows its transfer, and its pages come all the same.
+    Flow,
 }
 
 impl Odd {
@@ -55,6 +58,7 @@ impl Odd {
         Self::Unknown,
         Self::Custom,
         Self::Long,
+        Self::Flow,
     ];
 }
 
@@ -105,13 +109,13 @@ impl World {
         let transfer = TransferId(self.keys.bytes());
         let opening = match odd {
             Odd::Custom => Opening::Custom { name: "nobody".into() },
-            Odd::Again | Odd::Old | Odd::Noise => Opening::Manifest { transfer, manifest_digest: [3; 32] },
+            Odd::Again | Odd::Old | Odd::Noise | Odd::Flow => Opening::Manifest { transfer, manifest_digest: [3; 32] },
             _ => Opening::Bulk { transfer, manifest_digest: [3; 32] },
         };
         let name = StreamName::Data(opening.kind());
         let number = self.foe.sessions[session].number + 1;
         self.foe.sessions[session].number = number;
-        let (mut bytes, ..) = self.data_flight(session, &opening, number)?;
+        let (mut bytes, _, mut sealer) = self.data_flight(session, &opening, number)?;
         // Header: version, kind, session, number, noise.
         let mut millis = 1_000;
         match odd {
@@ -120,7 +124,15 @@ impl World {
             Odd::Version => bytes[0] = 2,
             Odd::Kind => bytes[1] = 9,
             Odd::Zero => bytes[18..26].fill(0),
-            Odd::Beyond => bytes[18..26].copy_from_slice(&(1_u64 << 20).to_be_bytes()),
+            Odd::Beyond => match self.data_flight(session, &opening, limits::STREAM_COUNTER) {
+                Some((beyond, ..)) => bytes = beyond,
+                // There is no such header.
+                None => bytes[18..26].copy_from_slice(&limits::STREAM_COUNTER.to_be_bytes()),
+            },
+            Odd::Flow => {
+                let pages = (0..2 * limits::EARLY_RECORDS).filter_map(|_| sealer.seal(RecordType::Data, b"no page").ok());
+                bytes.extend(pages.flatten());
+            }
             Odd::Unknown => (bytes[5], millis) = (bytes[5] ^ 1, 11_000),
             Odd::Long => bytes[34..38].copy_from_slice(&600_u32.to_be_bytes()),
             Odd::Old | Odd::Again => {

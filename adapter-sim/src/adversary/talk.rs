@@ -20,6 +20,7 @@ use protocol_core::wire::header::{HEADER, Header, REPLY, StreamKind};
 use super::hand::{Answerer, Done, Opener, Said, Shared};
 use super::lie::Lie;
 use super::session::Session;
+use super::transfer::Trick;
 use crate::link::Wire;
 use crate::raw::Raw;
 use crate::{Dev, World};
@@ -341,6 +342,10 @@ impl World {
         let (_, text) = opener.open(&record).ok()?;
         let opening = Opening::decode(header.kind(), &text).ok()?;
         let (Opening::Manifest { transfer, .. } | Opening::Bulk { transfer, .. }) = opening else { return None };
+        if self.foe.takes == Trick::Chatter && self.incoming_deal(transfer).is_some() {
+            self.raw_send(raw, &[7; REPLY]);
+            self.watch(raw, 1_000, "DATA-9");
+        }
         if let (StreamKind::Bulk, Some(deal)) = (header.kind(), self.incoming_deal(transfer)) {
             talk.state = State::Chunks { deal, skip: 0, seen: BTreeSet::new() };
             return Some(());
@@ -414,6 +419,7 @@ impl World {
         let (done, said) = opener.third(body, &me, talk.lie)?;
         if talk.code {
             self.count_challenges(talk.peer, raw);
+            self.check_spent(talk.peer, talk.named);
             talk.challenged = talk.lie != Lie::Cut;
             if let Some(session) = talk.named.filter(|_| !said.refused && !matches!(talk.lie, Lie::Cut | Lie::Silence)) {
                 self.foe.spent.insert((talk.peer, session), None);

@@ -54,6 +54,10 @@ pub enum Trick {
     Idle,
     Changed,
     Cancel,
+    /// The same offer twenty times more, and no chunk.
+    Repeat,
+    /// Another offer under the same id.
+    Other,
     // Of a receiver.
     WrongReceipt,
     /// The right receipt, before anything came.
@@ -64,6 +68,12 @@ pub enum Trick {
     FalseStored,
     DeclineLate,
     Mute,
+    /// One chunk of several is asked for.
+    Part,
+    /// Something comes back on every stream where it has to be silent.
+    Chatter,
+    /// Every chunk is asked for twenty times when the first came, and nothing is ever stored.
+    Insist,
 }
 
 impl Trick {
@@ -83,10 +93,23 @@ impl Trick {
         Self::Idle,
         Self::Changed,
         Self::Cancel,
+        Self::Repeat,
+        Self::Other,
     ];
     /// Those of a receiver.
-    pub(super) const RECEIVER: &'static [Self] =
-        &[Self::None, Self::WrongReceipt, Self::EarlyReceipt, Self::Again, Self::Beyond, Self::FalseStored, Self::DeclineLate, Self::Mute];
+    pub(super) const RECEIVER: &'static [Self] = &[
+        Self::None,
+        Self::WrongReceipt,
+        Self::EarlyReceipt,
+        Self::Again,
+        Self::Beyond,
+        Self::FalseStored,
+        Self::DeclineLate,
+        Self::Mute,
+        Self::Part,
+        Self::Chatter,
+        Self::Insist,
+    ];
 }
 
 /// A transfer that a liar takes part in.
@@ -118,6 +141,11 @@ impl Deal {
 
     fn digest_of(&self, entry: u32) -> Option<[u8; 32]> {
         self.content(entry).map(|content| *blake3::hash(content).as_bytes())
+    }
+
+    fn offer(&self) -> Offer {
+        let (entries, bytes) = (self.manifest.len(), self.manifest.bytes());
+        Offer { transfer: self.id, entries, bytes, chunk_size: CHUNK, manifest_digest: self.digest, label: None }
     }
 
     fn receipt(&self, wrong: bool) -> ControlMessage {
@@ -170,21 +198,19 @@ impl World {
         }
         let digest = if trick == Trick::DotDot { digest_of_pages(&pages) } else { *manifest.digest() };
         let id = TransferId(self.keys.bytes());
-        let offer = Offer {
-            transfer: id,
-            entries: manifest.len(),
-            bytes: manifest.bytes(),
-            chunk_size: CHUNK,
-            manifest_digest: digest,
-            label: None,
-        };
         let (seen, begun) = (BTreeSet::new(), false);
         self.foe.deals.push(Deal { session, id, digest, outgoing: true, trick, manifest, tree, pages, seen, begun });
         let deal = self.foe.deals.len() - 1;
+        let offer = self.foe.deals[deal].offer();
         if trick == Trick::DotDot || trick == Trick::OtherPages {
             self.with_oracle(|oracle, _| oracle.on_unlawful(id));
         }
+        let other = Offer { manifest_digest: [8; 32], ..offer.clone() };
         self.utter_in(session, &[ControlMessage::Offer(offer)]);
+        if trick == Trick::Other {
+            self.utter_in(session, &[ControlMessage::Offer(other)]);
+            self.expect(Expect::Declined { session, transfer: id }, 7_000, "XFER-19");
+        }
         if self.can_open(session)
             && let Some((raw, sealer, ..)) = self.open_data(session, &Opening::Manifest { transfer: id, manifest_digest: digest })
         {
@@ -224,6 +250,12 @@ impl World {
         let mut messages = Vec::new();
         if !begun {
             messages.extend(self.first_words(deal, trick));
+        }
+        if trick == Trick::Repeat {
+            if !begun {
+                self.watch_transfer(session, Direction::Incoming, id);
+            }
+            return messages;
         }
         let (raws, opening) = (
             match trick {
@@ -269,6 +301,7 @@ impl World {
         match trick {
             Trick::WrongDigest => digests.iter_mut().filter(|digest| **digest != [0; 32]).for_each(|digest| digest[3] ^= 1),
             Trick::NoDigests => return Vec::new(),
+            Trick::Repeat => return vec![ControlMessage::Offer(deal.offer()); 20],
             Trick::Changed => return (0..entries).map(|entry| ControlMessage::SourceChanged { transfer, entry }).collect(),
             Trick::Cancel => return vec![ControlMessage::Cancel { transfer, reason: CancelReason::Source }],
             _ => {}
@@ -339,6 +372,7 @@ impl World {
                 self.watch_control(session, "S12");
             }
             Trick::FalseStored => messages.push(stored),
+            Trick::Part => messages = vec![accept(Ranges::from(0..chunks.count().min(1)))],
             Trick::EarlyReceipt => {
                 messages.push(deal.receipt(false));
                 // Nothing has to come where there is nothing.
@@ -395,6 +429,17 @@ impl World {
             let digests = Ranges::from(0..u64::from(of.manifest.len()));
             return Some((of.session, vec![ControlMessage::Accept { transfer: of.id, chunks: of.all(), digests }]));
         }
+        if of.trick == Trick::Insist && first {
+            let accept = ControlMessage::Accept { transfer: of.id, chunks: of.all(), digests: Ranges::new() };
+            let (session, id) = (of.session, of.id);
+            self.watch_transfer(session, Direction::Outgoing, id);
+            return Some((session, vec![accept; 20]));
+        }
+        if of.trick == Trick::Part && indices.iter().any(|index| *index > 0) {
+            let peer = self.foe.sessions[of.session].peer;
+            self.with_oracle(|oracle, _| oracle.broken("XFER-10", || format!("device {} sends what was not asked for", peer.0)));
+            return None;
+        }
         let whole = of.seen.len() as u64 == of.manifest.layout().chunks();
         let honest = matches!(of.trick, Trick::None | Trick::WrongReceipt | Trick::Again);
         if !whole || !honest || std::mem::replace(&mut of.begun, true) {
@@ -402,6 +447,13 @@ impl World {
         }
         let session = of.session;
         Some((session, self.settle(deal)))
+    }
+
+    /// The liar's peer must give a transfer up soon.
+    fn watch_transfer(&mut self, session: usize, direction: Direction, id: TransferId) {
+        let Session { who, peer, .. } = self.foe.sessions[session];
+        let key = TransferKey { device: self.id(who), direction, id };
+        self.expect(Expect::Ended(peer, key), 7_000, "S23");
     }
 
     /// A liar's session must be closed soon, by this rule: what is said in a new one waits for the end of the one before.

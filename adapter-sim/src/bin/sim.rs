@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use adapter_sim::mutants::{Known, known, line, search, search_again};
 use adapter_sim::run::{Outcome, run, run_kept};
 use adapter_sim::script::{Profile, Script};
 use adapter_sim::shrink::shrink;
@@ -39,6 +40,12 @@ struct Arguments {
     /// Plant the bugs of the core one after the other (all, or those that are named), and search each.
     #[arg(long, value_name = "BUG", num_args = 0.., conflicts_with = "replay")]
     mutants: Option<Vec<String>>,
+    /// With --mutants: only bugs that took fewer than a thousand seeds in this list, and no more seeds than that for each.
+    #[arg(long, value_name = "FILE", requires = "mutants")]
+    quick: Option<PathBuf>,
+    /// With --mutants: write what was found into such a list.
+    #[arg(long, value_name = "FILE", requires = "mutants")]
+    list: Option<PathBuf>,
     /// Enumerate every small world: every order of events and every place of a fault. Takes minutes.
     #[arg(long, conflicts_with_all = ["replay", "mutants"])]
     exhaustive: bool,
@@ -109,7 +116,7 @@ fn main() -> ExitCode {
         (Some(what), _) => replay(&arguments, what),
         (None, Some(names)) => mutants(&arguments, names),
         (None, None) if arguments.exhaustive => exhaustive(),
-        (None, None) => Ok(search(&arguments)),
+        (None, None) => Ok(search_clean(&arguments)),
     });
     result.unwrap_or_else(|error| {
         eprintln!("sim: {error}");
@@ -127,29 +134,50 @@ fn planted(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
+/// How many seeds a bug may take that `--quick` looks for.
+const QUICK: u64 = 1_000;
+
 /// Searches planted bugs, and prints how many seeds each took.
 fn mutants(arguments: &Arguments, names: &[String]) -> Result<ExitCode, String> {
     let bugs = if names.is_empty() { Bug::ALL.to_vec() } else { names.iter().map(|name| bug(name)).collect::<Result<Vec<_>, _>>()? };
-    let (started, mut missed, mut took) = (Instant::now(), Vec::new(), Vec::new());
+    let quick = arguments.quick.is_some();
+    let text = arguments.quick.as_ref().map(|path| std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display())));
+    let known = known(&text.transpose()?.unwrap_or_default())?;
+    let known: BTreeMap<&str, Known> = known.into_iter().map(|known| (known.bug.name(), known)).collect();
+    let (started, mut missed, mut took, mut lines, mut explained) = (Instant::now(), Vec::new(), Vec::new(), Vec::new(), 0);
     for &bug in &bugs {
-        let found = adapter_sim::mutants::search(bug, arguments.seeds.1, arguments.threads());
-        match found.seed {
-            Some((seed, violation)) => {
+        let found = match known.get(bug.name()) {
+            Some(known) if quick && known.seed < QUICK => search_again(*known, QUICK, arguments.threads()),
+            Some(_) | None if quick => continue,
+            Some(_) | None => search(bug, arguments.seeds.1, arguments.threads()),
+        };
+        lines.extend(line(&found));
+        match (found.seed, bug.unseen()) {
+            (Some((seed, violation)), _) => {
                 took.push(seed + 1);
-                eprintln!("{:<44} {:>7} seeds  {:<4} {}", bug.name(), seed + 1, violation.rule, bug.breaks());
+                eprintln!("{:<44} {:>7} seeds  {:<7} {}", bug.name(), seed + 1, violation.rule, bug.breaks());
             }
-            None => {
+            (None, Some(why)) => {
+                explained += 1;
+                eprintln!("{:<44}  not found, and cannot be: {why}", bug.name());
+            }
+            (None, None) => {
                 missed.push(bug.name());
                 eprintln!("{:<44}  NOT FOUND      {}\n      seen by: {}", bug.name(), bug.breaks(), bug.seen_by());
             }
         }
     }
+    if let Some(path) = &arguments.list {
+        let head = "# Planted bugs, the seeds that each took, and the rule that showed it: sim --mutants --list FILE";
+        std::fs::write(path, format!("{head}\n{}\n", lines.join("\n"))).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     took.sort_unstable();
     let line = json!({
-        "bugs": bugs.len(),
+        "bugs": took.len() + missed.len() + explained,
         "found": took.len(),
+        "explained": explained,
         "not_found": missed,
-        "seeds_each_at_most": arguments.seeds.1,
+        "seeds_each_at_most": if quick { QUICK } else { arguments.seeds.1 },
         "median_seeds": took.get(took.len() / 2),
         "most_seeds": took.last(),
         "seconds": (started.elapsed().as_secs_f64() * 10.0).round() / 10.0,
@@ -253,7 +281,7 @@ impl Sum {
 
 const BLOCK: u64 = 64;
 
-fn search(arguments: &Arguments) -> ExitCode {
+fn search_clean(arguments: &Arguments) -> ExitCode {
     let (from, to) = arguments.seeds;
     let profile = arguments.profile.profile();
     let threads = arguments.threads();

@@ -169,6 +169,7 @@ impl<'s> Play<'s> {
             | Act::AnswerOffer { .. }
             | Act::Cut { .. }
             | Act::Tainted { .. }
+            | Act::Overdue { .. }
             | Act::Step { .. }
             | Act::Wake { .. }
             | Act::Enemy(_)

@@ -9,6 +9,7 @@ use protocol_core::limits;
 
 use super::{Oracle, Told};
 use crate::disk::{Arrived, Item, Tree};
+use crate::link::Wire;
 use crate::{Dev, World};
 
 /// Lies that were told, and what came of them.
@@ -67,13 +68,20 @@ impl Oracle {
 
     /// A device has challenged somebody, or has heard a right tag from one whose keys are no good.
     pub(crate) fn on_challenge(&mut self, dev: Dev) {
-        *self.lies.challenges.entry(dev).or_default() += 1;
+        let challenges = self.lies.challenges.entry(dev).or_default();
+        *challenges += 1;
+        let challenges = *challenges;
+        self.check("PAIR-18", challenges <= limits::CODE_HANDSHAKES, || {
+            format!("device {} admits {challenges} handshakes of one code", dev.0)
+        });
     }
 
     /// A5: only who has the words can burn a code, and he was challenged.
-    pub(super) fn check_burned(&mut self, dev: Dev, reason: PairFailure) {
+    pub(super) fn check_burned(&mut self, world: &World, dev: Dev, reason: PairFailure) {
         let challenges = self.lies.challenges.get(&dev).copied().unwrap_or(0);
-        let fair = reason != PairFailure::Burned || challenges >= limits::CODE_FAILURES;
+        // On bare TCP anybody can make a handshake fail.
+        let least = if world.devices[dev.0].wire == Wire::Tcp { limits::CODE_HANDSHAKES } else { limits::CODE_FAILURES };
+        let fair = reason != PairFailure::Burned || challenges >= least;
         self.check("A5", fair, || format!("device {} burns its code after {challenges} right tags", dev.0));
     }
 

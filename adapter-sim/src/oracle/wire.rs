@@ -9,7 +9,28 @@ use crate::{Dev, World};
 
 impl Oracle {
     /// K2: an ephemeral key is sent once. What an honest device sends on a stream, before anybody damages it.
-    pub(crate) fn on_sent(&mut self, dev: Dev, name: Option<StreamName>, (by_opener, frame): (bool, u32), bytes: &[u8]) {
+    pub(crate) fn on_sent(
+        &mut self,
+        world: &World,
+        (dev, peer): (Dev, Dev),
+        name: Option<StreamName>,
+        (by_opener, frame): (bool, u32),
+        bytes: &[u8],
+    ) {
+        match (name, by_opener, frame) {
+            (Some(StreamName::Pair), true, 2) => self.on_responded(dev),
+            (Some(StreamName::Pair), false, 2) => self.on_complete(world, dev),
+            _ => {}
+        }
+        // A Hello says nothing yet: whoever can answer it holds the root.
+        let says = match name {
+            Some(StreamName::Pair) => frame == 2,
+            Some(StreamName::Link) => frame == 2 || !by_opener,
+            Some(StreamName::Data(_)) | None => false,
+        };
+        if says {
+            self.check_said(world, dev, peer, name == Some(StreamName::Link) && frame == 2);
+        }
         let (Some(body), 1) = (bytes.get(4..), frame) else { return };
         let exchange = match (name, by_opener) {
             (Some(StreamName::Pair), true) => PairingRequest::decode(body).ok().map(|request| request.exchange),

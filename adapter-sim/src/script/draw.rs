@@ -191,6 +191,81 @@ impl Draw<'_, '_> {
             self.wait(gap);
         }
         self.fault();
+        if profile == Profile::Pairing && self.tape.percent(8) {
+            let (dev, peer) = (self.dev(), self.dev());
+            self.again_and_again(dev, peer);
+        }
+        if profile == Profile::Pairing && self.tape.percent(5) {
+            // What waits for a day, has waited.
+            let dev = self.dev();
+            if self.tape.percent(30) {
+                self.push(Step::Crash { dev });
+                self.push(Step::Restart { dev });
+            }
+            self.at += 90_000_000;
+            self.push(Step::Restart { dev });
+        }
+    }
+
+    /// Two devices pair again and again, and each time the same goes wrong.
+    fn again_and_again(&mut self, dev: usize, peer: usize) {
+        let side = self.tape.one_of(&[Side::Opener, Side::Answerer]);
+        let bit = self.tape.log(8_000) as usize;
+        let damages = [Damage::Cut, Damage::Vanish, Damage::End, Damage::Flip(bit)];
+        let kind = self.tape.below(4) as usize;
+        let at = At::Frame(1 + self.tape.below(3) as u32);
+        let (ask, gap) = (self.tape.percent(50), self.tape.one_of(&[3_000, 35_000, 200_000]));
+        if self.tape.percent(30) {
+            let (dev, millis) = (self.tape.one_of(&[dev, peer]), self.tape.log(3_000));
+            self.push(Step::SlowDisk { dev, millis });
+        }
+        for time in 0..1 + self.tape.log(8) as usize {
+            // Several that wait for their place would change one bit to and fro.
+            let damage = if kind == 3 { Damage::Flip(bit + 9 * time) } else { damages[kind] };
+            self.push(Step::Damage { name: Name::Pair, side, at, damage });
+            self.push(Step::Invite { dev, ask });
+            self.push(Step::Join { dev: peer, of: dev, words: Words::Right, ask, lost: 0 });
+            self.at += gap;
+        }
+    }
+
+    /// A tree of several chunks is under way, something happens to its stream, and then something happens to it.
+    fn midway(&mut self, dev: usize, peer: usize) {
+        let side = self.tape.one_of(&[Side::Opener, Side::Answerer]);
+        let damage = self.tape.one_of(&[Damage::Vanish, Damage::Cut, Damage::End, Damage::Flip(77)]);
+        let at = At::Byte(40_000 + self.tape.below(160_000));
+        self.push(Step::Damage { name: Name::Bulk, side, at, damage });
+        self.push(Step::Share { dev, peer, tree: 2 });
+        self.at += 1_500;
+        self.wait(4_000);
+        let fault = self.tape.one_of(&[DiskFault::WritesFail, DiskFault::ReadsFail, DiskFault::Entry]);
+        let after = [
+            Step::Edit { dev, number: 0 },
+            Step::CancelTransfer { dev, number: 0 },
+            Step::CancelTransfer { dev: peer, number: 0 },
+            Step::Disk { dev: peer, number: 1, fault },
+            Step::Reset { dev, peer },
+            Step::Disconnect { dev, peer },
+            Step::Connect { dev, peer, told: false },
+        ];
+        let number = self.tape.below(after.len() as u64) as usize;
+        self.push(after[number].clone());
+    }
+
+    /// An owner who changes his mind while a dial is under way.
+    fn hasty(&mut self, dev: usize, peer: usize) {
+        let slow = self.tape.log(20_000) as u32;
+        self.push(Step::Disconnect { dev, peer });
+        let number = 1 + self.tape.below(2) as u32;
+        self.push(Step::Dial { dev, number, fault: DialFault::Slow(slow) });
+        self.wait(1_000);
+        for _ in 0..2 {
+            self.push(Step::Connect { dev, peer, told: true });
+            self.wait(2_000);
+            self.push(Step::Disconnect { dev, peer });
+            self.wait(200);
+        }
+        self.push(Step::Connect { dev, peer, told: true });
     }
 
     /// A device that lies pairs, with or without a device's wish for it.
@@ -212,8 +287,14 @@ impl Draw<'_, '_> {
                 draw.wait(2_000);
             }
             let words = if draw.has(Family::Wrong) { draw.tape.one_of(&[Words::Right, Words::Wrong, Words::Old]) } else { Words::Right };
-            let lost = if draw.tape.percent(10) { draw.tape.below(12) as usize } else { 0 };
+            let lost = if draw.tape.percent(10) { draw.tape.below(20) as usize } else { 0 };
             draw.push(Step::Join { dev: peer, of: dev, words, ask: also, lost });
+            if draw.tape.percent(8) {
+                // Somebody does not want to, or is not there to be asked.
+                let (who, pairings) = (draw.tape.one_of(&[dev, peer]), draw.tape.one_of(&[Answer::No, Answer::Silent]));
+                draw.push(Step::Answers { dev: who, pairings, offers: Answer::Yes });
+                draw.at += draw.tape.one_of(&[5_000, 130_000]);
+            }
             // A race for one code.
             if draw.tape.percent(15) {
                 let third = draw.dev();
@@ -229,6 +310,9 @@ impl Draw<'_, '_> {
         match self.tape.one_of(kinds) {
             0 => pairing(self),
             1 => {
+                if self.tape.percent(10) {
+                    return self.hasty(dev, peer);
+                }
                 let told = self.tape.percent(30);
                 self.push(Step::Connect { dev, peer, told });
                 // Glare: the other does the same.
@@ -237,8 +321,12 @@ impl Draw<'_, '_> {
                 }
             }
             2 => {
+                if profile == Profile::Transfer && self.tape.percent(20) {
+                    return self.midway(dev, peer);
+                }
                 let tree = self.tape.below(TREES) as usize;
-                self.push(Step::Share { dev, peer, tree });
+                let count = if self.tape.percent(3) { limits::OPEN_OFFERS + 1 } else { 1 };
+                (0..count).for_each(|_| self.push(Step::Share { dev, peer, tree }));
                 if self.tape.percent(20) {
                     let tree = self.tape.below(TREES) as usize;
                     self.push(Step::Share { dev: peer, peer: dev, tree });
@@ -342,6 +430,13 @@ impl Draw<'_, '_> {
                 let steps = [Step::BackUp { dev }, Step::RollBack { dev }, Step::Crowd { dev, count }];
                 let at = self.tape.below(steps.len() as u64) as usize;
                 self.push(steps[at].clone());
+                if at == 2 && self.tape.percent(60) {
+                    // One more.
+                    self.push(Step::Invite { dev, ask: false });
+                    let join = Move::Join { to: dev, lie: Lie::None, count: 1, together: false };
+                    self.push(Step::Enemy(join));
+                    self.wait(2_000);
+                }
             }
             Family::Refusals => {
                 let answers = [Answer::Yes, Answer::No, Answer::Silent];

@@ -60,7 +60,7 @@ impl World {
         let mut world = Self::with(Choices::new(*chance), *chance, keep);
         world.set_pieces(*pieces);
         world.set_latency(Duration::from_micros(latency.0), Duration::from_micros(latency.1));
-        world.oracle = Some(Box::default());
+        world.oracle = Some(Box::new(Oracle::new(script.manners())));
         world.cipher = crate::oracle::recording_cipher();
         for (number, wire) in wires.iter().enumerate() {
             world.set_aes(aes >> (number % 8) & 1 == 1);
@@ -256,7 +256,7 @@ impl World {
         let confirm = if ask { Confirm::Ask } else { Confirm::Automatic };
         let mut at = self.addresses(of);
         let nobody = |number| Address { kind: at[0].kind.clone(), text: at[0].text.replace("host", &format!("host99{number}")) };
-        let lost: Vec<Address> = (0..lost % 16).map(nobody).collect();
+        let lost: Vec<Address> = (0..lost % 24).map(nobody).collect();
         at.splice(0..0, lost);
         let shown = self.codes.remove(&of).unwrap_or_default();
         let wrong = PairingCode::generate(&mut self.keys).ok();
@@ -335,6 +335,8 @@ impl World {
         let key = TransferKey { device: nobody, direction: Direction::Incoming, id: TransferId([9; 16]) };
         let refused = [
             self.call(dev, |node, env| node.answer_pairing(env, SessionId([9; 16]), true)).is_err(),
+            self.call(dev, |node, env| node.start_pairing_as_initiator(env, Duration::from_secs(299), Confirm::Ask)).is_err(),
+            self.call(dev, |node, env| node.start_pairing_as_initiator(env, Duration::from_secs(601), Confirm::Ask)).is_err(),
             self.call(dev, |node, env| node.connect(env, nobody, &[])).is_err(),
             self.call(dev, |node, env| node.forget_device(env, nobody)).is_err(),
             self.call(dev, |node, env| node.rename_device(env, nobody, "")).is_err(),

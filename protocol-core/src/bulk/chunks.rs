@@ -187,7 +187,7 @@ impl Chunks {
     fn take_bit(self: &Arc<Self>, index: u64, len: u32) -> Option<Claim> {
         let (word, bit) = (usize::try_from(index / WORD).ok()?, 1 << (index % WORD));
         let word = self.words.get(word)?;
-        if word.load(Ordering::Relaxed) & bit == 0 || self.layout.chunk_len(index) != Some(len) {
+        if word.load(Ordering::Relaxed) & bit == 0 || (self.layout.chunk_len(index) != Some(len) && !planted!(ChunkLengthUnchecked)) {
             return None;
         }
         if word.fetch_and(!bit, Ordering::SeqCst) & bit == 0 {

@@ -158,7 +158,7 @@ impl Device {
             return true;
         }
         let joined = matches!(self.roots[at].state, RootState::Provisional { .. });
-        let keeps = *me < self.key;
+        let keeps = *me < self.key && !planted!(CrossedRootsLost);
         let mut number = 0..;
         self.roots.retain_mut(|root| {
             let newer = number.next().is_some_and(|number: usize| number < at);

@@ -105,7 +105,9 @@ impl DeviceRegistry {
     /// Whether a device that is not known yet could be paired.
     // LIM-3.
     pub(crate) fn has_room_for(&self, key: &PeerKey) -> bool {
-        self.devices.contains_key(key) || self.devices.len() < limits::DEVICES || planted!(DevicesUnbounded)
+        self.devices.contains_key(key)
+            || self.devices.len() < limits::DEVICES + usize::from(planted!(OneDeviceMore))
+            || planted!(DevicesUnbounded)
     }
 
     /// Adds a root, and the device if it is new. The change is the caller's to persist.

@@ -114,7 +114,7 @@ impl Node {
         let step = joiner.on_answer(cx!(self, env), yes);
         if let (true, Some(bound)) = (yes, bound) {
             // From here on the pending root may be used, also after a crash.
-            if let Some(change) = self.registry.agree(&bound.peer, bound.session_ref) {
+            if let Some(change) = self.registry.agree(&bound.peer, bound.session_ref).filter(|_| !planted!(AgreeNotStored)) {
                 self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
             }
         }
@@ -171,7 +171,9 @@ impl Node {
         self.end_primary(env, device);
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
-        self.drop_sessions(env, device);
+        if !planted!(ForgottenKeepsSession) {
+            self.drop_sessions(env, device);
+        }
         self.met.remove(&device);
     }
 
@@ -260,7 +262,9 @@ impl Node {
         let name = name[..end].trim();
         known.own_name = (!name.is_empty()).then(|| name.to_string());
         let (change, peer) = (known.change(), known.key);
-        self.store(env, peer, change, Purpose::Registry { peer });
+        if !planted!(RenameNotStored) {
+            self.store(env, peer, change, Purpose::Registry { peer });
+        }
         Ok(())
     }
 

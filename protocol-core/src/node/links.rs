@@ -258,7 +258,7 @@ impl Node {
         awaited.from_link = true;
         self.learn(env, &done.peer, None);
         // As a joiner: the initiator will believe that we are sure, so the disk has to be first.
-        awaited.storing = self.registry.is_unsure(&peer, root);
+        awaited.storing = self.registry.is_unsure(&peer, root) && !planted!(ListenerBeforeDurable);
         if !awaited.storing {
             self.confirm_root(env, &peer, root);
         } else if !self.confirm_provisional(env, peer, root, Purpose::ListenerStored { stream, peer, root }) {
@@ -612,7 +612,9 @@ impl Node {
         let left = if expired { limits::SESSION_RENEW_AGAIN } else { limits::SESSION_LIFE.saturating_sub(self.now.since(session.born)) };
         let (peer, reached) = (session.peer, session.reached.clone());
         cx!(self, env).set(TimerKind::Age(session_ref), left.min(limits::SESSION_RENEW_AGAIN));
-        self.dial_device(env, peer, reached.into_iter().collect());
+        if !planted!(RenewalForgotten) {
+            self.dial_device(env, peer, reached.into_iter().collect());
+        }
     }
 
     /// The secrets of a session that is over are erased.

@@ -1,6 +1,7 @@
 //! What a simulator may see of a Node and no host ever does: its roots and sessions by fingerprint, and how much it holds.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::Node;
 use crate::devices::device::{Device, RootState};
@@ -81,6 +82,14 @@ pub struct Holdings {
     pub wanted: usize,
     /// Dials and streams of a joiner's attempt.
     pub joining: usize,
+    /// Dials of the attempts to reach a device.
+    pub dialling: usize,
+    /// Roots of the device that has the most, apart from a confirmed one.
+    pub unfinished_roots: usize,
+    /// How old the oldest session is that a device is spoken with.
+    pub oldest_session: Duration,
+    /// What is remembered of streams that are held, half-closed, finished or on their way, for whomever.
+    pub remembered: usize,
 }
 
 impl Node {
@@ -103,6 +112,8 @@ impl Node {
 
     /// How much this device holds.
     pub fn probe_holdings(&self) -> Holdings {
+        let spoken = self.primary.values().filter_map(|primary| self.sessions.get(primary));
+        let unfinished = |device: &Device| device.roots.iter().filter(|root| root.state != RootState::Confirmed).count();
         Holdings {
             conns: self.conns.len(),
             streams: (self.streams.len(), self.streams.values().filter(|stream| stream.role.is_unproved()).count()),
@@ -119,6 +130,10 @@ impl Node {
             pairing: self.initiator.session().is_some() || self.joiner.is_some(),
             wanted: self.wanted.len(),
             joining: self.joiner.as_ref().map_or(0, crate::pairing::joiner::Joiner::probe_connections),
+            dialling: self.dialers.values().map(crate::session::link::Dialer::probe_dials).sum(),
+            unfinished_roots: self.registry.iter().map(unfinished).max().unwrap_or(0),
+            oldest_session: spoken.map(|session| self.now.since(session.born)).max().unwrap_or_default(),
+            remembered: self.held.len() + self.half_closed.len() + self.out.probe_finished() + self.transfers.probe_opening(),
         }
     }
 }

@@ -43,7 +43,7 @@ impl Node {
     // PAIR-48.
     pub(super) fn on_row_unwritten(&mut self, peer: PeerKey, removal: bool, failures: u32) {
         self.out.push(Output::Notify(Event::NotStored { device: identity::device_id(&peer) }));
-        if failures <= limits::STORE_TRIES {
+        if failures <= limits::STORE_TRIES && !planted!(UnwrittenForgotten) {
             let (wanted, most) = self.unwritten.entry(peer).or_default();
             (*wanted, *most) = (*wanted || removal, failures.max(*most));
             self.timers.set_at_latest(TimerKind::Rows, self.now, limits::STORE_AGAIN);

@@ -55,6 +55,9 @@ impl Node {
     // DATA-28.
     fn add_conn(&mut self, conn: ConnId, remote: Remote, dialed: Option<Address>) {
         self.conns.insert(conn, Conn { remote, dialed, streams: BTreeSet::new() });
+        if planted!(UnusedConnectionKept) {
+            return;
+        }
         self.timers.set(TimerKind::Connection(conn), self.now, limits::UNUSED_CONNECTION);
     }
 
@@ -137,7 +140,9 @@ impl Node {
     /// Forgets a stream without a word to its machine, which knows.
     pub(super) fn forget_stream(&mut self, stream: StreamId) -> Option<Role> {
         self.unproved.remove(&stream);
-        self.held.remove(&stream);
+        if !planted!(HeldKept) {
+            self.held.remove(&stream);
+        }
         self.half_closed.remove(&stream);
         self.out.forget_stream(stream);
         self.timers.cancel(TimerKind::Stream(stream));
@@ -258,7 +263,10 @@ impl Node {
                 self.try_early(env, stream);
             }
             (Role::Early(_), Content::Record(record))
-                if self.held.get(&stream).is_none_or(|held| held.records.len() < limits::EARLY_RECORDS) =>
+                if self
+                    .held
+                    .get(&stream)
+                    .is_none_or(|held| held.records.len() < limits::EARLY_RECORDS || planted!(EarlyRecordsUnbounded)) =>
             {
                 self.held.entry(stream).or_default().records.push(record);
             }

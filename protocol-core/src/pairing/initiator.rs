@@ -88,12 +88,12 @@ pub(crate) struct Initiator {
 impl Initiator {
     /// Draws a code and makes it live.
     pub(crate) fn begin(&mut self, cx: &mut Cx<'_>, ttl: Duration, confirm: Confirm) -> Result<(SessionId, PairingCode), PairError> {
-        if self.code.is_some() || !self.handshakes.is_empty() {
+        if (self.code.is_some() || !self.handshakes.is_empty()) && !planted!(SecondCodeAccepted) {
             return Err(PairError::Busy);
         }
         // PAIR-41.
         let (shortest, longest) = limits::CODE_TTL_RANGE;
-        if ttl < shortest || ttl > longest {
+        if (ttl < shortest || ttl > longest) && !planted!(CodeLifetimeUnchecked) {
             return Err(PairError::Lifetime);
         }
         let code = PairingCode::generate(cx.entropy).map_err(|NoEntropy| PairError::NoEntropy)?;
@@ -163,10 +163,11 @@ impl Initiator {
         let request = ReceivedRequest::decode(body, &code.keys).and_then(|request| request.verify(&code.keys, binding)).ok()?;
         // PAIR-17.
         let replayed = code.seen.contains(request.th1()) && !planted!(ReplayAdmitted);
-        if replayed || (running >= limits::CODE_HANDSHAKES_AT_ONCE && !planted!(HandshakesAtOnceUnbounded)) {
+        let most = limits::CODE_HANDSHAKES_AT_ONCE + usize::from(planted!(FifthHandshake));
+        if replayed || (running >= most && !planted!(HandshakesAtOnceUnbounded)) {
             return None;
         }
-        if code.seen.len() >= limits::CODE_HANDSHAKES as usize {
+        if code.seen.len() >= limits::CODE_HANDSHAKES as usize && !planted!(HandshakesUnbounded) {
             return None;
         }
         code.seen.push(*request.th1());
@@ -179,9 +180,10 @@ impl Initiator {
         code.ended += 1;
         // On bare TCP anyone on the path can corrupt a frame: that must not cost the code (section 11).
         // PAIR-39.
-        code.failures += u32::from(past_tag && !on_tcp && !planted!(FailuresNeverBurn));
+        code.failures += u32::from(past_tag && (!on_tcp || planted!(TcpFailuresBurn)) && !planted!(FailuresNeverBurn));
+        let most = limits::CODE_FAILURES + u32::from(planted!(FourthFailure));
         // PAIR-18.
-        if code.failures >= limits::CODE_FAILURES || (code.ended >= limits::CODE_HANDSHAKES && !planted!(SixteenthDoesNotBurn)) {
+        if code.failures >= most || (code.ended >= limits::CODE_HANDSHAKES && !planted!(SixteenthDoesNotBurn)) {
             self.end_code(cx, Some(PairFailure::Burned));
             return;
         }
@@ -190,7 +192,7 @@ impl Initiator {
 
     /// An expired code dies with its last handshake.
     fn bury_expired(&mut self, cx: &mut Cx<'_>) {
-        if self.handshakes.is_empty() && self.code.as_ref().is_some_and(|code| code.expired) {
+        if self.handshakes.is_empty() && self.code.as_ref().is_some_and(|code| code.expired) && !planted!(ExpiredCodeLingers) {
             self.end_code(cx, Some(PairFailure::Expired));
         }
     }
@@ -274,7 +276,9 @@ impl Initiator {
         match confirm {
             Confirm::Ask => {
                 cx.notify(Event::PairRequest { session, peer: stranger(&verified), check: verified.keys.check.value() });
-                cx.set(TimerKind::InitiatorUser(stream), limits::USER_WAIT);
+                if !planted!(InitiatorUserTimerUnset) {
+                    cx.set(TimerKind::InitiatorUser(stream), limits::USER_WAIT);
+                }
                 self.put_back(stream, Handshake { session, confirm, state: State::AwaitUser(verified) })
             }
             Confirm::Automatic => {

@@ -122,7 +122,11 @@ impl Joiner {
             session,
             keys,
             confirm,
-            waiting: addresses.iter().take(limits::JOINER_CANDIDATES).cloned().collect(),
+            waiting: addresses
+                .iter()
+                .take(if planted!(CandidatesUnbounded) { usize::MAX } else { limits::JOINER_CANDIDATES })
+                .cloned()
+                .collect(),
             dialing: 0,
             refused_until: cx.now + REFUSED_FOR,
             refused: VecDeque::new(),
@@ -246,7 +250,9 @@ impl Joiner {
         match JoinerWaiting::start(&self.keys, binding, cx.entropy) {
             Ok((waiting, frame)) => {
                 cx.send(stream, frame);
-                cx.set(TimerKind::Stream(stream), limits::CHALLENGE_WAIT);
+                if !planted!(ChallengeTimerUnset) {
+                    cx.set(TimerKind::Stream(stream), limits::CHALLENGE_WAIT);
+                }
                 self.tries.insert(stream, Try { address, state: State::AwaitChallenge(Box::new(waiting)) });
                 Step::Rest
             }
@@ -388,7 +394,9 @@ impl Joiner {
         if self.confirm == Confirm::Ask {
             let peer = Stranger { device: identity::device_id(&bound.peer), name: bound.info.shown_name(), os: bound.info.os.clone() };
             cx.notify(Event::PairRequest { session: self.session, peer, check: bound.check });
-            cx.set(TimerKind::JoinerUser(self.session), limits::USER_WAIT);
+            if !planted!(JoinerUserTimerUnset) {
+                cx.set(TimerKind::JoinerUser(self.session), limits::USER_WAIT);
+            }
         }
         if !planted!(CompleteTimerUnset) {
             cx.set(TimerKind::Stream(stream), limits::COMPLETE_WAIT);
@@ -467,6 +475,9 @@ impl Joiner {
         let Some(bound) = self.bound.clone() else { return self.over(cx, reason) };
         self.clear_timers(cx);
         cx.notify(Event::PairFailed { session: self.session, reason });
+        if planted!(FailureToldTwice) {
+            cx.notify(Event::PairFailed { session: self.session, reason });
+        }
         Step::Undo { bound, refuse }
     }
 

@@ -85,6 +85,11 @@ impl Dialer {
         dialer
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) const fn probe_dials(&self) -> usize {
+        self.dialing
+    }
+
     /// More addresses to try.
     pub(crate) fn add(&mut self, cx: &mut Cx<'_>, addresses: Vec<Address>) {
         for address in addresses {
@@ -202,7 +207,7 @@ impl Dialer {
             self.dialing -= 1;
         }
         // LINK-13.
-        if failure == Failure::Refused && cx.now < self.refused_until {
+        if failure == Failure::Refused && cx.now < self.refused_until && !planted!(RefusedNotRetried) {
             self.refused.push_back(address);
             cx.set(TimerKind::LinkRedial(self.device), REFUSED_EVERY);
         }

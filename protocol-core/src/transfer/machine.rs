@@ -296,7 +296,9 @@ impl Io<'_, '_> {
     fn close(&mut self) {
         let key = self.key;
         self.reset_all();
-        self.shared.opening.remove(&key);
+        if !planted!(OpeningKept) {
+            self.shared.opening.remove(&key);
+        }
         for timer in [TransferTimer::Manifest, TransferTimer::Checkpoint, TransferTimer::Missing] {
             self.unset(timer);
         }
@@ -346,6 +348,11 @@ impl Transfers {
         (self.senders.len(), self.receivers.len())
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_opening(&self) -> usize {
+        self.shared.opening.len() + self.shared.streams.len()
+    }
+
     pub(crate) fn manifest(&self, key: TransferKey) -> Option<Arc<Manifest>> {
         self.receivers.get(&key)?.manifest().cloned()
     }
@@ -375,7 +382,7 @@ impl Transfers {
             return Err(ShareError::Label);
         }
         // XFER-18.
-        if self.senders.keys().filter(|key| key.device == device).count() >= limits::OPEN_OFFERS {
+        if self.senders.keys().filter(|key| key.device == device).count() >= limits::OPEN_OFFERS && !planted!(SharesUnbounded) {
             return Err(ShareError::TooMany);
         }
         let id = TransferId(random(cx.entropy).map_err(|_| ShareError::NoEntropy)?);
@@ -409,7 +416,7 @@ impl Transfers {
                 let sender = self.senders.get(&key).ok_or(UnknownTransfer)?;
                 let told = sender.was_offered();
                 self.with_sender(cx, key, |sender, io| {
-                    if told {
+                    if told && !planted!(CancelUntold) {
                         io.cancel(reason);
                     }
                     sender.end(io, ends);
@@ -464,7 +471,7 @@ impl Transfers {
     // DATA-11.
     pub(crate) fn on_session_over(&mut self, cx: &mut Cx<'_>, device: DeviceId, reason: TransferFailure) {
         self.shared.peers.remove(&device);
-        for key in of_device(&self.senders, device) {
+        for key in of_device(&self.senders, device).into_iter().filter(|_| !planted!(SenderOutlivesSession)) {
             self.with_sender(cx, key, |sender, io| sender.end(io, reason));
         }
         if planted!(LostSessionKeepsTransfer) {
@@ -545,7 +552,7 @@ impl Transfers {
         let mut io = Io { cx, shared: &mut self.shared, key };
         if ours {
             io.decline(DeclineReason::Mismatch);
-        } else if open >= limits::OPEN_OFFERS && !planted!(OffersUnbounded) {
+        } else if open >= limits::OPEN_OFFERS + usize::from(planted!(SeventeenthOffer)) && !planted!(OffersUnbounded) {
             io.decline(DeclineReason::Busy);
         } else if let Some(receiver) = Receiver::new(&mut io, offer) {
             self.receivers.insert(key, receiver);
@@ -584,7 +591,9 @@ impl Transfers {
         };
         // LIM-4.
         let bounded = kind == StreamKind::Bulk && !planted!(BulkStreamsUnbounded);
-        let full = bounded && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams() >= limits::BULK_STREAMS;
+        let full = bounded
+            && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams()
+                >= limits::BULK_STREAMS + usize::from(planted!(NinthBulkStream));
         if !known || full {
             cx.reset(stream, code::REFUSED);
             return;

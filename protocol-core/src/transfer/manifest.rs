@@ -454,10 +454,10 @@ impl ManifestParser {
     /// # Errors
     /// A limit that the offer itself passes.
     pub fn new(offer: &Offer) -> Result<Self, ManifestError> {
-        if offer.entries > limits::MANIFEST_ENTRIES {
+        if offer.entries > limits::MANIFEST_ENTRIES && !planted!(OfferLimitsUnchecked) {
             return Err(ManifestError::TooManyEntries);
         }
-        if offer.bytes >= limits::TRANSFER_BYTES {
+        if offer.bytes >= limits::TRANSFER_BYTES && !planted!(OfferLimitsUnchecked) {
             return Err(ManifestError::TooLarge);
         }
         Ok(Self {

@@ -190,6 +190,11 @@ impl Step {
     }
 }
 
+/// Bytes of the longest opening record.
+fn opening_record() -> usize {
+    if planted!(OpeningUnbounded) { limits::RECORD_TEXT } else { limits::OPENING_RECORD }
+}
+
 impl Stage {
     /// Bytes of the largest frame.
     fn bound(self) -> usize {
@@ -198,7 +203,7 @@ impl Stage {
             Self::Handshake(step) => FRAME_HEAD + step.body(),
             Self::Header { .. } => HEADER,
             Self::Reply(_) => REPLY,
-            Self::Opening(_) => limits::OPENING_RECORD,
+            Self::Opening(_) => opening_record(),
             Self::Records => RECORD_HEAD + limits::RECORD_TEXT + TAG,
             Self::Parked | Self::Failed => 0,
         }
@@ -307,7 +312,7 @@ impl Deframer {
                 (REPLY, Content::Reply(*reply), Stage::carrying(kind))
             }
             Stage::Opening(kind) => {
-                let Some(record) = counted(bytes, RECORD_HEAD, TAG, limits::OPENING_RECORD - RECORD_HEAD)? else { return Ok(None) };
+                let Some(record) = counted(bytes, RECORD_HEAD, TAG, opening_record() - RECORD_HEAD)? else { return Ok(None) };
                 (record.len(), Content::Record(record.to_vec()), Stage::carrying(kind))
             }
             Stage::Records => {

@@ -163,7 +163,7 @@ impl Receiver {
 
     /// The same transfer is offered again.
     pub(super) fn on_offer(&mut self, io: &mut Io<'_, '_>, offer: &Offer) {
-        let equal = offer.manifest_digest == self.offer.manifest_digest
+        let equal = (offer.manifest_digest == self.offer.manifest_digest || planted!(OtherOfferAccepted))
             && offer.chunk_size == self.offer.chunk_size
             && offer.bytes == self.offer.bytes;
         match &mut self.state {
@@ -302,7 +302,9 @@ impl Receiver {
     /// All pages came.
     fn on_manifest(&mut self, io: &mut Io<'_, '_>) {
         let State::Reading(reading) = mem::replace(&mut self.state, State::Over) else { return };
-        io.unset(TransferTimer::Manifest);
+        if !planted!(PagesTimerKept) {
+            io.unset(TransferTimer::Manifest);
+        }
         match reading.parser.finish() {
             Ok(manifest) => {
                 io.files(0..manifest.len(), FileOp::Inspect, Job::Inspect);
@@ -544,7 +546,7 @@ impl Clearing {
     /// Tells the receipt, and the owner.
     fn finish(self, io: &mut Io<'_, '_>) {
         let (digest, summary) = self.outcomes.sum_up(io.key, &self.manifest);
-        let others: Vec<(u32, Outcome)> = self.outcomes.others().collect();
+        let others: Vec<(u32, Outcome)> = self.outcomes.others().filter(|_| !planted!(OutcomesUnlisted)).collect();
         let mut parts = others.chunks(limits::OUTCOMES_A_MESSAGE).peekable();
         if parts.peek().is_none() {
             io.tell(ControlMessage::Receipt { transfer: io.key.id, digest, others: Vec::new(), more: false });

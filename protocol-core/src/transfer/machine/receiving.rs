@@ -167,7 +167,7 @@ impl Receiving {
     // XFER-19.
     pub(super) fn accept_again(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
         self.offers += 1;
-        if self.offers > limits::REPEATED_OFFERS {
+        if self.offers > limits::REPEATED_OFFERS && !planted!(RepeatedOffersUnbounded) {
             return Err(Stop::Cancel(CancelReason::Policy));
         }
         let open = |entry: &u32| self.outcomes.is_open(*entry) && !self.named.contains_key(entry);
@@ -272,7 +272,7 @@ impl Receiving {
         let has = (self.written, self.named.len());
         self.rounds.fruitless = if has == self.rounds.had { self.rounds.fruitless + 1 } else { 1 };
         self.rounds.had = has;
-        if self.rounds.fruitless > limits::FRUITLESS_ROUNDS {
+        if self.rounds.fruitless > limits::FRUITLESS_ROUNDS && !planted!(RoundsUnbounded) {
             let integrity = self.rounds.forged || self.missing.is_empty();
             return Err(Stop::Cancel(if integrity { CancelReason::Integrity } else { CancelReason::Io }));
         }

@@ -120,7 +120,7 @@ impl Sender {
     // XFER-24.
     pub(super) fn on_succession(&mut self, io: &mut Io<'_, '_>, heard: bool) {
         match &mut self.state {
-            State::Offered(offered) => {
+            State::Offered(offered) if !planted!(OfferNotRepeated) => {
                 if let Some(stream) = offered.stream() {
                     io.reset(stream);
                 }
@@ -129,7 +129,7 @@ impl Sender {
                 self.offer(io, if taken { Pages::Taken } else { Pages::Awaited });
             }
             State::Sending(_) if !heard => self.stop(io, Stop::Lost),
-            State::Waiting(_) | State::Sending(_) | State::Over => {}
+            State::Waiting(_) | State::Offered(_) | State::Sending(_) | State::Over => {}
         }
     }
 

@@ -117,13 +117,16 @@ impl Sending {
         self.repeats += u32::from(again);
         self.told_again += told_again.count();
         let most = u64::from(limits::FRUITLESS_ACCEPTS) * u64::from(self.manifest.len());
-        if self.repeats > limits::FRUITLESS_ACCEPTS || self.told_again > most {
+        if (self.repeats > limits::FRUITLESS_ACCEPTS || self.told_again > most) && !planted!(FruitlessAcceptsUnbounded) {
             return Err(Stop::Cancel(CancelReason::Policy));
         }
         let mut new = chunks.clone();
         new.subtract(&self.named);
         self.progress.total += bytes_of(&self.manifest, &new);
         self.named.union(&new);
+        if planted!(UnnamedSent) {
+            chunks = Ranges::from(0..self.manifest.layout().chunks());
+        }
         self.chunks.allow(&chunks);
         self.newer |= again;
         // What was asked for before is told as soon as it is known: naming it again causes no work.
@@ -150,7 +153,9 @@ impl Sending {
             return Err(Stop::Violation);
         }
         let mut new = chunks.common(&self.sent);
-        new.subtract(&self.durable);
+        if !planted!(StoredTwiceCounted) {
+            new.subtract(&self.durable);
+        }
         if !new.is_empty() {
             self.repeats = 0;
             self.durable.union(&new);
@@ -203,7 +208,7 @@ impl Sending {
         }
         self.chunks.stop();
         self.progress.tell_now(io);
-        for entry in (0..self.manifest.len()).filter(|entry| !self.failed.contains(entry)) {
+        for entry in (0..self.manifest.len()).filter(|entry| !self.failed.contains(entry) || planted!(EntryToldTwice)) {
             let ending = Ending { digest: digest(entry), ..Ending::default() };
             io.notify(ending.event(io.key, entry, outcome(entry)));
         }
@@ -299,7 +304,7 @@ impl Sending {
         let mut finished = Vec::new();
         for done in &report.chunks {
             let Some(len) = self.manifest.layout().chunk_len(done.index) else { continue };
-            if !self.sent.contains(done.index) {
+            if !self.sent.contains(done.index) || planted!(SentTwiceCounted) {
                 self.sent.insert(done.index..done.index + 1);
                 if !self.uncounted.contains(done.index) {
                     self.progress.moved += u64::from(len);

@@ -1,0 +1,312 @@
+//! What is asked of devices that nothing disturbs, or little: nothing ends that nobody wanted to end, and what ends, ends on both
+//! sides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol_core::effects::{Direction, TransferKey};
+use protocol_core::faults::{CancelReason, LinkFailure, PairFailure, TransferFailure};
+use protocol_core::ids::{DeviceId, SessionId, SessionRef};
+use protocol_core::limits;
+use protocol_core::node::probe::{SessionProbe, Trust};
+
+use super::{Oracle, stored};
+use crate::{Dev, World};
+
+/// Time that a device may take for what needs no time, in microseconds.
+const SOON: u64 = 3_000_000;
+
+/// What was seen that something must follow from.
+#[derive(Debug, Default)]
+pub(super) struct Calm {
+    /// Who sent the Complete of a pairing, and when.
+    completed: BTreeMap<SessionId, (Dev, u64)>,
+    /// Whose owner did not want to join after all, and when.
+    refused: BTreeMap<SessionId, (Dev, u64)>,
+    /// Joiners that have said who they are.
+    responded: BTreeSet<(Dev, SessionId)>,
+    /// What owners were asked: which device, in which life, about which pairing, and when.
+    questions: Vec<(Dev, u32, SessionId, u64)>,
+    /// Who was told of a pairing with whom, and when.
+    paired: Vec<(Dev, DeviceId, u64)>,
+    /// Devices that typed their own codes: which of their two parts a word is about, it does not say.
+    pub(super) selves: BTreeSet<Dev>,
+    /// When a device was told that it speaks with another no more.
+    parted: BTreeMap<(Dev, DeviceId), u64>,
+    /// Transfers that lost their session, and when.
+    orphans: BTreeMap<(Dev, u32, TransferKey), u64>,
+    /// When transfers were begun.
+    shared: BTreeMap<(Dev, u32, TransferKey), u64>,
+    /// When a device was told last that it speaks with another.
+    met: BTreeMap<(Dev, DeviceId), u64>,
+    /// When transfers ended.
+    ended: BTreeMap<(Dev, u32, TransferKey), u64>,
+    /// Addresses where nobody is that a joiner has dialled.
+    nowhere: BTreeMap<Dev, BTreeSet<String>>,
+    /// Entries whose end was told.
+    entries: BTreeSet<(Dev, u32, TransferKey, u32)>,
+    /// Sessions that a device did not know when a data stream of theirs came, which it refused.
+    unknown: BTreeSet<(Dev, SessionRef)>,
+}
+
+impl Oracle {
+    fn honest_id(&self, world: &World, device: DeviceId) -> bool {
+        world.dev_of_id(device).is_some_and(|dev| !self.liars.contains(&dev))
+    }
+
+    // Pairing.
+
+    /// An initiator sends its last word: about the code that it has out.
+    pub(super) fn on_complete(&mut self, world: &World, dev: Dev) {
+        let session = self.begun.keys().find(|(of, _, shows)| *of == dev && *shows).map(|(_, session, _)| *session);
+        self.calm.completed.extend(session.map(|session| (session, (dev, world.micros()))));
+    }
+
+    /// A joiner says who it is.
+    pub(super) fn on_responded(&mut self, dev: Dev) {
+        let session = self.begun.keys().find(|(of, _, shows)| *of == dev && !*shows).map(|(_, session, _)| *session);
+        self.calm.responded.extend(session.map(|session| (dev, session)));
+    }
+
+    pub(super) fn begins(&mut self, dev: Dev, session: SessionId) {
+        self.calm.responded.remove(&(dev, session));
+        self.calm.nowhere.remove(&dev);
+    }
+
+    /// PAIR-35: after its Response a joiner does not give up for a stream that ends.
+    pub(super) fn check_given_up(&mut self, world: &World, dev: Dev, session: SessionId, reason: PairFailure) {
+        if reason == PairFailure::RefusedHere {
+            self.calm.refused.insert(session, (dev, world.micros()));
+        }
+        let responded = self.calm.responded.remove(&(dev, session));
+        let gives_up = matches!(reason, PairFailure::NotAccepted | PairFailure::NotFound | PairFailure::NoEntropy);
+        self.check("PAIR-35", !(responded && gives_up), || format!("device {} gives a pairing up behind its Response: {reason}", dev.0));
+    }
+
+    pub(super) fn on_question(&mut self, world: &World, dev: Dev, session: SessionId) {
+        self.calm.questions.push((dev, world.life(dev), session, world.micros()));
+    }
+
+    /// PAIR-25, PAIR-28: a question that nobody answers is open for two minutes.
+    pub(crate) fn check_questions(&mut self, world: &World) {
+        let over = limits::USER_WAIT.as_micros() as u64 + SOON;
+        let open = self.calm.questions.iter().find(|&&(dev, life, session, asked)| {
+            let waits = |shows| self.begun.get(&(dev, session, shows)) == Some(&life);
+            world.life(dev) == life && asked + over < world.micros() && !self.yes.contains(&(dev, session)) && (waits(true) || waits(false))
+        });
+        let open = open.map(|(dev, ..)| dev.0).filter(|_| self.manners.prompt);
+        self.check("PAIR-25", open.is_none(), || format!("a question to the owner of device {open:?} is still open"));
+    }
+
+    /// PAIR-33, PAIR-37, PAIR-47: where nothing was disturbed, a root is held by both or by none.
+    pub(crate) fn check_shared(&mut self, world: &World, one: Dev, other: Dev) {
+        let pairing = |dev: Dev| world.node(dev).probe_holdings().pairing;
+        if !self.manners.calm || pairing(one) || pairing(other) {
+            return;
+        }
+        let held = |dev: Dev, peer: Dev| {
+            let peer = world.key(peer);
+            world.node(dev).probe_roots().into_iter().filter(move |root| root.peer == peer)
+        };
+        let theirs: Vec<_> = held(other, one).map(|root| root.session_ref).collect();
+        // Two pairings that crossed leave one too many, until the next contact (PAIR-49).
+        if held(one, other).any(|root| theirs.contains(&root.session_ref)) {
+            return;
+        }
+        let alone = held(one, other).find(|root| !matches!(root.trust, Trust::Provisional { .. }));
+        let travels = world.latency.0 + world.latency.1 + 100_000;
+        // Whoever says no before the Complete is there cannot tell its initiator.
+        let early = self.calm.refused.iter().any(|(session, (dev, at))| {
+            let completed = self.calm.completed.get(session).filter(|(dev, _)| *dev == one);
+            *dev == other && self.codes.contains_key(&(one, *session)) && completed.is_none_or(|(_, sent)| sent + travels >= *at)
+        });
+        self.check("PAIR-47", alone.is_none() || early, || {
+            format!("nothing disturbed them, and device {} holds a root of device {} that this does not hold", one.0, other.0)
+        });
+    }
+
+    /// PAIR-23, PAIR-29, PAIR-32, LINK-9: what a message of a handshake says is durable when it leaves. A device knows no more of a
+    /// pairing than its store does, unless it is busy with another pairing of the two. `sure`: the peer will be sure of it.
+    pub(super) fn check_said(&mut self, world: &World, dev: Dev, peer: Dev, sure: bool) {
+        let (Some(node), key) = (world.node_of(dev), world.key(peer)) else { return };
+        let kept: BTreeMap<SessionRef, Trust> =
+            stored(world, dev).filter(|root| root.peer == key).map(|root| (root.session_ref, root.trust)).collect();
+        let of_peer: Vec<_> = node.probe_roots().into_iter().filter(|root| root.peer == key).collect();
+        let durable = |trust: Trust, session_ref: &SessionRef| match (trust, kept.get(session_ref)) {
+            (_, None) => false,
+            (Trust::Confirmed, Some(kept)) => !(sure && matches!(kept, Trust::Provisional { .. })),
+            (Trust::Unconfirmed | Trust::Provisional { .. }, Some(_)) => true,
+        };
+        let any = of_peer.is_empty() || of_peer.iter().any(|root| durable(root.trust, &root.session_ref));
+        self.check("S5", any, || format!("device {} says to device {} what its store does not hold yet", dev.0, peer.0));
+    }
+
+    /// S5, S6: with no write under way the store holds what the device knows.
+    pub(crate) fn check_stored(&mut self, world: &World, dev: Dev) {
+        let Some(node) = world.node_of(dev).filter(|_| !self.over_budget.contains(&dev)) else { return };
+        let device = &world.devices[dev.0];
+        if device.store_busy + 15_000_000 > world.micros() || device.asleep_until > world.micros() {
+            return;
+        }
+        let knows: BTreeSet<_> = node.probe_roots().into_iter().map(|root| (root.peer, root.session_ref, kind(root.trust))).collect();
+        let kept: BTreeSet<_> = stored(world, dev).map(|root| (root.peer, root.session_ref, kind(root.trust))).collect();
+        self.check("S5", knows == kept, || {
+            let differ: Vec<_> = knows.symmetric_difference(&kept).map(|(_, session_ref, kind)| (session_ref, kind)).collect();
+            format!("device {}: store and memory hold different roots: {differ:?}", dev.0)
+        });
+    }
+
+    // Sessions.
+
+    /// A device speaks with another no more.
+    pub(super) fn on_parted(&mut self, world: &World, dev: Dev, device: DeviceId, reason: LinkFailure) {
+        let (now, life) = (world.micros(), world.life(dev));
+        self.calm.parted.insert((dev, device), now);
+        let open = |&(&(of, of_life, key), told): &(&(Dev, u32, TransferKey), &super::Told)| {
+            of == dev && of_life == life && key.device == device && !told.ended
+        };
+        self.calm.orphans.extend(self.told.iter().filter(open).map(|(key, _)| (*key, now)));
+        if self.honest_id(world, device) {
+            let wanted = matches!(reason, LinkFailure::Closed | LinkFailure::Ended);
+            let asked = self.manners.calm && !self.crossed(dev, device, now);
+            self.check("L6", !asked || wanted, || format!("device {} lost a session that nothing disturbed: {reason}", dev.0));
+            let violation = self.manners.untouched && reason == LinkFailure::Violation;
+            self.check("DATA-17", !violation, || format!("device {} takes an honest device for a liar", dev.0));
+        }
+    }
+
+    /// Whether two devices have just paired both ways at once: their two sessions may end each other.
+    fn crossed(&self, dev: Dev, device: DeviceId, now: u64) -> bool {
+        let paired = self.calm.paired.iter().filter(|(of, with, at)| (*of, *with) == (dev, device) && at + 10_000_000 > now);
+        paired.count() > 1
+    }
+
+    pub(super) fn note_paired(&mut self, world: &World, dev: Dev, device: DeviceId) {
+        self.calm.paired.push((dev, device, world.micros()));
+    }
+
+    /// DATA-13: a device has refused a data stream of a session that it did not know; it will not know it soon.
+    pub(crate) fn on_unknown(&mut self, dev: Dev, session_ref: SessionRef) {
+        self.calm.unknown.insert((dev, session_ref));
+    }
+
+    pub(super) fn check_unknown(&mut self, dev: Dev, session_ref: SessionRef) {
+        let refused = self.manners.untouched && self.calm.unknown.contains(&(dev, session_ref));
+        self.check("DATA-13", !refused, || format!("device {} refused a data stream that was faster than its session", dev.0));
+    }
+
+    /// HOST-14: an owner has ended a session, and the other side hears that it was ended.
+    pub(crate) fn check_goodbye(&mut self, heard: Option<LinkFailure>, dev: Dev) {
+        self.check("HOST-14", heard == Some(LinkFailure::Ended), || {
+            format!("device {} was left in order, and hears of it: {heard:?}", dev.0)
+        });
+    }
+
+    // Transfers.
+
+    /// A transfer came to nothing, for this reason.
+    pub(super) fn check_failed(&mut self, world: &World, dev: Dev, key: TransferKey, reason: TransferFailure) {
+        if !self.honest_id(world, key.device) {
+            return;
+        }
+        let violation = self.manners.untouched && reason == TransferFailure::Violation;
+        self.check("DATA-17", !violation, || format!("device {} takes an honest device for a liar", dev.0));
+        let parted = self.calm.parted.get(&(dev, key.device)).is_some_and(|at| at + 10 * SOON >= world.micros());
+        let stands = world.dev_of_id(key.device).is_some_and(|peer| world.has_session(dev, peer));
+        let fair = match reason {
+            TransferFailure::CancelledHere(reason) | TransferFailure::CancelledThere(reason) => reason == CancelReason::User,
+            TransferFailure::Lost => parted || !stands,
+            _ => true,
+        };
+        self.check("L3", !self.manners.calm || fair, || format!("device {} gives up a transfer that nothing disturbed: {reason}", dev.0));
+    }
+
+    pub(super) fn on_transfer_over(&mut self, world: &World, dev: Dev, key: TransferKey) {
+        let place = (dev, world.life(dev), key);
+        self.calm.orphans.remove(&place);
+        self.calm.ended.insert(place, world.micros());
+    }
+
+    /// XFER-14: how an entry ended is told once.
+    pub(super) fn check_once(&mut self, world: &World, dev: Dev, key: TransferKey, entry: u32) {
+        let fresh = self.calm.entries.insert((dev, world.life(dev), key, entry));
+        self.check("XFER-14", fresh, || format!("device {} was told twice how entry {entry} ended", dev.0));
+    }
+
+    /// A transfer is offered (again): its entries have not ended.
+    pub(super) fn on_begins(&mut self, world: &World, dev: Dev, key: TransferKey) {
+        let life = world.life(dev);
+        self.calm.entries.retain(|(of, of_life, of_key, _)| (*of, *of_life, *of_key) != (dev, life, key));
+    }
+
+    /// XFER-21: a transfer does not outlive its session by more than its disk needs.
+    pub(super) fn check_orphans(&mut self, world: &World, dev: Dev) {
+        if self.calm.orphans.is_empty() || !self.manners.prompt || world.devices[dev.0].disk_busy + SOON > world.micros() {
+            return;
+        }
+        let life = world.life(dev);
+        let late = self.calm.orphans.iter().find(|&(&(of, of_life, _), at)| of == dev && of_life == life && at + SOON < world.micros());
+        let late = late.map(|((_, _, key), _)| *key);
+        self.check("XFER-21", late.is_none(), || format!("device {} goes on with a transfer whose session is lost: {late:?}", dev.0));
+    }
+
+    /// XFER-17: where nothing was disturbed, what ended on one side has ended on the other.
+    pub(crate) fn check_both_ended(&mut self, world: &World) {
+        let alone = self.calm.ended.iter().find(|&(&(dev, life, key), at)| {
+            let Some(peer) = world.dev_of_id(key.device).filter(|peer| world.is_up(*peer)) else { return false };
+            let direction = if key.direction == Direction::Incoming { Direction::Outgoing } else { Direction::Incoming };
+            let theirs = TransferKey { device: world.id(dev), direction, id: key.id };
+            let told = self.told.get(&(peer, world.life(peer), theirs));
+            world.life(dev) == life && at + SOON < world.micros() && told.is_some_and(|told| !told.ended)
+        });
+        let alone = alone.map(|(&(dev, _, key), _)| (dev, key));
+        self.check("XFER-17", !self.manners.calm || alone.is_none(), || format!("a transfer ended on one side alone: {alone:?}"));
+    }
+
+    pub(super) fn note_shared(&mut self, world: &World, dev: Dev, key: TransferKey) {
+        self.calm.shared.insert((dev, world.life(dev), key), world.micros());
+    }
+
+    /// XFER-24: where nothing was disturbed, an offer is known to whom it is for, if the two have spoken long enough.
+    pub(crate) fn check_heard(&mut self, world: &World) {
+        let unheard = self.calm.shared.iter().find(|&(&(dev, life, key), at)| {
+            let Some(peer) = world.dev_of_id(key.device).filter(|peer| world.is_up(*peer) && !self.liars.contains(peer)) else {
+                return false;
+            };
+            let theirs = TransferKey { device: world.id(dev), direction: Direction::Incoming, id: key.id };
+            let known = self.told.contains_key(&(peer, world.life(peer), theirs));
+            let ended = self.told.get(&(dev, life, key)).is_none_or(|told| told.ended);
+            let old = |session: &SessionProbe| session.primary && session.peer == world.key(peer);
+            let spoken = world.node_of(dev).is_some_and(|node| node.probe_sessions().iter().any(old));
+            let since = self.calm.met.get(&(dev, key.device)).copied().unwrap_or(u64::MAX).max(*at);
+            world.life(dev) == life && !known && !ended && spoken && since.saturating_add(5 * SOON) < world.micros()
+        });
+        let unheard = unheard.map(|(&(dev, _, key), _)| (dev, key));
+        self.check("XFER-24", !self.manners.calm || unheard.is_none(), || format!("nobody has heard of an offer: {unheard:?}"));
+    }
+
+    pub(super) fn on_met(&mut self, world: &World, dev: Dev, device: DeviceId) {
+        self.calm.met.insert((dev, device), world.micros());
+    }
+
+    /// PAIR-43: a joiner dials no more addresses than it may try.
+    pub(crate) fn on_dial(&mut self, dev: Dev, to: &str) {
+        // Only joiners are sent to where nobody ever was.
+        if !to.contains("host99") {
+            return;
+        }
+        let dialled = self.calm.nowhere.entry(dev).or_default();
+        dialled.insert(to.to_owned());
+        let nowhere = dialled.len();
+        self.check("PAIR-43", nowhere <= limits::JOINER_CANDIDATES, || format!("device {} dials {nowhere} addresses for one code", dev.0));
+    }
+}
+
+/// A root's trust as a number, to be compared.
+const fn kind(trust: Trust) -> u8 {
+    match trust {
+        Trust::Confirmed => 0,
+        Trust::Unconfirmed => 1,
+        Trust::Provisional { agreed: false } => 2,
+        Trust::Provisional { agreed: true } => 3,
+    }
+}

@@ -1,0 +1,57 @@
+//! What a script does not hold, and what can therefore be asked of its devices.
+
+use super::{Script, Step};
+use crate::adversary::Move;
+use crate::rules::Damage;
+
+/// What never happens in a script.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manners {
+    /// Owners do what they like with devices that know each other, and nothing else happens.
+    pub(crate) calm: bool,
+    /// Nobody changes what honest devices say to each other.
+    pub(crate) untouched: bool,
+    /// No device and no disk is slow.
+    pub(crate) prompt: bool,
+}
+
+impl Script {
+    pub(crate) fn manners(&self) -> Manners {
+        let all = |holds: fn(&Step) -> bool| self.steps.iter().all(|timed| holds(&timed.step));
+        Manners { calm: all(is_calm), untouched: all(leaves_lines), prompt: all(is_prompt) }
+    }
+}
+
+/// An owner's wish that disturbs nobody but those whom it is about.
+const fn is_calm(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Invite { .. }
+            | Step::Join { .. }
+            | Step::Connect { .. }
+            | Step::Disconnect { .. }
+            | Step::Rename { .. }
+            | Step::Share { .. }
+            | Step::CancelTransfer { .. }
+            | Step::Answers { .. }
+            | Step::OnConflict { .. }
+            | Step::Occupy { .. }
+            | Step::Edit { .. }
+            | Step::Misuse { .. }
+            | Step::Restart { .. }
+    )
+}
+
+/// A silence may be short: then what is said before it and behind it arrives, and what lies between does not.
+const fn leaves_lines(step: &Step) -> bool {
+    !matches!(
+        step,
+        Step::Damage { damage: Damage::Flip(_) | Damage::Replace(_) | Damage::Append(_), .. }
+            | Step::Silence { .. }
+            | Step::Enemy(Move::Splice { .. })
+    )
+}
+
+const fn is_prompt(step: &Step) -> bool {
+    !matches!(step, Step::Sleep { .. } | Step::SlowDisk { .. } | Step::Coarse { .. })
+}
