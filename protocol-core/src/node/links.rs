@@ -347,6 +347,10 @@ impl Node {
             return self.drop_stream(env, stream, code::REFUSED);
         };
         let peer = done.peer.key;
+        // Its owner may have let go of the root meanwhile: a Finish would say that it holds.
+        if !self.registry.holds(&peer, root) {
+            return self.drop_stream(env, stream, code::DONE);
+        }
         self.learn(env, &done.peer, Some(address));
         let confirms = self.registry.is_unsure(&peer, root);
         if !confirms || planted!(FinishBeforeDurable) {

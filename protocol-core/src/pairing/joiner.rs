@@ -308,9 +308,11 @@ impl Joiner {
                     self.provisional(cx)
                 }
             },
-            State::Proved(_) | State::Storing { .. } => {
+            // No Response was sent: nobody was asked, and the root is nobody's.
+            state @ (State::Proved(_) | State::Storing { .. }) => {
                 cx.reset(stream, code::REFUSED);
-                self.provisional(cx)
+                self.tries.insert(stream, Try { address, state });
+                self.on_stream_down(cx, stream)
             }
             State::Confirming(_) | State::ConfirmingCut => {
                 cx.reset(stream, code::REFUSED);
