@@ -18,6 +18,7 @@ use crate::{Dev, World};
 
 mod aead;
 mod lies;
+mod order;
 mod wire;
 
 pub use aead::{Recorder, recording_cipher};
