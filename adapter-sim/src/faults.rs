@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use protocol_core::effects::{Fact, Input};
+use protocol_core::faults::Failure;
 
 use crate::link::Conn;
 use crate::rules::{DialFault, DiskFault, Rule, StoreFault};
+use crate::storage::DISK;
 use crate::world::{Act, Answer, Dev, Pieces, World};
 
 impl World {
     /// Faults of hosts end: disks, clocks, sleep, addresses that somebody took over.
     pub(crate) fn heal_hosts(&mut self) {
-        self.queue.retain(|_, act| !matches!(act, Act::Crash { .. }));
+        // A crash that waits for its moment comes now: what it was to interrupt would be answered by nobody.
+        let crashes: Vec<_> = self.queue.extract_if(.., |_, act| matches!(**act, Act::Crash { .. })).collect();
+        for (_, act) in crashes {
+            self.act(*act);
+        }
         self.let_go();
         self.undialable_until = 0;
         for device in &mut self.devices {
@@ -32,8 +38,26 @@ impl World {
                 self.cut_all(dev);
             }
         }
+        self.quicken_disks();
         for dev in (0..self.devices.len()).map(Dev) {
             self.wake(dev);
+        }
+    }
+
+    /// What disks that were slow still have to do is done soon, in its order.
+    fn quicken_disks(&mut self) {
+        let later = self.queue.split_off(&(self.now + 1, 0));
+        for ((at, number), act) in later {
+            match *act {
+                Act::Durable { .. } | Act::Files { .. } | Act::Tell { input: Input::Done { result: Err(Failure::Disk(_)), .. }, .. } => {
+                    self.after(DISK, *act);
+                }
+                _ => drop(self.queue.insert((at, number), act)),
+            }
+        }
+        for device in &mut self.devices {
+            device.store_busy = device.store_busy.min(self.now + DISK);
+            device.disk_busy = device.disk_busy.min(self.now + DISK);
         }
     }
 
@@ -159,8 +183,8 @@ impl World {
         }
         let later = self.queue.split_off(&(self.now + 1, 0));
         for ((at, number), act) in later {
-            match act {
-                Act::Bytes { .. } | Act::End { .. } | Act::Broken { .. } | Act::Cut { .. } | Act::Gone { .. } => self.after(0, act),
+            match *act {
+                Act::Bytes { .. } | Act::End { .. } | Act::Broken { .. } | Act::Cut { .. } | Act::Gone { .. } => self.after(0, *act),
                 _ => drop(self.queue.insert((at, number), act)),
             }
         }

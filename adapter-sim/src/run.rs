@@ -54,6 +54,11 @@ pub fn run(script: &Script) -> Outcome {
     play(script, false).outcome
 }
 
+/// Whether this thread plays one: it may panic, and that is told in its outcome.
+pub fn is_running() -> bool {
+    Recorder::is_on()
+}
+
 /// Plays a script, and keeps the trace.
 pub fn run_kept(script: &Script) -> Kept {
     play(script, true)

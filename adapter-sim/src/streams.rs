@@ -43,6 +43,8 @@ impl World {
                 Damage::End => (cut, clean) = (Some(place), true),
                 Damage::Crash(dev) => (cut, crash) = (Some(place), Some(dev)),
                 Damage::Vanish => vanish = true,
+                // Another rule may have left nothing of them.
+                Damage::Flip(_) if bytes.is_empty() => {}
                 Damage::Flip(bit) => {
                     let len = bytes.len();
                     bytes[bit / 8 % len] ^= 1 << (bit % 8);

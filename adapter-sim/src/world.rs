@@ -210,7 +210,7 @@ pub struct World {
     /// Identities, and what else must be unlike everything.
     pub(crate) keys: Random,
     pub(crate) now: u64,
-    pub(crate) queue: BTreeMap<(u64, u64), Act>,
+    pub(crate) queue: BTreeMap<(u64, u64), Box<Act>>,
     pub(crate) queued: u64,
     pub(crate) devices: Vec<Device>,
     pub(crate) conns: Vec<Conn>,
@@ -746,8 +746,8 @@ impl World {
             _ => {
                 if let Some((_, act)) = self.queue.pop_first() {
                     match self.sleeper(&act) {
-                        Some(dev) => self.devices[dev.0].dreams.push(act),
-                        None => self.act(act),
+                        Some(dev) => self.devices[dev.0].dreams.push(*act),
+                        None => self.act(*act),
                     }
                 }
             }
@@ -804,7 +804,7 @@ impl World {
 
     pub(crate) fn at(&mut self, at: u64, act: Act) {
         self.queued += 1;
-        self.queue.insert((at.max(self.now), self.queued), act);
+        self.queue.insert((at.max(self.now), self.queued), Box::new(act));
     }
 
     pub(crate) fn one_way(&mut self) -> u64 {

@@ -47,6 +47,8 @@ pub(super) struct Talk {
     pub(super) challenged: bool,
     /// Which, if one was named.
     named: Option<SessionId>,
+    /// The root of a reconnect.
+    root: Option<[u8; 32]>,
     /// What came and is to be answered, by session.
     answers: Vec<(usize, ControlMessage)>,
 }
@@ -119,6 +121,7 @@ impl World {
             code: false,
             challenged: false,
             named: None,
+            root: None,
             answers: Vec::new(),
         };
         let at = (raw.stream, raw.end);
@@ -130,7 +133,10 @@ impl World {
     /// An enemy opens a handshake.
     pub(super) fn open_handshake(&mut self, who: Dev, to: Dev, shared: Shared, lie: Lie, more: usize) -> Raw {
         let code = shared.is_code();
-        let named = if let Shared::Code(code) = &shared { Some(code.session_id) } else { None };
+        let (named, root) = match &shared {
+            Shared::Code(code) => (Some(code.session_id), None),
+            Shared::Root { root, .. } => (None, Some(*root.bytes())),
+        };
         let name = if code { StreamName::Pair } else { StreamName::Link };
         let raw = self.raw_open(who, to, name);
         let binding = self.binding(raw.stream, raw.end);
@@ -145,7 +151,7 @@ impl World {
             self.watch(raw, 1_000, "S23");
         }
         let talk = self.talk(raw, lie, State::Opening(Box::new(opener)));
-        (talk.first, talk.more, talk.code, talk.named) = (bytes, more, code, named);
+        (talk.first, talk.more, talk.code, talk.named, talk.root) = (bytes, more, code, named, root);
         talk.refused = refused.then(|| lie.rule());
         raw
     }
@@ -377,6 +383,9 @@ impl World {
         }
         if said.refused {
             talk.refused = Some(talk.lie.rule());
+        } else if let Some(root) = talk.root {
+            // An Accept, or a Finish.
+            self.with_oracle(|oracle, _| oracle.on_root_used(&root));
         }
     }
 
@@ -394,6 +403,7 @@ impl World {
         let roots = self.foe.roots.iter().rev().filter(|(who, ..)| *who == talk.who);
         let roots: Vec<_> = roots.map(|(_, peer, root)| (self.key(*peer), root.duplicate())).collect();
         roots.into_iter().find_map(|(dialer, root)| {
+            talk.root = Some(*root.bytes());
             let shared = Shared::Root { root, dialer, listener };
             Answerer::answer(shared, &binding, body, &me, talk.lie, &mut self.keys)
         })
@@ -458,7 +468,8 @@ impl World {
     fn on_third(&mut self, raw: Raw, talk: &mut Talk, done: Done) {
         if talk.code {
             let (joiner, key) = (talk.peer, self.key(talk.who));
-            let (refuses, born) = (talk.lie == Lie::Refuse, talk.born);
+            let born = talk.born;
+            let refuses = done.root.as_ref().filter(|_| talk.lie == Lie::Refuse).map(|root| *root.bytes());
             if let Some(session) = talk.named {
                 self.with_oracle(|oracle, _| oracle.on_response(joiner, (session, born), key, refuses));
             }

@@ -106,8 +106,12 @@ fn seeds(text: &str) -> Result<(u64, u64), String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // A panic is a finding, and is told as one.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic in a run is a finding, and is told as one.
+    std::panic::set_hook(Box::new(|panic| {
+        if !adapter_sim::run::is_running() {
+            eprintln!("{panic}");
+        }
+    }));
     let result = planted(&arguments).and_then(|()| match (&arguments.replay, &arguments.mutants) {
         (Some(what), _) => replay(&arguments, what),
         (None, Some(names)) => mutants(&arguments, names),
@@ -266,33 +270,36 @@ fn search(arguments: &Arguments) -> ExitCode {
     let (next, stop) = (AtomicU64::new(from), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());
     let (wall, cpu) = (Instant::now(), cpu_seconds());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut mine = Sum::default();
-                while !stop.load(Ordering::Relaxed) {
-                    let first = next.fetch_add(BLOCK, Ordering::Relaxed);
-                    if first >= to {
-                        break;
-                    }
-                    let mut hash = Rolling::default();
-                    for seed in first..(first + BLOCK).min(to) {
-                        let outcome = run(&Script::of_seed(seed, profile.profile(seed)));
-                        hash.number(outcome.hash);
-                        let failed = outcome.violation.is_some();
-                        mine.add(seed, outcome);
-                        if failed && !arguments.keep_going {
-                            stop.store(true, Ordering::Relaxed);
-                            break;
-                        }
-                    }
-                    mine.hashes.insert(first, hash.value());
+    let work = || {
+        let mut mine = Sum::default();
+        while !stop.load(Ordering::Relaxed) {
+            let first = next.fetch_add(BLOCK, Ordering::Relaxed);
+            if first >= to {
+                break;
+            }
+            let mut hash = Rolling::default();
+            for seed in first..(first + BLOCK).min(to) {
+                let outcome = run(&Script::of_seed(seed, profile.profile(seed)));
+                hash.number(outcome.hash);
+                let failed = outcome.violation.is_some();
+                mine.add(seed, outcome);
+                if failed && !arguments.keep_going {
+                    stop.store(true, Ordering::Relaxed);
+                    break;
                 }
-                if let Ok(mut sum) = sum.lock() {
-                    sum.merge(mine);
-                }
-            });
+            }
+            mine.hashes.insert(first, hash.value());
         }
+        if let Ok(mut sum) = sum.lock() {
+            sum.merge(mine);
+        }
+    };
+    std::thread::scope(|scope| {
+        // The last is this one: a machine without threads can search, too.
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
     });
     let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     report(arguments, &sum, wall.elapsed().as_secs_f64(), cpu_seconds() - cpu)
@@ -355,8 +362,16 @@ fn report(arguments: &Arguments, sum: &Sum, wall: f64, cpu: f64) -> ExitCode {
     if failures.is_empty() && covered { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The CPU time of this process so far, in seconds.
+/// The CPU time of this process so far, in seconds; where nobody counts it, the time that went by.
 fn cpu_seconds() -> f64 {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+    #[cfg(all(unix, not(miri)))]
+    {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+    }
+    #[cfg(any(not(unix), miri))]
+    {
+        static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        START.elapsed().as_secs_f64()
+    }
 }

@@ -25,51 +25,49 @@ pub const MARKS: &[(&str, u64)] = &[
     ("paired again", 500),
     ("a pairing was confirmed", 500),
     ("a pairing failed", 500),
-    ("a joiner refused after Complete", 2_000),
-    ("a joiner's last message was lost", 500),
-    ("a joiner was confirmed by a reconnect", 500),
+    ("a joiner refused after Complete", 5_000),
+    ("a joiner's last message was lost", 2_000),
+    ("a joiner was confirmed by a reconnect", 5_000),
     ("a reconnect overtook a joiner's Complete", 20_000),
     ("two pairings crossed", 2_000),
     ("a device held three roots of another", 2_000),
     ("a confirmed root stepped back beside a newer one", 5_000),
-    ("a failed write brought a root back", 5_000),
-    ("a code burned", 2_000),
+    ("a code burned", 5_000),
     ("a code expired while a handshake ran", 20_000),
-    ("a device met its own code", 2_000),
+    ("a device met its own code", 500),
     ("a device was full when another proved itself", 20_000),
     // Links and sessions.
     ("a connection attempt failed", 500),
     ("a dialler gave way", 500),
     ("a newer session took over", 500),
-    ("a newer session took over while a transfer ran", 2_000),
-    ("a renewal came to nothing", 2_000),
+    ("a newer session took over while a transfer ran", 5_000),
+    ("a renewal came to nothing", 20_000),
     ("a session moved to another address", 500),
     ("a session fell silent", 500),
-    ("a session was ended for a violation", 500),
+    ("a session was ended for a violation", 2_000),
     ("a Hello had to wait", 2_000),
     ("a flood was turned away", 2_000),
-    ("a device was removed", 500),
-    ("a device was forgotten while a transfer ran", 5_000),
-    ("a row could not be written", 500),
-    ("three devices were in sessions with one another", 2_000),
+    ("a device was removed", 2_000),
+    ("a device was forgotten while a transfer ran", 20_000),
+    ("a row could not be written", 5_000),
+    ("three devices were in sessions with one another", 500),
     // Transfers.
     ("an offer was shown", 500),
     ("a transfer was done", 500),
     ("a transfer failed", 500),
-    ("a stream overtook its session", 500),
+    ("a stream overtook its session", 2_000),
     ("a stream overtook its offer", 500),
-    ("an offer was made again on a newer session", 2_000),
-    ("an offer was declined for want of space", 5_000),
-    ("an offer was declined as busy", 2_000),
-    ("missing chunks were named again", 500),
-    ("a transfer was paused", 5_000),
-    ("a disk was full in the middle", 2_000),
-    ("a source changed while it was sent", 2_000),
-    ("a name was taken and another was found", 500),
-    ("a receipt was lost", 2_000),
-    ("two went on with one device at once", 500),
-    ("files went both ways at once", 500),
-    ("a crash came between rename and directory sync", 2_000),
+    ("an offer was made again on a newer session", 5_000),
+    ("an offer was declined for want of space", 20_000),
+    ("an offer was declined as busy", 5_000),
+    ("missing chunks were named again", 2_000),
+    ("a disk was full in the middle", 5_000),
+    ("a source changed while it was sent", 5_000),
+    ("a name was taken and another was found", 5_000),
+    ("a receipt was lost", 5_000),
+    ("two went on with one device at once", 2_000),
+    ("files went both ways at once", 2_000),
+    ("a crash came between rename and directory sync", 20_000),
 ];
 
 /// What one input of a device shows.
@@ -183,14 +181,12 @@ fn of_transfers(change: &Change<'_>, marks: &mut BTreeSet<&'static str>) {
         both_ways(change, sender.device, marks);
     }
     for (receiver, from, to) in change.of(Machine::Receiver) {
-        match to {
-            Some("Receiving, named again") => drop(marks.insert("missing chunks were named again")),
-            Some("Receiving, paused") => drop(marks.insert("a transfer was paused")),
-            _ => {}
+        if to == Some("Receiving, named again") {
+            marks.insert("missing chunks were named again");
         }
         let ran = from.is_some_and(|state| state.starts_with("Receiving"));
         let known = change.after.iter().any(|at| at.machine == Machine::Device && at.id == receiver.device);
-        if ran && to.is_none() && !known {
+        if ran && to != from && !known {
             marks.insert("a device was forgotten while a transfer ran");
         }
         both_ways(change, receiver.device, marks);

@@ -230,7 +230,7 @@ impl<'s> Play<'s> {
             }
             if !waiting.contains(&channel) {
                 moves.push(Move { step: Step { what: Happens::Next(channel), devs }, key: Some(key) });
-            } else if let (Channel::Stream(id), Act::Broken { stream, end }) = (channel, &self.world.queue[&key])
+            } else if let (Channel::Stream(id), Act::Broken { stream, end }) = (channel, &*self.world.queue[&key])
                 && self.world.streams[*stream].ends[*end].up
             {
                 moves.push(Move { step: Step { what: Happens::Lost(id), devs }, key: Some(key) });
@@ -299,8 +299,8 @@ impl<'s> Play<'s> {
 
     /// The question that a person has before it.
     fn question(&self, dev: Dev) -> Option<((u64, u64), SessionId)> {
-        self.world.queue.iter().find_map(|(&key, act)| match act {
-            Act::AnswerPairing { dev: of, session, .. } if *of == dev => Some((key, *session)),
+        self.world.queue.iter().find_map(|(&key, act)| match **act {
+            Act::AnswerPairing { dev: of, session, .. } if of == dev => Some((key, session)),
             _ => None,
         })
     }
@@ -328,7 +328,7 @@ impl<'s> Play<'s> {
             Happens::No(dev) => self.answer(dev, (false, self.small.misheard)),
             Happens::Next(_) | Happens::Lost(_) => {
                 if let Some(act) = key.and_then(|key| world.queue.remove(&key)) {
-                    world.act(act);
+                    world.act(*act);
                 }
             }
             Happens::Tick(dev) => world.handle(dev, Input::Tick),
@@ -390,7 +390,7 @@ impl<'s> Play<'s> {
 
     /// A write is durable, and its Node never hears of it.
     fn keep(&mut self, dev: Dev, key: (u64, u64)) {
-        let Some(Act::Durable { batch, .. }) = self.world.queue.remove(&key) else { return };
+        let Some(Act::Durable { batch, .. }) = self.world.queue.remove(&key).map(|act| *act) else { return };
         for change in batch {
             let (row, store) = ((change.table, change.key), &mut self.world.devices[dev.0].store);
             match change.value {
@@ -402,7 +402,7 @@ impl<'s> Play<'s> {
 
     fn fail(&mut self, dev: Dev) {
         let Some(&key) = self.writes(dev).first() else { return };
-        if let Some(Act::Durable { ticket, .. }) = self.world.queue.remove(&key) {
+        if let Some(Act::Durable { ticket, .. }) = self.world.queue.remove(&key).map(|act| *act) {
             let result = Err(Failure::Disk(protocol_core::faults::FileFault::DiskFull));
             self.world.handle(dev, Input::Done { ticket, result });
         }

@@ -1,7 +1,7 @@
 //! N1 and S12: every key and nonce seals one thing, and what opens was sealed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use protocol_core::bulk::cipher::{Aead, BulkCipher, RustCrypto};
@@ -15,9 +15,9 @@ use crate::trace::Rolling;
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// Key and nonce, and what was sealed under them.
-    sealed: BTreeMap<([u8; 32], u64), u64>,
+    sealed: HashMap<([u8; 32], u64), u64>,
     /// What was opened, by which device.
-    opened: BTreeMap<([u8; 32], u64, usize), ()>,
+    opened: HashSet<([u8; 32], u64, usize)>,
     /// Fin records that each device has opened.
     fins: BTreeMap<usize, u64>,
     uses: u64,
@@ -34,6 +34,11 @@ impl Recorder {
     pub fn start() {
         watch(Some(hear));
         RECORDER.set(Some(Self::default()));
+    }
+
+    /// Whether uses on this thread are recorded.
+    pub fn is_on() -> bool {
+        RECORDER.try_with(|recorder| recorder.try_borrow().map_or(true, |recorder| recorder.is_some())).unwrap_or(false)
     }
 
     /// Nothing is recorded any more. How many uses there were.
@@ -85,7 +90,7 @@ impl Recorder {
             }
             // An opening record may verify again, before the window says that its stream was there before (DATA-8).
             let opening = used.aad.len().checked_sub(5).is_some_and(|at| used.aad[at] == 2) && nonce == 0 && used.aad.len() > 60;
-            if !opening && self.opened.insert((key.0, key.1, DEVICE.get()), ()).is_some() {
+            if !opening && !self.opened.insert((key.0, key.1, DEVICE.get())) {
                 self.violation = Some(("S12", format!("something was opened twice (nonce {nonce})")));
             }
         } else if self.sealed.insert(key, hash).is_some() {

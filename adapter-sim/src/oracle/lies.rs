@@ -16,8 +16,8 @@ use crate::{Dev, World};
 pub(super) struct Lies {
     /// Whom a joiner told who it is, under one code.
     responses: BTreeMap<(Dev, SessionId), BTreeSet<PeerKey>>,
-    /// Joiners whose false initiator did not say yes.
-    refused: BTreeSet<(Dev, SessionId)>,
+    /// Joiners whose false initiator did not say yes, and the root that this is about.
+    refused: BTreeMap<(Dev, SessionId), [u8; 32]>,
     /// Digests that a sender named.
     named: BTreeSet<(TransferId, u32, [u8; 32])>,
     /// Offers that no owner may be shown.
@@ -33,8 +33,8 @@ pub(super) struct Lies {
 }
 
 impl Oracle {
-    /// S2: a joiner's Response reached somebody, on a stream of this age; `refuses`: who will not say yes.
-    pub(crate) fn on_response(&mut self, joiner: Dev, (session, born): (SessionId, u64), key: PeerKey, refuses: bool) {
+    /// S2: a joiner's Response reached somebody, on a stream of this age; `refuses`: who will not say yes to this root.
+    pub(crate) fn on_response(&mut self, joiner: Dev, (session, born): (SessionId, u64), key: PeerKey, refuses: Option<[u8; 32]>) {
         if self.lies.typed.get(&(session, joiner)).is_none_or(|typed| born < *typed) {
             // That was an earlier attempt.
             return;
@@ -43,9 +43,15 @@ impl Oracle {
         told.insert(key);
         let count = told.len();
         self.check("S2", count == 1, || format!("device {} told {count} identities who it is", joiner.0));
-        if refuses {
-            self.lies.refused.insert((joiner, session));
+        if let Some(root) = refuses {
+            self.lies.refused.insert((joiner, session), root);
         }
+    }
+
+    /// An initiator that said no uses the root all the same: whoever joined and has not heard the no may take that for a yes, for
+    /// nobody else has that root.
+    pub(crate) fn on_root_used(&mut self, root: &[u8; 32]) {
+        self.lies.refused.retain(|_, refused| refused != root);
     }
 
     pub(super) fn on_shown(&mut self, dev: Dev) {
@@ -80,7 +86,7 @@ impl Oracle {
 
     /// A3: whoever joined is not paired with one that did not say yes.
     pub(super) fn check_refused(&mut self, dev: Dev, session: SessionId, confirmed: bool) {
-        let refused = confirmed && self.lies.refused.contains(&(dev, session));
+        let refused = confirmed && self.lies.refused.contains_key(&(dev, session));
         self.check("A3", !refused, || format!("device {} is paired with one that did not say yes", dev.0));
     }
 

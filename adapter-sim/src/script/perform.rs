@@ -24,7 +24,13 @@ pub(crate) const CHUNK: u32 = 64 << 10;
 /// A tree of the catalogue.
 pub(crate) fn tree(number: usize) -> Tree {
     let path = |text: &str| text.split('/').map(|part| part.as_bytes().to_vec()).collect::<Vec<_>>();
-    let content = |len: usize| Item::File((0..len).map(|at| (at * 31 % 251 + number) as u8).collect());
+    // It repeats every 251 bytes, so no chunk is like another.
+    let period: Vec<u8> = (0..251).map(|at| (at * 31 % 251 + number) as u8).collect();
+    let content = |len: usize| {
+        let mut bytes = period.repeat(len.div_ceil(period.len()));
+        bytes.truncate(len);
+        Item::File(bytes)
+    };
     match number % super::draw::TREES as usize {
         0 => Tree::from([(path("note"), content(100))]),
         1 => Tree::from([

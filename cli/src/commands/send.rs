@@ -23,6 +23,9 @@ use crate::output::{Output, files, quoted, shell_word, shown, size};
 /// How long the other side's answer is awaited: its user's time, and a little for the way.
 const ANSWER_WAIT: Duration = USER_WAIT.saturating_add(Duration::from_secs(30));
 
+/// After this the program says what it is waiting for.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// Whom a transfer goes to.
 struct Target {
     id: DeviceId,
@@ -65,7 +68,7 @@ async fn send(out: &Output, net: &mut Net, args: &Send) -> Outcome {
     let known = net.devices().await?;
     let found = devices::find_view(&known, &args.to)?;
     let target = Target { id: found.id, name: found.name.clone() };
-    let route = reach(net, args, &target, found.addresses.is_empty() && args.address.is_empty()).await?;
+    let route = reach(out, net, args, &target, found.addresses.is_empty() && args.address.is_empty()).await?;
     let way = tell_route(out, &route);
     let label = label(args);
     let request = SendRequest {
@@ -94,20 +97,24 @@ fn label(args: &Send) -> Option<String> {
 }
 
 /// A proven session with the device.
-async fn reach(net: &mut Net, args: &Send, target: &Target, no_address: bool) -> Outcome<Route> {
+async fn reach(out: &Output, net: &mut Net, args: &Send, target: &Target, no_address: bool) -> Outcome<Route> {
     if no_address {
         let message = format!("no address of {} is known", quoted(&target.name));
         return Err(Problem::new(Exit::Unreachable, message).next(again(args, "--address tcp:IP:PORT")));
     }
     let start = Instant::now();
+    let mut told = false;
     net.connect(target.id, &args.address).await?;
     loop {
-        let event = match args.wait {
-            Some(wait) => match tokio::time::timeout(wait.saturating_sub(start.elapsed()), net.next()).await {
-                Ok(event) => event?,
-                Err(_) => return Err(ran_out(args, target)),
-            },
-            None => net.next().await?,
+        let limit = args.wait.into_iter().chain((!told).then_some(SILENCE)).min().unwrap_or(Duration::MAX);
+        let event = match tokio::time::timeout(limit.saturating_sub(start.elapsed()), net.next()).await {
+            Ok(event) => event?,
+            Err(_) if args.wait.is_some_and(|wait| start.elapsed() >= wait) => return Err(ran_out(args, target)),
+            Err(_) => {
+                told = true;
+                out.say(&format!("Trying to reach {}…", quoted(&target.name)));
+                continue;
+            }
         };
         match event {
             CoreEvent::Device { device, state: DeviceState::Connected, route: Some(route), .. } if device == target.id => return Ok(route),

@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::{Node, cx};
 use crate::effects::{DeviceState, Env, Event, TransferKey};
 use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure};
-use crate::ids::{DeviceId, SessionId};
+use crate::ids::{DeviceId, PeerKey, SessionId};
 use crate::info::Address;
 use crate::limits;
 use crate::outbox::Purpose;
@@ -165,6 +165,16 @@ impl Node {
         self.settle(env);
     }
 
+    /// Ends whatever runs with a device that nothing stands on any more: transfers, sessions, attempts.
+    pub(super) fn end_all(&mut self, env: &mut Env<'_>, device: DeviceId, peer: PeerKey) {
+        self.transfers.on_forget(cx!(self, env), device);
+        self.end_primary(env, device);
+        self.stop_dialling(env, device);
+        self.drop_unfinished(env, peer);
+        self.drop_sessions(env, device);
+        self.met.remove(&device);
+    }
+
     fn end_primary(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.end(cx!(self, env));
@@ -256,7 +266,8 @@ impl Node {
 
     /// Forgets a device here: from now on nothing of it is accepted. The other side is not told yet.
     ///
-    /// Ends with [`Event::Removed`], once that is durable.
+    /// Ends with [`Event::Removed`], once that is durable. Transfers with it end as if they were cancelled: each with its own event,
+    /// when nothing is written any more.
     ///
     /// # Errors
     /// [`UnknownDevice`].
@@ -268,18 +279,13 @@ impl Node {
         if let Some(session) = joining {
             self.cancel_pairing(env, session);
         }
-        self.transfers.on_forget(cx!(self, env), device);
-        self.end_primary(env, device);
-        self.stop_dialling(env, device);
-        self.drop_unfinished(env, peer);
-        self.drop_sessions(env, device);
+        self.end_all(env, device, peer);
         self.registry.remove(&peer);
         if planted!(ForgetNotStored) {
             cx!(self, env).notify(Event::Removed { device });
         } else {
             self.store(env, peer, self.registry.row(&peer), Purpose::Row { peer, removal: true, failures: 0 });
         }
-        self.met.remove(&device);
         self.settle(env);
         Ok(())
     }

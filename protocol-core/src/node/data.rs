@@ -1,6 +1,7 @@
 //! Data streams: opened for a transfer that wants one, accepted for a transfer that is known (PROTOCOL.md, section 9.2).
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
@@ -10,7 +11,7 @@ use crate::ids::{ConnId, DeviceId, SessionRef, StreamId, TransferId};
 use crate::info::Address;
 use crate::limits;
 use crate::outbox::Purpose;
-use crate::session::machine::AcceptedData;
+use crate::session::machine::{AcceptedData, Session};
 use crate::session::stream::Opening;
 use crate::timers::TimerKind;
 use crate::transfer::machine::{DataHalf, DataStream, Want};
@@ -24,7 +25,8 @@ pub(super) struct Wanted {
     kind: StreamKind,
     digest: [u8; 32],
     session: SessionRef,
-    address: Option<Address>,
+    /// Where a connection for it is dialled: there now, then the others. None: it goes over the session's own connection.
+    addresses: VecDeque<Address>,
 }
 
 /// A data stream that we opened as a receiver; the reply is awaited.
@@ -90,33 +92,47 @@ impl Node {
         let Some(session) = self.primary.get(&key.device).and_then(|primary| self.sessions.get(primary)) else {
             return self.transfers.on_stream_failed(cx!(self, env), key, kind);
         };
-        let (conn, one_stream, address) = (session.conn, session.remote.one_stream, session.reached.clone());
+        let (conn, one_stream, session_ref) = (session.conn, session.remote.one_stream, session.session_ref);
+        let addresses = if one_stream { self.addresses_for_data(session) } else { VecDeque::new() };
+        let to = addresses.front().cloned();
+        if one_stream && to.is_none() {
+            // On tcp only the side that dialled can open.
+            return self.transfers.on_stream_failed(cx!(self, env), key, kind);
+        }
         self.last_wanted += 1;
         let number = self.last_wanted;
-        let wanted = Wanted { key, kind, digest, session: session.session_ref, address: address.clone() };
-        match (one_stream, address) {
-            (false, _) => {
-                self.wanted.insert(number, wanted);
-                cx!(self, env).open(conn, StreamName::Data(kind), Purpose::Data { address: None, number });
-            }
-            (true, Some(to)) => {
-                self.wanted.insert(number, wanted);
-                cx!(self, env).dial(to.clone(), Purpose::Data { address: Some(to), number });
-            }
-            // On tcp only the side that dialled can open.
-            (true, None) => self.transfers.on_stream_failed(cx!(self, env), key, kind),
+        self.wanted.insert(number, Wanted { key, kind, digest, session: session_ref, addresses });
+        match to {
+            Some(to) => cx!(self, env).dial(to.clone(), Purpose::Data { address: Some(to), number }),
+            None => cx!(self, env).open(conn, StreamName::Data(kind), Purpose::Data { address: None, number }),
         }
+    }
+
+    /// Where the side that dialled a session dials for its data streams: first where it reached the peer, then where the peer said
+    /// that it is. The address that was reached may lead there no more.
+    fn addresses_for_data(&self, session: &Session) -> VecDeque<Address> {
+        let Some(reached) = session.reached.clone() else { return VecDeque::new() };
+        let known = self.registry.get(&session.peer).into_iter().flat_map(|device| &device.addresses);
+        let others: Vec<Address> = known.filter(|address| address.kind == reached.kind && **address != reached).cloned().collect();
+        core::iter::once(reached).chain(others).take(limits::JOINER_CANDIDATES).collect()
     }
 
     /// The connection for a data stream is up.
     pub(super) fn data_connected(&mut self, env: &mut Env<'_>, conn: ConnId, number: u64) -> bool {
         let Some(wanted) = self.wanted.get(&number) else { return false };
-        let (name, address) = (StreamName::Data(wanted.kind), wanted.address.clone());
+        let (name, address) = (StreamName::Data(wanted.kind), wanted.addresses.front().cloned());
         cx!(self, env).open(conn, name, Purpose::Data { address, number });
         true
     }
 
+    /// An address came to nothing: the next one, as long as somebody waits for the stream.
     pub(super) fn data_failed(&mut self, env: &mut Env<'_>, number: u64) {
+        let Some(wanted) = self.wanted.get_mut(&number) else { return };
+        wanted.addresses.pop_front();
+        let waits = self.sessions.contains_key(&wanted.session) && self.transfers.digest_of(wanted.key).is_some();
+        if let Some(to) = wanted.addresses.front().filter(|_| waits).cloned() {
+            return cx!(self, env).dial(to.clone(), Purpose::Data { address: Some(to), number });
+        }
         if let Some(wanted) = self.wanted.remove(&number) {
             self.transfers.on_stream_failed(cx!(self, env), wanted.key, wanted.kind);
         }

@@ -7,7 +7,7 @@ use crate::bulk::cipher::Aead;
 use crate::devices::device::{Root, RootState};
 use crate::devices::registry::NewPair;
 use crate::effects::{Env, Event, Stranger};
-use crate::faults::{Failure, PairFailure, code};
+use crate::faults::{Failure, LinkFailure, PairFailure, code};
 use crate::handshake::Traffic as Secrets;
 use crate::identity;
 use crate::ids::{ConnId, PeerKey, SessionId, SessionRef, StreamId};
@@ -168,7 +168,13 @@ impl Node {
         {
             self.store(env, peer, change, Purpose::Registry { peer });
         }
-        cx!(self, env).notify(Event::PairRefused { device: identity::device_id(&peer), reason });
+        let device = identity::device_id(&peer);
+        cx!(self, env).notify(Event::PairRefused { device, reason });
+        if self.registry.get(&peer).is_none_or(|known| !known.is_paired() && self.primary.contains_key(&device)) {
+            // It may have reconnected under the root that it refuses here: no honest joiner does, and no session outlives its pair.
+            self.connect_failed(env, device, LinkFailure::NotAccepted);
+            self.end_all(env, device, peer);
+        }
         cx!(self, env).finish(stream);
         self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
     }

@@ -481,14 +481,15 @@ impl Transfers {
         }
     }
 
-    /// Everything of this device ends at once; what still comes back for it counts for nothing.
+    /// Nothing of this device goes on. What is under way at files is still waited for: a name that comes behind the last word would
+    /// be one that nobody was told of.
     pub(crate) fn on_forget(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
         let reason = TransferFailure::CancelledHere(CancelReason::Policy);
         for key in of_device(&self.senders, device) {
             self.with_sender(cx, key, |sender, io| sender.end(io, reason));
         }
         for key in of_device(&self.receivers, device) {
-            self.with_receiver(cx, key, |receiver, io| receiver.drop_at_once(io, reason));
+            self.with_receiver(cx, key, |receiver, io| receiver.end(io, reason));
         }
         self.shared.peers.remove(&device);
     }

@@ -488,26 +488,6 @@ impl Receiver {
         self.state = State::Discarding(Discarding { reason });
     }
 
-    /// Ends it without waiting for anything.
-    pub(super) fn drop_at_once(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure) {
-        let reason = match &self.state {
-            State::Discarding(discarding) => discarding.reason,
-            State::Reading(_)
-            | State::Inspecting(_)
-            | State::Asking(_)
-            | State::Preparing(_)
-            | State::Receiving(_)
-            | State::Clearing(_)
-            | State::Over => reason,
-        };
-        let told = !matches!(self.state, State::Reading(_) | State::Inspecting(_) | State::Over);
-        self.end(io, reason);
-        self.state = State::Over;
-        if told {
-            io.failed(reason);
-        }
-    }
-
     fn receiving(&mut self, io: &mut Io<'_, '_>, call: impl FnOnce(&mut Receiving, &mut Io<'_, '_>) -> Result<(), Stop>) {
         if let State::Receiving(receiving) = &mut self.state {
             let result = call(receiving, io);

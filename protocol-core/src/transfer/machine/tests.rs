@@ -387,19 +387,23 @@ fn a_lost_session_at_any_moment_ends_both_sides() {
 }
 
 #[test]
-fn a_forgotten_device_ends_everything_at_once() {
+fn a_forgotten_device_ends_everything_when_its_files_rest() {
     for after in 0..steps() {
         let mut world = accepted(tree());
         world.steps(after);
+        let before = world.state(R);
         for who in [S, R] {
             let over = world.state(who) == "over";
             world.call(who, |transfers, cx| transfers.on_forget(cx, who.other().device()));
-            assert_eq!(world.state(who), "over");
-            assert!(over || world.failure(who).is_some());
+            assert!(over || who == R || world.failure(S).is_some());
         }
+        // Nobody is told before nothing can be written any more.
+        let begun = matches!(before, "Asking" | "Preparing" | "Receiving");
+        assert!(!begun || (world.state(R) == "Discarding" && world.failure(R).is_none()));
         world.run();
         world.check_ended();
         assert!(world.discarded);
+        assert_eq!(world.failure(R).is_some(), begun);
     }
 }
 
