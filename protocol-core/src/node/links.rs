@@ -374,8 +374,12 @@ impl Node {
         self.scan_waiting(env);
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
+        if !stored {
+            // The attempt still has its handshake, and hears that it came to nothing.
+            return self.drop_stream(env, stream, code::DONE);
+        }
         let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
-        if !stored || !self.registry.holds(&peer, root) {
+        if !self.registry.holds(&peer, root) {
             return self.drop_stream(env, stream, code::DONE);
         }
         self.pair_confirmed(env, &peer);
