@@ -42,10 +42,30 @@ pub enum OnConflict {
     Rename,
 }
 
+/// What somebody does to a source while it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Edited {
+    /// It becomes shorter.
+    Shorter,
+    /// It becomes longer.
+    Longer,
+    /// Its size stays: the host sees its new time.
+    Rewritten,
+    /// It is deleted.
+    Deleted,
+    /// Nobody may read it any more.
+    Unreadable,
+    /// A directory takes its place.
+    Replaced,
+}
+
 #[derive(Debug)]
 struct Outgoing {
     manifest: Arc<Manifest>,
     tree: Tree,
+    /// Sources whose time is not what it was.
+    touched: BTreeSet<Vec<Vec<u8>>>,
 }
 
 /// A file on its way: its content, and whether all of it was synced.
@@ -125,7 +145,7 @@ impl Disk {
     }
 
     pub(crate) fn offer(&mut self, key: TransferKey, manifest: Arc<Manifest>, tree: Tree) {
-        self.outgoing.insert(key, Outgoing { manifest, tree });
+        self.outgoing.insert(key, Outgoing { manifest, tree, touched: BTreeSet::new() });
     }
 
     /// The transfer is over.
@@ -148,9 +168,10 @@ impl Disk {
     }
 
     /// Faults are over.
-    pub(crate) const fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.writes_fail = false;
         self.reads_fail = false;
+        self.unreadable.clear();
         self.on_conflict = OnConflict::Rename;
     }
 
@@ -172,6 +193,37 @@ impl Disk {
         if let Some(content) = files.max_by_key(|content| content.len()) {
             content.clear();
         }
+    }
+
+    /// Somebody changes a source of an outgoing transfer: the biggest, which is on its way the longest.
+    pub(crate) fn change_source(&mut self, number: usize, how: Edited) {
+        let count = self.outgoing.len();
+        let Some(outgoing) = self.outgoing.values_mut().nth(number % count.max(1)) else { return };
+        let size = |item: &Item| if let Item::File(content) = item { content.len() } else { 0 };
+        let Some((path, item)) = outgoing.tree.iter_mut().max_by_key(|(_, item)| size(item)) else { return };
+        let (path, Item::File(content)) = (path.clone(), &mut *item) else { return };
+        match how {
+            Edited::Shorter => drop(content.pop()),
+            Edited::Longer => content.push(7),
+            Edited::Rewritten => {
+                content.fill(7);
+                outgoing.touched.insert(path);
+            }
+            Edited::Deleted => drop(outgoing.tree.remove(&path)),
+            Edited::Unreadable => drop(self.unreadable.insert(path)),
+            Edited::Replaced => *item = Item::Directory,
+        }
+    }
+
+    /// A sync fails, and the bytes that were not durable are gone: what is read back is zeros, and no later sync knows of it.
+    pub(crate) fn lose_sync(&mut self, key: TransferKey) -> Result<Vec<(u32, EntryNote)>, FileFault> {
+        for temporary in self.incoming.get_mut(&key).into_iter().flat_map(|incoming| incoming.temporaries.values_mut()) {
+            if temporary.unsynced > 0 {
+                temporary.content.fill(0);
+                temporary.unsynced = 0;
+            }
+        }
+        Err(FileFault::Io(5))
     }
 
     /// What a crash leaves of what was not durable.
@@ -196,13 +248,16 @@ impl Disk {
         self.reads_fail = false;
     }
 
-    /// The operation that was just performed did not become durable.
-    pub(crate) fn undo_durability(&mut self) {
+    /// The operation that was just performed did not become durable. Whether names were among it.
+    pub(crate) fn undo_durability(&mut self) -> bool {
+        let mut renamed = false;
         for path in self.just_published.drain(..) {
             if let Some(of) = self.arrived.get_mut(&path) {
                 of.named = false;
+                renamed = true;
             }
         }
+        renamed
     }
 
     /// A whole operation fails. What removes things goes on all the same.
@@ -235,7 +290,7 @@ impl Disk {
             return Err(FileFault::Denied);
         }
         let Some(Item::File(content)) = outgoing.tree.get(&entry.components) else { return Err(FileFault::NotFound) };
-        if content.len() as u64 != entry.size {
+        if content.len() as u64 != entry.size || outgoing.touched.contains(&entry.components) {
             return Err(FileFault::Changed);
         }
         let from = usize::try_from(piece.offset).map_err(|_| FileFault::Changed)?;

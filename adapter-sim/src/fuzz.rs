@@ -11,6 +11,7 @@ mod streams;
 mod tape;
 mod texts;
 mod transfers;
+mod worlds;
 
 pub use bulk::{chunks, digest, frames};
 pub use durable::restore;
@@ -19,6 +20,7 @@ pub use node::{Op, node};
 pub use streams::{deframer, header, record};
 pub use texts::{address, words};
 pub use transfers::{layout, manifest};
+pub use worlds::world;
 
 /// A body: it panics if a promise is broken.
 pub type Body = fn(&[u8]);
@@ -44,4 +46,5 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("record", record),
     ("restore", restore),
     ("words", words),
+    ("world", world),
 ];

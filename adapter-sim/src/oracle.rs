@@ -20,6 +20,7 @@ use crate::{Dev, World};
 mod aead;
 mod calm;
 mod lies;
+mod order;
 mod wire;
 
 pub use aead::{Recorder, recording_cipher};

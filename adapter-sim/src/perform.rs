@@ -41,7 +41,14 @@ impl World {
                     let (name, frame) = (self.streams[stream].name, self.streams[stream].pipes[end].frames + 1);
                     if frame <= 2 && self.oracle.is_some() {
                         let peer = self.device_of(stream, 1 - end);
-                        self.with_oracle(|oracle, world| oracle.on_sent(world, (dev, peer), name, (end == 0, frame), &bytes));
+                        let (got, said) = (self.streams[stream].pipes[0].delivered, bytes.len() as u64);
+                        self.with_oracle(|oracle, world| {
+                            oracle.on_sent(world, (dev, peer), name, (end == 0, frame), &bytes);
+                            oracle.check_response(world, dev, name, (end == 0, frame));
+                            if (end, frame) == (1, 1) {
+                                oracle.check_first_word(dev, got, said);
+                            }
+                        });
                         self.await_answer(stream, end, frame);
                     }
                     self.send(stream, end, bytes);
@@ -64,6 +71,9 @@ impl World {
             Output::Persist { ticket, batch } => self.persist(dev, ticket, batch),
             Output::Files { ticket, transfer, entries, op } => {
                 self.note(dev, What::Files { op, entries: (entries.start, entries.end) });
+                if let Some(taken) = self.watch.as_ref().map(|watch| watch.has_taken(dev, transfer)) {
+                    self.with_oracle(|oracle, _| oracle.check_consent(dev, transfer, op, taken));
+                }
                 let at = self.devices[dev.0].disk_busy.max(self.now) + DISK + self.devices[dev.0].slow_disk;
                 self.devices[dev.0].disk_busy = at;
                 self.at(at, Act::Files { dev, life, ticket, key: transfer, entries, op });
@@ -154,6 +164,7 @@ impl World {
             }
             Act::AnswerOffer { dev, life, key, yes } => {
                 if self.is_life(dev, life) {
+                    self.takes(dev, key, yes);
                     let _late =
                         self.call(dev, |node, env| if yes { node.accept(env, key) } else { node.decline(env, key, DeclineReason::User) });
                 }

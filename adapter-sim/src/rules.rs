@@ -103,6 +103,8 @@ pub enum DiskFault {
     WritesFail,
     /// From now on sources cannot be read. Until it is over.
     ReadsFail,
+    /// The next sync fails, and what it was about is lost: the pages count as clean from then on.
+    SyncLost,
 }
 
 impl Damage {
@@ -147,6 +149,7 @@ impl DiskFault {
             Self::Full | Self::WritesFail => "H11",
             Self::Io | Self::Entry | Self::ReadsFail => "H12",
             Self::Crash => "H4",
+            Self::SyncLost => "H5",
         }
     }
 }

@@ -11,6 +11,7 @@ use protocol_core::effects::{DeviceState, Event};
 use protocol_core::node::Confirm;
 use protocol_core::node::probe::{RootProbe, Trust};
 
+use crate::coverage::Counts;
 use crate::oracle::{Recorder, Violation};
 use crate::rules::{At, Damage, Rule, Side};
 use crate::script::{Script, tree};
@@ -36,6 +37,8 @@ pub struct Outcome {
     pub time: Duration,
     /// Uses of an AEAD.
     pub sealed: u64,
+    /// Which transitions machines have made.
+    pub transitions: Counts,
 }
 
 /// A run that is kept: its trace can be read.
@@ -67,7 +70,9 @@ fn play(script: &Script, keep: bool) -> Kept {
     let mut run = Run { world: World::of_script(script, keep), recovered: false, marks: Vec::new() };
     let panicked = catch_unwind(AssertUnwindSafe(|| run.phases(script))).err();
     let sealed = Recorder::stop();
-    let Run { mut world, recovered, marks } = run;
+    let Run { mut world, recovered, mut marks } = run;
+    let (transitions, situations) = world.watch.as_mut().map(|watch| watch.take()).unwrap_or_default();
+    marks.extend(situations);
     let panic = panicked.map(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Violation { rule: "S30", what: format!("panicked: {}", text.unwrap_or("?")) }
@@ -77,7 +82,7 @@ fn play(script: &Script, keep: bool) -> Kept {
     fired.sort_unstable();
     fired.dedup();
     let (hash, events, time) = (world.trace().hash(), world.events_handled(), world.now());
-    let outcome = Outcome { violation, hash, events, fired, recovered, marks, time, sealed };
+    let outcome = Outcome { violation, hash, events, fired, recovered, marks, time, sealed, transitions };
     Kept { outcome, world }
 }
 
@@ -123,6 +128,11 @@ impl Run {
         }
         if !self.broken() {
             self.start_again(&honest);
+        }
+        // What is slow to look for is looked for in some runs.
+        let looks = !self.broken() && script.setting.chance.is_multiple_of(16);
+        if let Some((rule, what)) = looks.then(|| self.world.leaked()).flatten() {
+            self.fail(rule, || what);
         }
         self.recovered = !self.broken();
         self.note_marks();
@@ -421,6 +431,7 @@ impl Run {
             self.world.with_oracle(|oracle, world| {
                 oracle.check_provisional(world, dev);
                 oracle.check_released(world, dev);
+                oracle.check_identities(world, dev);
                 oracle.check_files(world, dev);
             });
         }

@@ -17,10 +17,12 @@ use crate::world::{Answer, Pieces};
 
 mod draw;
 mod manners;
+mod more;
 mod perform;
 
 pub use draw::Profile;
 pub(crate) use manners::Manners;
+pub use more::More;
 pub(crate) use perform::{CHUNK, tree};
 
 /// A world, and what happens in it.
@@ -191,6 +193,8 @@ pub enum Step {
     /// From now on one way takes this long, in microseconds.
     Latency { least: u64, more: u64 },
 
+    /// Several things at once.
+    More(More),
     /// What an enemy does.
     Enemy(Move),
 }
@@ -219,6 +223,7 @@ impl Step {
             Self::Shutdown { .. } => "P15",
             Self::NoEntropy { .. } => "H21",
             Self::NoDials { .. } => "N23",
+            Self::More(step) => step.kind(),
             Self::Enemy(step) => step.kind(),
             Self::Invite { .. }
             | Self::Join { .. }

@@ -72,7 +72,10 @@ impl World {
         device.asked.files += 1;
         let number = device.asked.files;
         let fault = device.disk_faults.iter().position(|&(of, _)| of == number).map(|at| device.disk_faults.remove(at).1);
-        if let Some(fault) = fault {
+        if fault == Some(DiskFault::SyncLost) && op != FileOp::Sync {
+            // It waits for its sync.
+            device.disk_faults.push((number + 1, DiskFault::SyncLost));
+        } else if let Some(fault) = fault {
             self.fire(fault.kind());
         }
         let disk = &mut self.devices[dev.0].disk;
@@ -89,7 +92,10 @@ impl World {
             Some(DiskFault::Crash) => {
                 // Some of it may have been done, and none of that is durable.
                 drop(disk.perform(key, manifest, entries, op));
-                disk.undo_durability();
+                let renamed = disk.undo_durability();
+                if let (FileOp::Publish, true, Some(watch)) = (op, renamed, &mut self.watch) {
+                    watch.mark("a crash came between rename and directory sync");
+                }
                 self.crash(dev);
                 return None;
             }
@@ -101,7 +107,8 @@ impl World {
                 disk.reads_fail = true;
                 disk.perform(key, manifest, entries, op)
             }
-            None => disk.perform(key, manifest, entries, op),
+            Some(DiskFault::SyncLost) if op == FileOp::Sync => disk.lose_sync(key),
+            Some(DiskFault::SyncLost) | None => disk.perform(key, manifest, entries, op),
         };
         self.with_oracle(|oracle, world| oracle.on_files(world, dev, key, op));
         Some(result)

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adversary::{Due, Foe};
 use crate::choice::{Choices, Site};
+use crate::coverage::Watch;
 use crate::disk::{Disk, Tree, manifest_of};
 use crate::link::{Conn, Stream, Wire};
 use crate::oracle::{Oracle, Recorder};
@@ -157,6 +158,8 @@ pub(crate) struct Device {
     pub(crate) backup: Option<Rows>,
     /// How far its clock is ahead of the world's, in microseconds.
     pub(crate) ahead: u64,
+    /// When its monotonic clock was 0, on the world's.
+    pub(crate) booted: u64,
     /// Ids that were counted for it, where ids are counted by device.
     pub(crate) ids: u64,
 }
@@ -235,6 +238,8 @@ pub struct World {
     pub(crate) pieces: Pieces,
     /// What a god sees while the world runs.
     pub(crate) oracle: Option<Box<Oracle>>,
+    /// What counts which states and transitions are reached.
+    pub(crate) watch: Option<Box<Watch>>,
     /// No dial comes through before this moment.
     pub(crate) undialable_until: u64,
     /// Steps of a script that are still to come, by number.
@@ -298,6 +303,7 @@ impl World {
             holds: BTreeMap::new(),
             pieces: Pieces::Any,
             oracle: None,
+            watch: None,
             undialable_until: 0,
             steps: Vec::new(),
             cipher: Arc::new(RustCrypto),
@@ -368,6 +374,7 @@ impl World {
             slow_disk: 0,
             backup: None,
             ahead: 0,
+            booted: 0,
             ids: 0,
         });
         self.restart(dev);
@@ -636,7 +643,9 @@ impl World {
         let device = &mut self.devices[dev.0];
         let node = device.node.as_mut().expect("the device runs");
         Recorder::set_device(dev);
+        let due = node.probe_due(now);
         let result = call(node, &mut Env { now, unix_s, entropy: &mut device.random });
+        self.look(dev, due > 0);
         self.perform(dev);
         result
     }
@@ -678,6 +687,7 @@ impl World {
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         let key = node.share_with_device(&mut env, id, Arc::clone(&manifest), None)?;
         device.disk.offer(key, manifest, tree.clone());
+        self.look(dev, false);
         self.perform(dev);
         Ok(key)
     }
@@ -752,7 +762,7 @@ impl World {
         let deadline = |(dev, device): (usize, &Device)| {
             let at = device.node.as_ref()?.deadline()?.at.as_micros();
             // A coarse clock shows the moment only when its next step comes.
-            let shown = at.saturating_sub(device.ahead).next_multiple_of(device.resolution);
+            let shown = at.saturating_sub(device.ahead).next_multiple_of(device.resolution) + device.booted;
             Some((shown.max(device.asleep_until), Dev(dev)))
         };
         self.devices.iter().enumerate().filter_map(deadline).min()
@@ -760,8 +770,7 @@ impl World {
 
     /// The monotonic clock of a device.
     pub(crate) fn clock(&self, dev: Dev) -> Timestamp {
-        let device = &self.devices[dev.0];
-        Timestamp::from_micros(self.now / device.resolution * device.resolution + device.ahead)
+        self.since_boot(dev)
     }
 
     /// Something happened to a device.
@@ -837,6 +846,10 @@ impl World {
             return;
         }
         device.life += 1;
+        if let Some(watch) = &mut self.watch {
+            watch.fall(dev);
+        }
+        let device = &mut self.devices[dev.0];
         device.store_busy = 0;
         device.disk_busy = 0;
         device.asleep_until = 0;
@@ -864,8 +877,16 @@ impl World {
         let Some(node) = &mut device.node else { return };
         Recorder::set_device(dev);
         self.handled += 1;
+        let tick = matches!(input, Input::Tick);
+        let several = node.probe_due(now) > usize::from(tick);
         node.handle(&mut Env { now, unix_s, entropy: &mut device.random }, input);
+        // Before anything is done: what is done may give the Node its next input.
+        self.look(dev, several);
         self.perform(dev);
+        if let (true, Some(watch)) = (tick, &mut self.watch) {
+            let (ticks, told) = watch.ticked(self.now, dev, self.events.len());
+            self.with_oracle(|oracle, _| oracle.check_ticks(dev, ticks, told));
+        }
         self.with_oracle(|oracle, world| oracle.on_handled(world, dev));
     }
 }

@@ -414,8 +414,8 @@ impl Node {
         Some(Binding { kind, own: own.unwrap_or_default(), remote: remote.id.clone(), exporter: remote.exporter.clone() })
     }
 
-    fn view(&self, device: &crate::devices::device::Device) -> DeviceView {
-        let state = if self.primary.contains_key(&device.id) {
+    fn view_state(&self, device: &crate::devices::device::Device) -> DeviceState {
+        if self.primary.contains_key(&device.id) {
             DeviceState::Connected
         } else if !device.is_paired() {
             DeviceState::Pairing
@@ -423,13 +423,16 @@ impl Node {
             DeviceState::Disconnected
         } else {
             DeviceState::Paired
-        };
+        }
+    }
+
+    fn view(&self, device: &crate::devices::device::Device) -> DeviceView {
         DeviceView {
             id: device.id,
             key: device.key,
             name: device.name(),
             os: device.info.os.clone(),
-            state,
+            state: self.view_state(device),
             fingerprint: crate::identity::fingerprint(&device.key),
             paired_unix: device.paired_unix,
             last_seen_unix: device.last_seen_unix,

@@ -117,6 +117,34 @@ impl Outbox {
         self.finished.len()
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_told(&self) -> impl Iterator<Item = &Event> + '_ {
+        self.queue.iter().filter_map(|output| if let Output::Notify(event) = output { Some(event) } else { None })
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_states(&self) -> impl Iterator<Item = (Ticket, &'static str)> + '_ {
+        let state = |purpose: &Purpose| match purpose {
+            Purpose::Join { .. } => "Join",
+            Purpose::Link { .. } => "Link",
+            Purpose::Data { .. } => "Data",
+            Purpose::InitiatorStored { .. } => "InitiatorStored",
+            Purpose::PendingStored { .. } => "PendingStored",
+            Purpose::ConfirmStored { .. } => "ConfirmStored",
+            Purpose::ListenerStored { .. } => "ListenerStored",
+            Purpose::LinkStored { .. } => "LinkStored",
+            Purpose::Registry { .. } => "Registry",
+            Purpose::Row { removal: false, .. } => "Row",
+            Purpose::Row { removal: true, .. } => "Removal",
+            Purpose::Transfer { job: Job::Inspect, .. } => "Inspect",
+            Purpose::Transfer { job: Job::Prepare, .. } => "Prepare",
+            Purpose::Transfer { job: Job::Sync, .. } => "Sync",
+            Purpose::Transfer { job: Job::Publish(_), .. } => "Publish",
+            Purpose::Transfer { job: Job::Discard, .. } => "Discard",
+        };
+        self.waiting.iter().map(move |(&ticket, purpose)| (ticket, state(purpose)))
+    }
+
     pub(crate) fn ticket(&mut self, purpose: Purpose) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);

@@ -112,6 +112,11 @@ impl Timers {
         self.at.len()
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_due(&self, now: Timestamp) -> usize {
+        self.queue.iter().take_while(|(at, _)| *at <= now).count()
+    }
+
     pub(crate) fn next(&self) -> Option<Deadline> {
         self.queue.first().map(|&(at, kind)| Deadline { at, why: kind.why() })
     }

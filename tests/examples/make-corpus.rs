@@ -31,6 +31,22 @@ fn main() {
     texts(&corpus, &vectors);
     rows(&corpus, &vectors);
     nodes(&corpus, &vectors);
+    worlds(&corpus);
+}
+
+/// Tapes of every profile: nothing, little, and much of anything.
+fn worlds(corpus: &Corpus) {
+    for profile in 0..5_u8 {
+        for (name, len) in [("empty", 0), ("short", 40), ("long", 200)] {
+            let mut number = u64::from(profile) + 1;
+            let anything = (0..len).map(|_| {
+                number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                number.to_be_bytes()[0]
+            });
+            let tape: Vec<u8> = std::iter::once(profile).chain(anything).collect();
+            corpus.put("world", &format!("{profile}-{name}"), tape);
+        }
+    }
 }
 
 struct Corpus(PathBuf);

@@ -50,6 +50,8 @@ pub enum Lie {
     Status,
     /// When it was answered, the first message is sent again on another stream.
     Again,
+    /// Something as short as a last message follows at once.
+    Hasty,
 }
 
 impl Lie {
@@ -97,6 +99,7 @@ impl Lie {
         Self::Cut,
         Self::Refuse,
         Self::Status,
+        Self::Hasty,
     ];
 
     /// A lie of the side that opens, out of a tape.

@@ -44,7 +44,7 @@ impl World {
     /// Whether a data stream's header names a session that a device has with its opener.
     fn is_meant_for(&self, dev: Dev, opener: Dev, header: Option<&Vec<u8>>) -> bool {
         let (key, named) = (self.key(opener), header.and_then(|header| header.get(2..18)));
-        let sessions = self.node_of(dev).map(protocol_core::node::Node::probe_sessions).unwrap_or_default();
+        let sessions = self.node_of(dev).map(Node::probe_sessions).unwrap_or_default();
         sessions.iter().any(|session| session.peer == key && named == Some(&session.session_ref.0))
     }
 

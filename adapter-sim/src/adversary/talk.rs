@@ -383,6 +383,7 @@ impl World {
         match talk.lie {
             Lie::Twice => self.raw_send(raw, &said.bytes),
             Lie::Cut => self.reset(raw.stream, raw.end),
+            Lie::Hasty => self.raw_send(raw, &[&64_u32.to_be_bytes()[..], &[7; 64]].concat()),
             _ => {}
         }
         if said.refused {

@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use adapter_sim::mutants::{Known, known, line, search, search_again};
+use adapter_sim::coverage::{Counts, Report};
+use adapter_sim::mutants::{Known, known, line, profile_of, search, search_again};
 use adapter_sim::run::{Outcome, run, run_kept};
 use adapter_sim::script::{Profile, Script};
 use adapter_sim::shrink::shrink;
@@ -25,12 +26,15 @@ struct Arguments {
     /// Seeds to run, as FROM..TO (TO is not run); with --mutants, TO is how many each bug gets.
     #[arg(long, value_parser = seeds, default_value = "0..1000")]
     seeds: (u64, u64),
-    /// What the worlds are about.
+    /// What the worlds are about; `all` takes each in turn.
     #[arg(long, value_enum, default_value = "default")]
     profile: Kind,
     /// Threads; 0 is one for each processor.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Print which states and transitions were reached, and fail if one was not that must be (see adapter-sim/coverage.txt).
+    #[arg(long, conflicts_with_all = ["replay", "mutants", "exhaustive"])]
+    coverage: bool,
     /// One JSON line on standard output, nothing else there.
     #[arg(long)]
     json: bool,
@@ -79,11 +83,13 @@ enum Kind {
     Link,
     Transfer,
     Enemy,
+    All,
 }
 
 impl Kind {
-    const fn profile(self) -> Profile {
+    fn profile(self, seed: u64) -> Profile {
         match self {
+            Self::All => profile_of(seed),
             Self::Default => Profile::Default,
             Self::Pairing => Profile::Pairing,
             Self::Link => Profile::Link,
@@ -195,7 +201,7 @@ fn exhaustive() -> Result<ExitCode, String> {
 
 fn replay(arguments: &Arguments, what: &str) -> Result<ExitCode, String> {
     let script = match what.parse::<u64>() {
-        Ok(seed) => Script::of_seed(seed, arguments.profile.profile()),
+        Ok(seed) => Script::of_seed(seed, arguments.profile.profile(seed)),
         Err(_) => Script::from_text(&std::fs::read_to_string(what).map_err(|error| format!("{what}: {error}"))?)?,
     };
     let write = |path: &PathBuf, text: &str| std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
@@ -239,6 +245,7 @@ struct Sum {
     fired: BTreeMap<&'static str, u64>,
     recovered: BTreeMap<&'static str, u64>,
     marks: BTreeMap<&'static str, u64>,
+    transitions: Counts,
     failures: Vec<(u64, Outcome)>,
 }
 
@@ -252,6 +259,7 @@ impl Sum {
             *self.fired.entry(kind).or_default() += 1;
             *self.recovered.entry(kind).or_default() += u64::from(outcome.recovered);
         }
+        self.transitions.merge(&outcome.transitions);
         for mark in &outcome.marks {
             *self.marks.entry(mark).or_default() += 1;
         }
@@ -275,6 +283,7 @@ impl Sum {
         for (mark, count) in other.marks {
             *self.marks.entry(mark).or_default() += count;
         }
+        self.transitions.merge(&other.transitions);
         self.failures.extend(other.failures);
     }
 }
@@ -283,7 +292,7 @@ const BLOCK: u64 = 64;
 
 fn search_clean(arguments: &Arguments) -> ExitCode {
     let (from, to) = arguments.seeds;
-    let profile = arguments.profile.profile();
+    let profile = arguments.profile;
     let threads = arguments.threads();
     let (next, stop) = (AtomicU64::new(from), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());
@@ -297,7 +306,7 @@ fn search_clean(arguments: &Arguments) -> ExitCode {
             }
             let mut hash = Rolling::default();
             for seed in first..(first + BLOCK).min(to) {
-                let outcome = run(&Script::of_seed(seed, profile));
+                let outcome = run(&Script::of_seed(seed, profile.profile(seed)));
                 hash.number(outcome.hash);
                 let failed = outcome.violation.is_some();
                 mine.add(seed, outcome);
@@ -354,7 +363,11 @@ fn report(arguments: &Arguments, sum: &Sum, wall: f64, cpu: f64) -> ExitCode {
         *rules.entry(outcome.violation.as_ref().map_or("", |violation| violation.rule)).or_default() += 1;
         rules
     });
-    let line = json!({
+    let coverage = arguments.coverage.then(|| Report::new(&sum.transitions, &sum.marks, sum.runs));
+    if let (Some(coverage), false) = (&coverage, arguments.json) {
+        eprint!("{}", coverage.table());
+    }
+    let mut line = json!({
         "seeds": sum.runs,
         "failures": failures.len(),
         "failed_rules": rules,
@@ -368,8 +381,12 @@ fn report(arguments: &Arguments, sum: &Sum, wall: f64, cpu: f64) -> ExitCode {
         "virtual_seconds": sum.virtual_s.round(),
         "cpu_seconds": (cpu * 10.0).round() / 10.0,
     });
+    if let Some(coverage) = &coverage {
+        line["coverage"] = coverage.summary();
+    }
     println!("{line}");
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let covered = coverage.is_none_or(|coverage| coverage.is_complete());
+    if failures.is_empty() && covered { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The CPU time of this process so far, in seconds; where nobody counts it, the time that went by.

@@ -47,6 +47,14 @@ impl Recorder {
         RECORDER.take().map_or(0, |recorder| recorder.uses)
     }
 
+    /// Every key that sealed something.
+    pub(crate) fn each_key(mut each: impl FnMut(&[u8; 32])) {
+        RECORDER.with_borrow(|recorder| {
+            let keys = recorder.iter().flat_map(|recorder| recorder.sealed.keys());
+            keys.for_each(|(key, _)| each(key));
+        });
+    }
+
     /// Uses from now on are this device's.
     pub(crate) fn set_device(dev: Dev) {
         DEVICE.set(dev.0);

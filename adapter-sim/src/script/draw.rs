@@ -62,6 +62,8 @@ enum Family {
     Cancels,
     Forgets,
     Wrong,
+    Hosts,
+    Owners,
     Enemies,
 }
 
@@ -86,6 +88,8 @@ const FAMILIES: &[Family] = &[
     Family::Cancels,
     Family::Forgets,
     Family::Wrong,
+    Family::Hosts,
+    Family::Owners,
     Family::Enemies,
 ];
 
@@ -101,11 +105,11 @@ const fn gaps(profile: Profile) -> &'static [u64] {
     }
 }
 
-struct Draw<'t, 'b> {
-    tape: &'t mut Tape<'b>,
+pub(super) struct Draw<'t, 'b> {
+    pub(super) tape: &'t mut Tape<'b>,
     devices: u64,
     families: Vec<Family>,
-    at: u64,
+    pub(super) at: u64,
     steps: Vec<Timed>,
 }
 
@@ -147,7 +151,7 @@ fn families(tape: &mut Tape<'_>, profile: Profile) -> Vec<Family> {
 }
 
 impl Draw<'_, '_> {
-    fn push(&mut self, step: Step) {
+    pub(super) fn push(&mut self, step: Step) {
         self.steps.push(Timed { at: self.at, step });
     }
 
@@ -468,6 +472,8 @@ impl Draw<'_, '_> {
             }
             Family::Forgets => self.push(Step::Forget { dev, peer }),
             Family::Wrong => self.push(Step::Invite { dev, ask: false }),
+            Family::Hosts => self.more_of_hosts(dev),
+            Family::Owners => self.more_of_owners(dev, peer),
             Family::Enemies => {
                 for (wait, step) in Move::scene(self.tape, dev, peer) {
                     self.wait(wait);
@@ -490,7 +496,7 @@ impl Draw<'_, '_> {
         self.restart_later(dev);
     }
 
-    fn restart_later(&mut self, dev: usize) {
+    pub(super) fn restart_later(&mut self, dev: usize) {
         if self.tape.percent(70) {
             let before = self.at;
             self.wait(10_000);

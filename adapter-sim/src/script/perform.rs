@@ -15,7 +15,7 @@ use crate::disk::{Item, Tree};
 use crate::oracle::Oracle;
 use crate::rules::Rule;
 use crate::trace::What;
-use crate::world::Act;
+use crate::world::{Act, Pieces};
 use crate::{Dev, World};
 
 /// Chunks of simulated transfers: the smallest that the protocol has.
@@ -61,12 +61,16 @@ impl World {
         world.set_pieces(*pieces);
         world.set_latency(Duration::from_micros(latency.0), Duration::from_micros(latency.1));
         world.oracle = Some(Box::new(Oracle::new(script.manners())));
+        world.watch = Some(Box::default());
         world.cipher = crate::oracle::recording_cipher();
         for (number, wire) in wires.iter().enumerate() {
             world.set_aes(aes >> (number % 8) & 1 == 1);
             world.add_device_on(&format!("device {number}"), *wire);
         }
         world.honest = wires.len();
+        if *pieces != Pieces::Whole {
+            world.fire("N14");
+        }
         let beginning = world.micros();
         for (number, timed) in script.steps.iter().enumerate() {
             world.at(beginning + timed.at.saturating_mul(1_000), Act::Step { number });
@@ -90,6 +94,10 @@ impl World {
 
     pub(crate) fn take_step(&mut self, number: usize) {
         let step = self.steps[number].clone();
+        self.do_step(step);
+    }
+
+    pub(super) fn do_step(&mut self, step: Step) {
         self.trace.push(self.now, None, What::Step(format!("{step:?}")));
         if let Some(kind) = step.kind() {
             self.fired.push(kind);
@@ -100,6 +108,7 @@ impl World {
             Step::NoDials { millis } => self.undialable_until = self.now + millis * 1_000,
             Step::Crowd { dev, count } => self.step_crowd(self.scripted(dev), count),
             Step::Enemy(step) => self.enemy(&step),
+            Step::More(step) => self.step_more(step),
             Step::Damage { name, side, at, damage } => self.rule(Rule { name: name.stream(), side, at, damage }),
             Step::Latency { least, more } => self.latency = (least, more),
             Step::Hold { dev, peer, millis } => {
@@ -166,6 +175,9 @@ impl World {
             Step::RollBack { dev } => {
                 let dev = self.scripted(dev);
                 self.crash(dev);
+                if self.devices[dev.0].backup.is_none() {
+                    self.fire("H25");
+                }
                 self.roll_back(dev);
                 self.with_oracle(|oracle, _| {
                     oracle.over_budget.insert(dev);
@@ -304,6 +316,7 @@ impl World {
     pub(crate) fn answer_offers(&mut self, dev: Dev) {
         for key in self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default() {
             if self.is_up(dev) && key.direction == Direction::Incoming {
+                self.takes(dev, key, true);
                 // It may be answered, and under way.
                 let _answered = self.call(dev, |node, env| node.accept(env, key));
             }

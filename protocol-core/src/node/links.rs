@@ -347,6 +347,10 @@ impl Node {
             return self.drop_stream(env, stream, code::REFUSED);
         };
         let peer = done.peer.key;
+        // Its owner may have let go of the root meanwhile: a Finish would say that it holds.
+        if !self.registry.holds(&peer, root) {
+            return self.drop_stream(env, stream, code::DONE);
+        }
         self.learn(env, &done.peer, Some(address));
         let confirms = self.registry.is_unsure(&peer, root);
         if !confirms || planted!(FinishBeforeDurable) {
@@ -370,8 +374,12 @@ impl Node {
         self.scan_waiting(env);
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
+        if !stored {
+            // The attempt still has its handshake, and hears that it came to nothing.
+            return self.drop_stream(env, stream, code::DONE);
+        }
         let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
-        if !stored || !self.registry.holds(&peer, root) {
+        if !self.registry.holds(&peer, root) {
             return self.drop_stream(env, stream, code::DONE);
         }
         self.pair_confirmed(env, &peer);

@@ -1,11 +1,14 @@
-//! What a simulator may see of a Node and no host ever does: its roots and sessions by fingerprint, and how much it holds.
+//! What a simulator may see of a Node and no host ever does: its roots and sessions by fingerprint, how much it holds, and in which
+//! state each of its machines stands.
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::Node;
+use super::data::Early;
+use super::{Node, Role};
 use crate::devices::device::{Device, RootState};
-use crate::ids::{PeerKey, SessionRef};
+use crate::effects::{DeviceState, Direction, TransferKey};
+use crate::ids::{DeviceId, PeerKey, SessionRef, StreamId};
 pub use crate::probe::Print;
 use crate::probe::print;
 use crate::records::Record;
@@ -92,7 +95,180 @@ pub struct Holdings {
     pub remembered: usize,
 }
 
+/// A kind of machine (PROTOCOL.md, section 12, and what lies between its machines).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// A connection.
+    Connection,
+    /// A stream, by its role.
+    Stream,
+    /// An initiator's code.
+    Code,
+    /// A handshake of an initiator.
+    Initiator,
+    /// A joiner's attempt.
+    Joiner,
+    /// An attempt to reach a device.
+    Dialler,
+    /// A session.
+    Session,
+    /// A transfer, as its sender.
+    Sender,
+    /// A transfer, as its receiver.
+    Receiver,
+    /// A root.
+    Root,
+    /// A device, as its owner sees it.
+    Device,
+    /// A row that could not be written.
+    Row,
+    /// An effect whose answer is awaited, by its purpose: writes, operations on files, dials.
+    Ticket,
+}
+
+impl Machine {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Connection,
+        Self::Stream,
+        Self::Code,
+        Self::Initiator,
+        Self::Joiner,
+        Self::Dialler,
+        Self::Session,
+        Self::Sender,
+        Self::Receiver,
+        Self::Root,
+        Self::Device,
+        Self::Row,
+        Self::Ticket,
+    ];
+}
+
+/// One machine of a Node as it stands between two inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Standing {
+    /// Its kind.
+    pub machine: Machine,
+    /// Which of its kind: no other of this Node has the same number.
+    pub id: u128,
+    /// Its state.
+    pub state: &'static str,
+    /// The device that it has to do with; 0 where that is not known, or no single one.
+    pub device: u128,
+}
+
+/// The number of a device, a pairing or a session as a machine.
+pub const fn number(id: &[u8; 16]) -> u128 {
+    u128::from_be_bytes(*id)
+}
+
+/// The number of a transfer as a machine: devices may call two transfers alike.
+pub const fn number_of_transfer(key: &TransferKey) -> u128 {
+    number(&key.device.0) ^ number(&key.id.0)
+}
+
+/// The number of a root as a machine.
+const fn number_of_root(device: DeviceId, session_ref: SessionRef) -> u128 {
+    number(&device.0) ^ number(&session_ref.0)
+}
+
 impl Node {
+    /// Where every machine of this Node stands, by kind and number.
+    pub fn probe_states(&self) -> Vec<Standing> {
+        let mut all = Vec::with_capacity(self.streams.len() + self.registry.iter().count() * 2 + 32);
+        let mut add = |machine, id, state, device| all.push(Standing { machine, id, state, device });
+        for (conn, connection) in &self.conns {
+            add(Machine::Connection, conn.0.into(), if connection.streams.is_empty() { "Empty" } else { "Used" }, 0);
+        }
+        for (&stream, slot) in &self.streams {
+            add(Machine::Stream, stream.0.into(), self.probe_role(stream, &slot.role), 0);
+        }
+        if let Some((session, expired)) = self.initiator.probe_code() {
+            add(Machine::Code, number(&session.0), if expired { "Expired" } else { "Live" }, 0);
+        }
+        for (stream, state) in self.initiator.probe_states() {
+            add(Machine::Initiator, stream.0.into(), state, 0);
+        }
+        if let Some(joiner) = &self.joiner {
+            let device = joiner.bound().map_or(0, |bound| number(&crate::identity::device_id(&bound.peer).0));
+            add(Machine::Joiner, number(&joiner.session().0), joiner.probe_state(), device);
+        }
+        for (device, dialer) in &self.dialers {
+            add(Machine::Dialler, number(&device.0), dialer.probe_state(), number(&device.0));
+        }
+        for (session_ref, session) in &self.sessions {
+            let primary = self.primary.get(&session.device) == Some(session_ref);
+            add(Machine::Session, number(&session_ref.0), session.probe_state(primary), number(&session.device.0));
+        }
+        for (key, state) in self.transfers.probe_states() {
+            let machine = if key.direction == Direction::Outgoing { Machine::Sender } else { Machine::Receiver };
+            add(machine, number_of_transfer(&key), state, number(&key.device.0));
+        }
+        for device in self.registry.iter() {
+            let id = number(&device.id.0);
+            for root in &device.roots {
+                let state = match root.state {
+                    RootState::Confirmed => "Confirmed",
+                    RootState::Unconfirmed => "Unconfirmed",
+                    RootState::Provisional { agreed: false, .. } => "Provisional",
+                    RootState::Provisional { agreed: true, .. } => "Agreed",
+                };
+                add(Machine::Root, number_of_root(device.id, root.session_ref), state, id);
+            }
+            let state = match self.view_state(device) {
+                DeviceState::Discovered => "Discovered",
+                DeviceState::Pairing => "Pairing",
+                DeviceState::Paired => "Paired",
+                DeviceState::Connected => "Connected",
+                DeviceState::Disconnected => "Disconnected",
+            };
+            add(Machine::Device, id, state, id);
+        }
+        for peer in self.unwritten.keys() {
+            let id = number(&crate::identity::device_id(peer).0);
+            add(Machine::Row, id, "Unwritten", id);
+        }
+        for (ticket, state) in self.out.probe_states() {
+            add(Machine::Ticket, ticket.0.into(), state, 0);
+        }
+        all.sort_unstable();
+        all
+    }
+
+    fn probe_role(&self, stream: StreamId, role: &Role) -> &'static str {
+        match role {
+            Role::Fresh => "Fresh",
+            Role::AwaitRequest => "AwaitRequest",
+            Role::Initiator => "Initiator",
+            Role::Joiner => "Joiner",
+            Role::AwaitHello if self.scans.waiting.iter().any(|(waiting, _)| *waiting == stream) => "AwaitHello, waits",
+            Role::AwaitHello => "AwaitHello",
+            Role::Listener(_) => "Listener",
+            Role::Dialer(_) => "Dialer",
+            Role::AwaitOpening(awaited) if awaited.storing => "AwaitOpening, storing",
+            Role::AwaitOpening(_) => "AwaitOpening",
+            Role::Control(_) => "Control",
+            Role::AwaitData(None) => "AwaitData",
+            Role::AwaitData(Some(_)) => "AwaitData, header",
+            Role::Early(Early::Unproved(..)) => "Early, unproved",
+            Role::Early(Early::Proved(..)) => "Early, proved",
+            Role::AwaitReply(_) => "AwaitReply",
+            Role::Data(_) => "Data",
+            Role::Closing => "Closing",
+        }
+    }
+
+    /// What the owner is about to be told.
+    pub fn probe_told(&self) -> impl Iterator<Item = &crate::effects::Event> + '_ {
+        self.out.probe_told()
+    }
+
+    /// Timers that are due at this moment.
+    pub fn probe_due(&self, now: crate::time::Timestamp) -> usize {
+        self.timers.probe_due(now)
+    }
+
     /// The roots that this device holds.
     pub fn probe_roots(&self) -> Vec<RootProbe> {
         self.registry.iter().flat_map(roots).collect()
@@ -118,7 +294,7 @@ impl Node {
             conns: self.conns.len(),
             streams: (self.streams.len(), self.streams.values().filter(|stream| stream.role.is_unproved()).count()),
             early: (
-                self.streams.values().filter(|stream| matches!(stream.role, super::Role::Early(_))).count(),
+                self.streams.values().filter(|stream| matches!(stream.role, Role::Early(_))).count(),
                 self.held.values().map(|held| held.records.len()).sum(),
             ),
             sessions: self.sessions.len(),

@@ -104,6 +104,25 @@ impl Initiator {
         Ok((session, code))
     }
 
+    /// The code, and whether its time is over.
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_code(&self) -> Option<(SessionId, bool)> {
+        self.code.as_ref().map(|code| (code.session, code.expired))
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_states(&self) -> impl Iterator<Item = (StreamId, &'static str)> + '_ {
+        self.handshakes.iter().map(|(&stream, handshake)| {
+            let state = match handshake.state {
+                State::ChallengeSent { .. } => "ChallengeSent",
+                State::Proved(_) => "Proved",
+                State::AwaitUser(_) => "AwaitUser",
+                State::Storing(_) => "Storing",
+            };
+            (stream, state)
+        })
+    }
+
     /// Whether a stream is in a handshake here.
     pub(crate) fn owns(&self, stream: StreamId) -> bool {
         self.handshakes.contains_key(&stream)

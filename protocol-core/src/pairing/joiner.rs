@@ -146,6 +146,22 @@ impl Joiner {
         self.dialing + self.tries.len()
     }
 
+    /// The attempt as a whole: that of its furthest try, and `Provisional` where a try was, and is gone while the question stays.
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_state(&self) -> &'static str {
+        let state = |attempt: &Try| match attempt.state {
+            State::AwaitChallenge(_) => "AwaitChallenge",
+            State::Proved(_) => "Proved",
+            State::Storing { .. } => "Storing",
+            State::ResponseSent { .. } => "ResponseSent",
+            State::AwaitUser(_) => "AwaitUser",
+            State::Confirming(_) => "Confirming",
+            State::ConfirmingCut => "ConfirmingCut",
+        };
+        let none = if self.bound.is_some() { "Provisional" } else { "Searching" };
+        self.tries.values().next().map_or(none, state)
+    }
+
     pub(crate) const fn session(&self) -> SessionId {
         self.session
     }
@@ -298,9 +314,11 @@ impl Joiner {
                     self.provisional(cx)
                 }
             },
-            State::Proved(_) | State::Storing { .. } => {
+            // No Response was sent: nobody was asked, and the root is nobody's.
+            state @ (State::Proved(_) | State::Storing { .. }) => {
                 cx.reset(stream, code::REFUSED);
-                self.provisional(cx)
+                self.tries.insert(stream, Try { address, state });
+                self.on_stream_down(cx, stream)
             }
             State::Confirming(_) | State::ConfirmingCut => {
                 cx.reset(stream, code::REFUSED);

@@ -90,6 +90,17 @@ impl Dialer {
         self.dialing
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) const fn probe_state(&self) -> &'static str {
+        match &self.trying {
+            Some((_, _, Trying::Opening)) => "Opening",
+            Some((_, _, Trying::HelloSent { .. })) => "HelloSent",
+            Some((_, _, Trying::Confirming { .. })) => "Confirming",
+            None if self.dialing > 0 => "Dialling",
+            None => "Waiting",
+        }
+    }
+
     /// More addresses to try.
     pub(crate) fn add(&mut self, cx: &mut Cx<'_>, addresses: Vec<Address>) {
         for address in addresses {

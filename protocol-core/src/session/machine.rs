@@ -219,6 +219,18 @@ impl Session {
         }
     }
 
+    /// `primary`: it is the one that its device is spoken with.
+    #[cfg(feature = "testing")]
+    pub(crate) const fn probe_state(&self, primary: bool) -> &'static str {
+        match (self.ending, primary, self.waits_for, self.is_answered()) {
+            (true, _, _, _) => "Ending",
+            (false, false, _, _) => "Replaced",
+            (false, true, Some(_), _) => "Succeeding",
+            (false, true, None, false) => "Unanswered",
+            (false, true, None, true) => "Live",
+        }
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn probe_traffic(&self) -> [crate::probe::Print; 2] {
         self.traffic.probe()

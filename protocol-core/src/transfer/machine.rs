@@ -353,6 +353,12 @@ impl Transfers {
         self.shared.opening.len() + self.shared.streams.len()
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_states(&self) -> impl Iterator<Item = (TransferKey, &'static str)> + '_ {
+        let senders = self.senders.iter().map(|(&key, sender)| (key, sender.probe_state()));
+        senders.chain(self.receivers.iter().map(|(&key, receiver)| (key, receiver.probe_state())))
+    }
+
     pub(crate) fn manifest(&self, key: TransferKey) -> Option<Arc<Manifest>> {
         self.receivers.get(&key)?.manifest().cloned()
     }

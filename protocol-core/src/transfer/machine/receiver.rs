@@ -136,6 +136,21 @@ impl Receiver {
         }
     }
 
+    #[cfg(feature = "testing")]
+    pub(super) const fn probe_state(&self) -> &'static str {
+        match &self.state {
+            State::Reading(reading) if reading.stream.is_none() => "Reading",
+            State::Reading(_) => "Reading, pages flow",
+            State::Inspecting(_) => "Inspecting",
+            State::Asking(_) => "Asking",
+            State::Preparing(_) => "Preparing",
+            State::Receiving(receiving) => receiving.probe_state(),
+            State::Clearing(_) => "Clearing",
+            State::Discarding(_) => "Discarding",
+            State::Over => "over",
+        }
+    }
+
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }

@@ -124,6 +124,15 @@ impl Receiving {
         })
     }
 
+    #[cfg(feature = "testing")]
+    pub(super) const fn probe_state(&self) -> &'static str {
+        match (self.paused, self.rounds.fruitless) {
+            (true, _) => "Receiving, paused",
+            (false, 0) => "Receiving",
+            (false, _) => "Receiving, named again",
+        }
+    }
+
     /// Says what is wanted.
     pub(super) fn start(&mut self, io: &mut Io<'_, '_>) {
         let mut digests = Ranges::new();

@@ -94,6 +94,19 @@ impl Sender {
         }
     }
 
+    #[cfg(feature = "testing")]
+    pub(super) const fn probe_state(&self) -> &'static str {
+        match &self.state {
+            State::Waiting(_) => "Waiting",
+            State::Offered(Offered { pages: Pages::Awaited, .. }) => "Offered",
+            State::Offered(Offered { pages: Pages::Flowing { .. }, .. }) => "Offered, pages flow",
+            State::Offered(Offered { pages: Pages::Told { .. }, .. }) => "Offered, pages told",
+            State::Offered(Offered { pages: Pages::Taken, .. }) => "Offered, pages taken",
+            State::Sending(sending) => sending.probe_state(),
+            State::Over => "over",
+        }
+    }
+
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }

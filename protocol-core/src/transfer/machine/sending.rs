@@ -104,6 +104,11 @@ impl Sending {
         })
     }
 
+    #[cfg(feature = "testing")]
+    pub(super) const fn probe_state(&self) -> &'static str {
+        if self.paused { "Sending, paused" } else { "Sending" }
+    }
+
     // What the receiver says.
 
     pub(super) fn on_accept(&mut self, io: &mut Io<'_, '_>, mut chunks: Ranges, digests: Ranges) -> Result<(), Stop> {
