@@ -338,8 +338,10 @@ impl World {
 
     /// A7: the root that another has replaced, for a second at least, is answered no more.
     fn check_old_root(&mut self, raw: Option<Raw>, who: Dev, to: Dev, old: usize) {
+        let used = raw.and_then(|raw| self.foe.talks.get(&(raw.stream, raw.end))).and_then(|talk| talk.root);
         let newer = self.foe.roots.iter().rev().filter(|(of, peer, _)| *of == who && *peer == to).take(old);
-        let confirmed = newer.filter(|(_, _, root)| self.foe.confirmed.get(root.bytes()).is_some_and(|at| *at + 1_000_000 < self.now));
+        let confirmed = newer.filter(|(_, _, root)| used.as_ref() != Some(root.bytes()));
+        let confirmed = confirmed.filter(|(_, _, root)| self.foe.confirmed.get(root.bytes()).is_some_and(|at| *at + 1_000_000 < self.now));
         if confirmed.count() > 0
             && self.foe.steady
             && let Some(raw) = raw

@@ -18,6 +18,11 @@ impl World {
         for (_, act) in crashes {
             self.act(*act);
         }
+        // First what waits for sleepers: it came before everything that is still on its way to them.
+        for dev in (0..self.devices.len()).map(Dev) {
+            self.devices[dev.0].asleep_until = 0;
+            self.wake(dev);
+        }
         self.let_go();
         self.undialable_until = 0;
         for device in &mut self.devices {
@@ -27,7 +32,6 @@ impl World {
             device.random.fails.clear();
             device.slow_disk = 0;
             device.resolution = 1;
-            device.asleep_until = 0;
             device.disk.heal();
         }
         for dev in (0..self.devices.len()).map(Dev) {
@@ -39,9 +43,6 @@ impl World {
             }
         }
         self.quicken_disks();
-        for dev in (0..self.devices.len()).map(Dev) {
-            self.wake(dev);
-        }
     }
 
     /// What disks that were slow still have to do is done soon, in its order.

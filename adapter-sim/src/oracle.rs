@@ -212,7 +212,8 @@ impl Oracle {
 
     pub(crate) fn on_share(&mut self, world: &World, dev: Dev, key: TransferKey, tree: &Tree) {
         self.offered.insert((dev, key.device, key.id), tree.clone());
-        self.told.insert((dev, world.life(dev), key), Told::default());
+        // It may have ended within the call.
+        self.told.entry((dev, world.life(dev), key)).or_default();
         self.note_shared(world, dev, key);
     }
 
@@ -296,7 +297,8 @@ impl Oracle {
             let of_peer = || roots.iter().filter(|root| root.peer == peer);
             let replaced = of_peer().any(|root| root.trust == Trust::Confirmed) || of_peer().count() >= limits::PENDING_ROOTS_PER_DEVICE;
             let since = self.since.get(&(dev, session_ref)).copied().unwrap_or(0);
-            let old = world.micros().saturating_sub(since) >= DAY;
+            // It expires at a full second.
+            let old = world.micros().saturating_sub(since) + 1_000_000 >= DAY;
             if !(there || replaced || old) {
                 self.gone.push((dev, protocol_core::identity::device_id(&peer), session_ref));
             }
@@ -431,6 +433,7 @@ impl Oracle {
     /// A pairing has ended. A device that typed its own code hears it once for each of its roles.
     fn end_pairing(&mut self, dev: Dev, session: SessionId) {
         let ended = self.begun.remove(&(dev, session, false)).or_else(|| self.begun.remove(&(dev, session, true)));
+        self.no_question(dev, session);
         self.check("S25", ended.is_some(), || format!("device {} was told of the end of a pairing that does not run", dev.0));
     }
 

@@ -778,11 +778,11 @@ impl World {
         self.trace.push(self.now, Some(dev), what);
     }
 
-    /// A device is awake again: what waited happens now, in its order.
+    /// A device that has slept long enough hears what it missed, before what comes to it now.
     pub(crate) fn wake(&mut self, dev: Dev) {
         if self.devices[dev.0].asleep_until <= self.now {
             for act in std::mem::take(&mut self.devices[dev.0].dreams) {
-                self.after(0, act);
+                self.act(act);
             }
         }
     }

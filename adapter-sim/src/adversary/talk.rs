@@ -49,7 +49,9 @@ pub(super) struct Talk {
     /// Which, if one was named.
     named: Option<SessionId>,
     /// The root of a reconnect.
-    root: Option<[u8; 32]>,
+    pub(super) root: Option<[u8; 32]>,
+    /// The root that a pairing comes to, once our Response said so.
+    agreed: Option<[u8; 32]>,
     /// What came and is to be answered, by session.
     answers: Vec<(usize, ControlMessage)>,
 }
@@ -123,6 +125,7 @@ impl World {
             challenged: false,
             named: None,
             root: None,
+            agreed: None,
             answers: Vec::new(),
         };
         let at = (raw.stream, raw.end);
@@ -295,10 +298,8 @@ impl World {
         }
         let head: Vec<u8> = talk.heard.drain(..len).collect();
         if let State::Reply(session, header, sealer) = state {
-            if let Some((.., root)) = self.foe.roots.iter().rev().find(|(who, peer, _)| *who == talk.who && *peer == talk.peer)
-                && talk.code
-            {
-                self.foe.confirmed.entry(*root.bytes()).or_insert(self.now);
+            if let Some(root) = talk.agreed {
+                self.foe.confirmed.entry(root).or_insert(self.now);
             }
             let key = StreamKey::of_answerer(&self.foe.sessions[session].theirs, &header, head.first_chunk()?);
             talk.state = State::Control(Box::new(Control::new(session, sealer, &key)));
@@ -454,6 +455,7 @@ impl World {
         if talk.code && talk.lie != Lie::Early {
             self.say(raw, talk, said);
             if let Some(root) = &done.root {
+                talk.agreed = Some(*root.bytes());
                 self.foe.roots.push((talk.who, talk.peer, root.duplicate()));
             }
             talk.state = State::Complete(Box::new(done));

@@ -86,6 +86,11 @@ impl Oracle {
         self.calm.questions.push((dev, world.life(dev), session, world.micros()));
     }
 
+    /// An attempt is over, and what was asked about it. Whoever types the code again begins another.
+    pub(super) fn no_question(&mut self, dev: Dev, session: SessionId) {
+        self.calm.questions.retain(|&(of, _, about, _)| (of, about) != (dev, session));
+    }
+
     /// PAIR-25, PAIR-28: a question that nobody answers is open for two minutes.
     pub(crate) fn check_questions(&mut self, world: &World) {
         let over = limits::USER_WAIT.as_micros() as u64 + SOON;

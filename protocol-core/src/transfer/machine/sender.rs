@@ -272,7 +272,9 @@ impl Sender {
     pub(super) fn on_stream_failed(&mut self, io: &mut Io<'_, '_>, kind: StreamKind) {
         match kind {
             StreamKind::Bulk => self.sending(io, Sending::on_stream_failed),
-            StreamKind::Manifest => self.on_pages_lost(io),
+            // The receiver may have opened one meanwhile, and have its pages there.
+            StreamKind::Manifest if self.awaits_stream() => self.on_pages_lost(io),
+            StreamKind::Manifest => {}
             StreamKind::Control | StreamKind::Custom => {}
         }
     }
@@ -291,6 +293,10 @@ impl Sender {
             State::Sending(sending) => sending.on_stream_down(io, stream),
             State::Offered(_) | State::Waiting(_) | State::Over => {}
         }
+    }
+
+    const fn awaits_stream(&self) -> bool {
+        matches!(&self.state, State::Offered(offered) if matches!(offered.pages, Pages::Awaited))
     }
 
     /// The stream of the pages could not be opened, or broke: another one may do better.
