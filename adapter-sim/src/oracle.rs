@@ -451,7 +451,6 @@ impl Oracle {
 
     fn on_paired(&mut self, world: &World, dev: Dev, session: SessionId, peer: DeviceId, confirmed: bool) {
         self.end_pairing(dev, session);
-        self.note_paired(world, dev, peer);
         // S5: what is told is durable.
         let wanted =
             |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };

@@ -26,8 +26,6 @@ pub(super) struct Calm {
     responded: BTreeSet<(Dev, SessionId)>,
     /// What owners were asked: which device, in which life, about which pairing, and when.
     questions: Vec<(Dev, u32, SessionId, u64)>,
-    /// Who was told of a pairing with whom, and when.
-    paired: Vec<(Dev, DeviceId, u64)>,
     /// Devices that typed their own codes: which of their two parts a word is about, it does not say.
     pub(super) selves: BTreeSet<Dev>,
     /// When a device was told that it speaks with another no more.
@@ -172,21 +170,10 @@ impl Oracle {
         self.calm.orphans.extend(self.told.iter().filter(open).map(|(key, _)| (*key, now)));
         if self.honest_id(world, device) {
             let wanted = matches!(reason, LinkFailure::Closed | LinkFailure::Ended);
-            let asked = self.manners.calm && !self.crossed(dev, device, now);
-            self.check("L6", !asked || wanted, || format!("device {} lost a session that nothing disturbed: {reason}", dev.0));
+            self.check("L6", !self.manners.calm || wanted, || format!("device {} lost a session that nothing disturbed: {reason}", dev.0));
             let violation = self.manners.untouched && reason == LinkFailure::Violation;
             self.check("DATA-17", !violation, || format!("device {} takes an honest device for a liar", dev.0));
         }
-    }
-
-    /// Whether two devices have just paired both ways at once: their two sessions may end each other.
-    fn crossed(&self, dev: Dev, device: DeviceId, now: u64) -> bool {
-        let paired = self.calm.paired.iter().filter(|(of, with, at)| (*of, *with) == (dev, device) && at + 10_000_000 > now);
-        paired.count() > 1
-    }
-
-    pub(super) fn note_paired(&mut self, world: &World, dev: Dev, device: DeviceId) {
-        self.calm.paired.push((dev, device, world.micros()));
     }
 
     /// DATA-13: a device has refused a data stream of a session that it did not know; it will not know it soon.

@@ -427,6 +427,11 @@ impl Node {
                 self.drop_stream(env, own, code::DONE);
             }
         }
+        if let Some(own) = self.crossed_by(&session) {
+            self.sessions.insert(session_ref, session);
+            self.succeed(env, session_ref, own);
+            return self.confirm_root(env, &peer, session_ref);
+        }
         let (route, roles) = (session.route(), roles(&session));
         self.sessions.insert(session_ref, session);
         let older = self.primary.insert(device, session_ref);
@@ -445,6 +450,16 @@ impl Node {
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
         self.transfers.on_session(cx!(self, env), device, roles);
         self.try_all_early(env);
+    }
+
+    /// The session that we have opened and that goes on, if this one crossed with it: two pairings both ways do that. Both sides
+    /// would give up their own for the other's; of the two, the one that the greater identity key opened counts as the newer.
+    // LINK-12.
+    fn crossed_by(&self, theirs: &Session) -> Option<SessionRef> {
+        let own = *self.primary.get(&theirs.device)?;
+        let session = self.sessions.get(&own)?;
+        let unanswered = session.we_opened && !session.is_answered() && !session.ending && self.now.since(session.born) <= GLARE;
+        (!theirs.we_opened && unanswered && self.identity.public() > theirs.peer).then_some(own)
     }
 
     /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its
