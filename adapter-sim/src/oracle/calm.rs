@@ -170,7 +170,12 @@ impl Oracle {
         self.calm.orphans.extend(self.told.iter().filter(open).map(|(key, _)| (*key, now)));
         if self.honest_id(world, device) {
             let wanted = matches!(reason, LinkFailure::Closed | LinkFailure::Ended);
-            self.check("L6", !self.manners.calm || wanted, || format!("device {} lost a session that nothing disturbed: {reason}", dev.0));
+            // Where the other's owner has just ended it, a session that was on its way to replace it is cut.
+            let peer = world.dev_of_id(device).and_then(|peer| self.calm.parted.get(&(peer, world.id(dev))));
+            let left = peer.is_some_and(|at| at + 10 * SOON >= now);
+            self.check("L6", !self.manners.calm || wanted || left, || {
+                format!("device {} lost a session that nothing disturbed: {reason}", dev.0)
+            });
             let violation = self.manners.untouched && reason == LinkFailure::Violation;
             self.check("DATA-17", !violation, || format!("device {} takes an honest device for a liar", dev.0));
         }

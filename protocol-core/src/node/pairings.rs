@@ -265,6 +265,12 @@ impl Node {
     fn store_confirmed(&mut self, env: &mut Env<'_>, stream: StreamId) {
         let Some(bound) = self.joiner.as_ref().and_then(|joiner| joiner.bound()) else { return };
         let (peer, session_ref) = (bound.peer, bound.session_ref);
+        let (info, address) = (bound.info.clone(), bound.address.clone());
+        // An older attempt of the same device may have come in between, with what was true then.
+        // LINK-7.
+        if let Some(device) = self.registry.get_mut(&peer) {
+            device.learn(info, Some(address));
+        }
         let repaired = self.registry.get(&peer).is_some_and(|device| device.roots.len() > 1);
         // The root is gone: there is nothing to confirm, and the attempt is over.
         let Some(change) = self.registry.confirm_if_stored(&peer, session_ref) else { return self.on_confirm_stored(env, stream, false) };
