@@ -1,6 +1,6 @@
 //! Which states and transitions of every machine a search has reached, and which it has not.
 //!
-//! What may be is listed in `coverage.txt`, from the state tables of the specification and the code; what is, a [`Watch`] sees by
+//! What may be is listed in `coverage.txt`, from the state tables of the specification and the code; what is, a `Watch` sees by
 //! comparing a Node's machines before and after each input. A transition that is not listed breaks rule S29.
 
 use std::collections::{BTreeMap, BTreeSet};
