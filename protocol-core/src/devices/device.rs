@@ -163,13 +163,8 @@ impl Device {
         self.roots.retain_mut(|root| {
             let newer = number.next().is_some_and(|number: usize| number < at);
             let stays = match root.state {
-                RootState::Unconfirmed => {
-                    if joined {
-                        keeps
-                    } else {
-                        newer
-                    }
-                }
+                RootState::Unconfirmed if joined => keeps,
+                RootState::Unconfirmed => newer,
                 RootState::Provisional { .. } => newer && (joined || !keeps),
                 RootState::Confirmed => newer && !joined && keeps,
             };
