@@ -178,11 +178,13 @@ pub(crate) struct Source {
     random: Random,
     pub(crate) calls: u32,
     pub(crate) fails: Vec<u32>,
+    /// How often it has failed.
+    pub(crate) failed: u32,
 }
 
 impl Source {
     pub(crate) const fn new(random: Random) -> Self {
-        Self { random, calls: 0, fails: Vec::new() }
+        Self { random, calls: 0, fails: Vec::new(), failed: 0 }
     }
 }
 
@@ -191,6 +193,7 @@ impl Entropy for Source {
         self.calls += 1;
         if let Some(at) = self.fails.iter().position(|&call| call == self.calls) {
             self.fails.remove(at);
+            self.failed += 1;
             // What a failed source leaves in the buffer is not random.
             bytes.fill(0);
             return Err(NoEntropy);

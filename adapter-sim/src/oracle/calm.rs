@@ -172,7 +172,7 @@ impl Oracle {
             let wanted = matches!(reason, LinkFailure::Closed | LinkFailure::Ended);
             // Where the other's owner has just ended it, a session that was on its way to replace it is cut.
             let peer = world.dev_of_id(device).and_then(|peer| self.calm.parted.get(&(peer, world.id(dev))));
-            let left = peer.is_some_and(|at| at + 10 * SOON >= now);
+            let left = peer.is_some_and(|at| at + 3 * SOON >= now);
             self.check("L6", !self.manners.calm || wanted || left, || {
                 format!("device {} lost a session that nothing disturbed: {reason}", dev.0)
             });

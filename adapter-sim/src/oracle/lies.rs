@@ -81,9 +81,9 @@ impl Oracle {
         let challenges = self.lies.challenges.get(&dev).copied().unwrap_or(0);
         // On bare TCP anybody can make a handshake fail.
         let least = if world.devices[dev.0].wire == Wire::Tcp { limits::CODE_HANDSHAKES } else { limits::CODE_FAILURES };
-        // Without randomness a right tag is counted and not answered.
-        let silent = world.fired.contains(&"H21");
-        let fair = reason != PairFailure::Burned || challenges >= least || silent;
+        // A right tag that there was no randomness to answer counts as well.
+        let silent = world.devices[dev.0].random.failed;
+        let fair = reason != PairFailure::Burned || challenges + silent >= least;
         self.check("A5", fair, || format!("device {} burns its code after {challenges} right tags", dev.0));
     }
 

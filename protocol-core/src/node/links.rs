@@ -430,7 +430,8 @@ impl Node {
         if let Some(own) = self.crossed_by(&session) {
             self.sessions.insert(session_ref, session);
             self.succeed(env, session_ref, own);
-            return self.confirm_root(env, &peer, session_ref);
+            self.confirm_root(env, &peer, session_ref);
+            return self.try_all_early(env);
         }
         let (route, roles) = (session.route(), roles(&session));
         self.sessions.insert(session_ref, session);
