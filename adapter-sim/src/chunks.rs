@@ -32,6 +32,9 @@ impl World {
                 let mut before = std::mem::replace(&mut slot.deframer, Deframer::accepting()).into_rest();
                 before.append(&mut slot.held);
                 self.open_chunks(stream, end, &before);
+                if self.streams[stream].ends[end].ended.take().is_some() {
+                    self.arrived_end(stream, 1 - end);
+                }
             }
         }
     }

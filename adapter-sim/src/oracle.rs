@@ -249,6 +249,7 @@ impl Oracle {
             ("unfinished roots of a device", held.unfinished_roots, limits::PENDING_ROOTS_PER_DEVICE),
             ("seconds of a session's life", held.oldest_session.as_secs() as usize, limits::SESSION_LIFE_GRACE.as_secs() as usize + 5),
             ("sessions", held.sessions, devices * 16),
+            ("sessions that are heard out", held.heard_out, limits::SUCCESSIONS),
             ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
             ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
             (

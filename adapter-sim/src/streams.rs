@@ -306,6 +306,12 @@ impl World {
         if self.streams[stream].pipes[from].dead || self.silent_between(self.streams[stream].conn) {
             return;
         }
+        let slot = &mut self.streams[stream].ends[end];
+        if matches!(slot.bulk, Bulk::No) && slot.deframer.parked() {
+            // Behind chunks that nobody has taken yet.
+            slot.ended = Some(Cut::Finished);
+            return;
+        }
         let whole = match &self.streams[stream].ends[end].bulk {
             Bulk::Open { buffer, .. } => buffer.is_empty(),
             Bulk::No | Bulk::Seal { .. } => true,

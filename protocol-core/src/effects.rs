@@ -126,7 +126,7 @@ pub enum Input {
     },
     /// Nothing more will come on a stream. It is over for the host unless it is `Finished` and our half is still open: then the
     /// core ends that half too, by [`Output::Finish`] once it has said what it has to say, or by [`Output::Reset`]. Where workers
-    /// have a half of the stream, this follows their last report.
+    /// have a half of the stream, this follows their last report; where chunks wait for workers, it waits behind them.
     StreamDown {
         /// Its number.
         stream: StreamId,

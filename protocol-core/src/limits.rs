@@ -100,6 +100,8 @@ pub const SESSION_LIFE_GRACE: Duration = Duration::from_secs(61 * 60);
 pub const SESSION_ERASE: Duration = Duration::from_secs(60);
 /// How long what comes on a session waits for the end of the one that it replaces.
 pub const SUCCESSION_WAIT: Duration = Duration::from_secs(5);
+/// Older sessions of a device that are heard out, each before the next; one more ends the oldest (LINK-12).
+pub const SUCCESSIONS: usize = 3;
 /// Records that wait so.
 pub const HELD_RECORDS: usize = 1024;
 /// A row that could not be written is written again after this, and how often that is done.

@@ -255,6 +255,8 @@ bugs! {
     GlareIgnored: "§8 (LINK-11)", "both dial at once: both Hellos are answered, both give way, and no session stands soon after";
     /// An older session stays when a newer one stands.
     OldSessionStays: "§8 (LINK-12)", "a peer that was cut silently dials again: the old control stream is open on a minute later";
+    /// Any number of older sessions are heard out, one behind the other.
+    SuccessionsUnbounded: "§8, §11 (LINK-12)", "a paired peer opens one session behind the other and ends none: more than three of them wait to be heard out";
     // Sessions.
     /// A Ping is not answered.
     PingUnanswered: "§9.1 (LINK-14)", "two honest idle devices lose their session after half a minute";

@@ -122,7 +122,8 @@ impl World {
         let slot = &self.streams[stream];
         let soon = self.now.saturating_sub(slot.pipes[0].last) < 1_000_000 && slot.pipes[0].frames <= 2;
         let data = matches!(slot.name, Some(StreamName::Data(_)));
-        if data && soon && end == 1 && code == code::REFUSED && slot.pipes[0].newest > 0 {
+        // What broke off in its header is no stream of any session.
+        if data && soon && end == 1 && code == code::REFUSED && slot.pipes[0].newest > 0 && !slot.pipes[0].vanish {
             self.note_unknown(stream);
         }
         let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;

@@ -465,7 +465,9 @@ impl World {
         let (bytes, header, sealer) = self.header(session, talk.lie)?;
         let all = Said { bytes: [said.bytes, bytes].concat(), refused: said.refused };
         self.say(raw, talk, all);
-        if talk.code && self.pieces == crate::world::Pieces::Whole {
+        // A device that has no room says so to the Response, before it sees what came too early.
+        let room = self.node_of(talk.peer).is_some_and(|node| node.probe_holdings().devices < protocol_core::limits::DEVICES);
+        if talk.code && room && self.pieces == crate::world::Pieces::Whole {
             talk.refused = Some(talk.lie.rule());
         }
         talk.state = State::Reply(session, header, Box::new(sealer));

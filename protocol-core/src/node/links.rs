@@ -466,27 +466,36 @@ impl Node {
     /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its
     /// fin, its cut, or five seconds. The side that opened the newer lets go of the older when the newer was answered.
     fn succeed(&mut self, env: &mut Env<'_>, older: SessionRef, newer: SessionRef) {
-        // Only one session of a device waits, and holds records: the older stops waiting now.
-        if let Some(elder) = self.sessions.get(&older).and_then(|session| session.waits_for) {
-            self.session_over(env, elder, LinkFailure::Replaced);
-        }
-        let (Some(we_opened), Some(session)) = (self.sessions.get(&newer).map(|session| session.we_opened), self.sessions.get_mut(&older))
-        else {
-            return;
-        };
-        let stream = session.stream;
         if planted!(OldSessionStays) {
             return;
         }
-        if !we_opened {
-            session.end(cx!(self, env));
-        }
+        let Some(session) = self.sessions.get_mut(&newer) else { return };
+        // Of two that crossed, the older may come last: what the newer has waited for is older than both.
+        let (we_opened, elder) = (session.we_opened, session.waits_for.take());
+        let Some(session) = self.sessions.get_mut(&older) else { return };
+        session.waits_for = session.waits_for.or(elder);
+        let stream = session.stream;
         if self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Control(of) if of == older)) {
             self.timers.set(TimerKind::Stream(stream), self.now, limits::SUCCESSION_WAIT);
             if let Some(session) = self.sessions.get_mut(&newer) {
                 session.waits_for = Some(older);
             }
         }
+        let line = self.line_before(newer);
+        if !we_opened {
+            for older in &line {
+                self.sessions.get_mut(older).expect("invariant: a line is of sessions that are there").end(cx!(self, env));
+            }
+        }
+        if let Some(&eldest) = line.get(limits::SUCCESSIONS).filter(|_| !planted!(SuccessionsUnbounded)) {
+            self.session_over(env, eldest, LinkFailure::Replaced);
+        }
+    }
+
+    /// The sessions that are heard out before this one, the newest of them first.
+    pub(super) fn line_before(&self, newer: SessionRef) -> Vec<SessionRef> {
+        let before = |of: &SessionRef| self.sessions.get(of).and_then(|session| session.waits_for);
+        core::iter::successors(before(&newer), before).collect()
     }
 
     /// A session was heard out, or will not be: what waited for that in the session that replaces it is handled.
@@ -501,6 +510,9 @@ impl Node {
             self.on_control_record(env, session_ref, &record);
         }
         self.transfers.on_succession(cx!(self, env), device, heard);
+        if let Some(how) = self.sessions.get_mut(&session_ref).and_then(|heir| heir.cut.take()) {
+            self.control_cut(env, session_ref, how);
+        }
     }
 
     fn note_route(&mut self, env: &mut Env<'_>, peer: &PeerKey, route: Route) {
@@ -569,6 +581,13 @@ impl Node {
     /// The control stream was cut, or ended without fin.
     // DATA-12.
     pub(super) fn control_cut(&mut self, env: &mut Env<'_>, session_ref: SessionRef, how: Cut) {
+        let waits = |session: &&mut Session| session.waits_for.is_some() && self.primary.get(&session.device) != Some(&session_ref);
+        if let Some(session) = self.sessions.get_mut(&session_ref).filter(waits) {
+            // What came on it before is heard in its turn, its fin perhaps.
+            session.retire(cx!(self, env));
+            session.cut = Some(how);
+            return;
+        }
         let reason = match how {
             Cut::Finished if planted!(TruncationIsEnd) => LinkFailure::Ended,
             Cut::Finished | Cut::Broken => LinkFailure::Cut,
@@ -580,7 +599,15 @@ impl Node {
     /// A session's control stream is over. Its streams go on to their end under keys of their own.
     pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        let (device, stream, conn, was_ending, told) = (session.device, session.stream, session.conn, session.ending, session.told);
+        let (device, elder) = (session.device, session.waits_for);
+        let primary = self.primary.get(&device) == Some(&session_ref);
+        if let Some(elder) = elder.filter(|_| !primary) {
+            // What came on this one is still heard, before what came on its heir.
+            self.session_over(env, elder, LinkFailure::Replaced);
+        }
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        session.waits_for = None;
+        let (stream, conn, was_ending, told) = (session.stream, session.conn, session.ending, session.told);
         match reason {
             // The peer's fin is answered with ours; the stream closes when both are through.
             LinkFailure::Ended | LinkFailure::Closed => session.end(cx!(self, env)),
@@ -595,20 +622,22 @@ impl Node {
             }
         }
         self.hang_up_if_unused(conn);
-        if self.primary.get(&device) != Some(&session_ref) {
+        if !primary {
             return self.release_heir(env, session_ref, reason == LinkFailure::Ended);
         }
         // A renewal that came to nothing: the session that it was to replace goes on, unless it missed something.
         let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
-        let older = self.sessions.values().find(other).map(|older| (older.session_ref, older.stream, roles(older)));
+        let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
+        let older = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
+        let older = older.and_then(|older| self.sessions.get(&older)).map(|older| (older.session_ref, older.stream, roles(older)));
         if let (Some((older, stream, roles)), false) = (older, told) {
             self.timers.cancel(TimerKind::Stream(stream));
             self.primary.insert(device, older);
             return self.transfers.on_session(cx!(self, env), device, roles);
         }
         self.primary.remove(&device);
-        if let Some((older, ..)) = older {
-            self.session_over(env, older, LinkFailure::Closed);
+        for other in others {
+            self.session_over(env, other, LinkFailure::Closed);
         }
         self.met.insert(device, reason);
         let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };

@@ -89,6 +89,8 @@ pub struct Holdings {
     pub dialling: usize,
     /// Roots of the device that has the most, apart from a confirmed one.
     pub unfinished_roots: usize,
+    /// Sessions that are heard out before the newest of a device, for the device that has the most.
+    pub heard_out: usize,
     /// How old the oldest session is that a device is spoken with.
     pub oldest_session: Duration,
     /// What is remembered of streams that are held, half-closed, finished or on their way, for whomever.
@@ -308,6 +310,7 @@ impl Node {
             joining: self.joiner.as_ref().map_or(0, crate::pairing::joiner::Joiner::probe_connections),
             dialling: self.dialers.values().map(crate::session::link::Dialer::probe_dials).sum(),
             unfinished_roots: self.registry.iter().map(unfinished).max().unwrap_or(0),
+            heard_out: self.primary.values().map(|&primary| self.line_before(primary).len()).max().unwrap_or(0),
             oldest_session: spoken.map(|session| self.now.since(session.born)).max().unwrap_or_default(),
             remembered: self.held.len() + self.half_closed.len() + self.out.probe_finished() + self.transfers.probe_opening(),
         }

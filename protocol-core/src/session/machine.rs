@@ -13,7 +13,7 @@ use super::record::{RecordError, RecordOpener, RecordSealer, RecordType};
 use super::stream::{Opening, Refusal};
 use super::window::ReplayWindow;
 use crate::bulk::cipher::Aead;
-use crate::effects::{Remote, Route};
+use crate::effects::{Cut, Remote, Route};
 use crate::entropy::{NoEntropy, random};
 use crate::faults::LinkFailure;
 use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
@@ -162,6 +162,8 @@ pub(crate) struct Session {
     pub(crate) waits_for: Option<SessionRef>,
     /// Records that wait.
     pub(crate) held: Vec<Vec<u8>>,
+    /// How its stream ended behind them.
+    pub(crate) cut: Option<Cut>,
     /// The root that the peer's first record confirms.
     pub(crate) confirms: Option<SessionRef>,
     traffic: Traffic,
@@ -206,6 +208,7 @@ impl Session {
             told: false,
             waits_for: None,
             held: Vec::new(),
+            cut: None,
             confirms: None,
             traffic,
             out,
