@@ -37,8 +37,13 @@ pub(super) struct Change<'a> {
     pub(super) dev: Dev,
     pub(super) before: &'a [Standing],
     pub(super) after: &'a [Standing],
+    /// Those that differ, in the order of both.
+    moved: Vec<Moved>,
     pub(super) told: Vec<&'a Event>,
 }
+
+/// A machine before and after, with its state in each: none if it was not there.
+type Moved = (Standing, Option<&'static str>, Option<&'static str>);
 
 impl Default for Watch {
     fn default() -> Self {
@@ -106,9 +111,10 @@ impl Watch {
         let fresh = seen.life != Some(world.life(dev));
         let (before, mut gone) = if fresh { (Vec::new(), BTreeSet::new()) } else { (seen.standing, seen.gone) };
         let mut wrong = None;
-        if after != before {
+        let moved = moved(&before, &after);
+        if !moved.is_empty() {
             let told = node.probe_told().collect();
-            let change = Change { world, dev, before: &before, after: &after, told };
+            let change = Change { world, dev, before: &before, after: &after, moved, told };
             let several = several || change.released();
             // A liar may put several messages into one record; honest devices do not.
             let lied_to = |machine| matches!(machine, Machine::Sender | Machine::Receiver) && world.devices_len() > world.honest;
@@ -140,67 +146,60 @@ impl Watch {
     }
 }
 
-impl Change<'_> {
-    /// The state of a machine before and after.
-    pub(super) fn states_of(&self, machine: Machine, id: u128) -> (Option<&'static str>, Option<&'static str>) {
-        let state = |all: &[Standing]| {
-            let at = all.binary_search_by_key(&(machine, id), |standing| (standing.machine, standing.id)).ok()?;
-            Some(all[at].state)
-        };
-        (state(self.before), state(self.after))
+/// What differs between these two, which are sorted by machine and number.
+fn moved(before: &[Standing], after: &[Standing]) -> Vec<Moved> {
+    let mut moved = Vec::new();
+    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let key = |standing: &&Standing| (standing.machine, standing.id);
+        let (one, other) = (old.peek().map(key), new.peek().map(key));
+        let Some(first) = one.into_iter().chain(other).min() else { return moved };
+        let from = old.next_if(|standing| key(standing) == first);
+        let to = new.next_if(|standing| key(standing) == first);
+        let (from_state, to_state) = (from.map(|from| from.state), to.map(|to| to.state));
+        if let Some(standing) = from.or(to)
+            && from_state != to_state
+        {
+            moved.push((*standing, from_state, to_state));
+        }
     }
+}
 
-    /// Machines of this kind that changed, each with its states before and after.
-    pub(super) fn of(&self, machine: Machine) -> impl Iterator<Item = (Standing, Option<&'static str>, Option<&'static str>)> + '_ {
-        let all = |list: &'_ [Standing]| list.iter().filter(move |standing| standing.machine == machine).copied().collect::<Vec<_>>();
-        let (before, after) = (all(self.before), all(self.after));
-        let fresh = after.into_iter().filter(|standing| self.states_of(machine, standing.id).0.is_none());
-        let every: Vec<Standing> = before.into_iter().chain(fresh).collect();
-        every.into_iter().filter_map(move |standing| {
-            let (from, to) = self.states_of(machine, standing.id);
-            (from != to).then_some((standing, from, to))
-        })
+impl Change<'_> {
+    /// Machines of this kind that changed.
+    pub(super) fn of(&self, machine: Machine) -> impl Iterator<Item = Moved> + '_ {
+        self.moved.iter().filter(move |(standing, ..)| standing.machine == machine).copied()
     }
 
     /// Records that waited are handled all at once.
     fn released(&self) -> bool {
-        self.before.iter().any(|standing| {
-            let waits = matches!(
-                (standing.machine, standing.state),
-                (Machine::Session, "Succeeding") | (Machine::Stream, "AwaitOpening, storing" | "AwaitData, header" | "Early, unproved")
-            );
-            waits && self.states_of(standing.machine, standing.id).1 != Some(standing.state)
+        self.moved.iter().any(|(standing, from, _)| {
+            matches!(
+                (standing.machine, from),
+                (Machine::Session, Some("Succeeding"))
+                    | (Machine::Stream, Some("AwaitOpening, storing" | "AwaitData, header" | "Early, unproved"))
+            )
         })
     }
 
     fn edges(&self, fresh: bool, gone: &BTreeSet<u128>) -> Vec<(Edge, u128)> {
-        let mut edges = Vec::new();
-        let (mut old, mut new) = (self.before.iter().peekable(), self.after.iter().peekable());
-        loop {
-            let key = |standing: &&&Standing| (standing.machine, standing.id);
-            let (one, other) = (old.peek().map(|standing| key(&standing)), new.peek().map(|standing| key(&standing)));
-            let Some((machine, id)) = one.into_iter().chain(other).min() else { return edges };
-            let from = if one == Some((machine, id)) { old.next() } else { None };
-            let to = if other == Some((machine, id)) { new.next() } else { None };
-            let edge = match (from, to) {
-                (Some(from), Some(to)) if from.state == to.state => continue,
-                (Some(from), Some(to)) => (machine, from.state, to.state),
-                (Some(from), None) => (machine, from.state, self.end(machine, id)),
-                (None, Some(to)) => {
-                    let lasts = matches!(machine, Machine::Root | Machine::Device);
-                    let from = if fresh && lasts {
-                        "stored"
-                    } else if machine == Machine::Root && gone.contains(&id) {
-                        "back"
-                    } else {
-                        "new"
-                    };
-                    (machine, from, to.state)
-                }
-                (None, None) => return edges,
+        let edge = |&(Standing { machine, id, .. }, from, to): &Moved| {
+            let lasts = matches!(machine, Machine::Root | Machine::Device);
+            let from = match from {
+                Some(from) => from,
+                None if fresh && lasts => "stored",
+                None if machine == Machine::Root && gone.contains(&id) => "back",
+                None => "new",
             };
-            edges.push((edge, id));
-        }
+            ((machine, from, to.unwrap_or_else(|| self.end(machine, id))), id)
+        };
+        self.moved.iter().map(edge).collect()
+    }
+
+    /// The state of a stream behind the change.
+    fn stream(&self, id: u128) -> Option<&'static str> {
+        let at = self.after.binary_search_by_key(&(Machine::Stream, id), |standing| (standing.machine, standing.id)).ok()?;
+        Some(self.after[at].state)
     }
 
     /// How a machine ended that is gone, as its owner was told or its stream shows.
@@ -208,7 +207,7 @@ impl Change<'_> {
         let told = |end: &dyn Fn(&Event) -> Option<&'static str>| self.told.iter().find_map(|event| end(event));
         match machine {
             Machine::Code => told(&|event| code_end(event, id)).unwrap_or("=Consumed"),
-            Machine::Initiator => match self.states_of(Machine::Stream, id).1 {
+            Machine::Initiator => match self.stream(id) {
                 Some("AwaitOpening" | "AwaitOpening, storing" | "Control") => "=Done",
                 Some("Closing") => "=Refused",
                 _ => "gone",
