@@ -69,6 +69,8 @@ pub enum Move {
         #[serde(default)]
         like: bool,
     },
+    /// What the opener of an earlier stream of this name sent a device comes to it again: so many frames of it, from one like him.
+    Repeat { to: usize, name: Name, number: usize, frames: usize },
     /// A message of an earlier stream, the `number`th from the newest, takes the place of the same one of the next.
     Splice { name: Name, side: Side, frame: u32, number: usize },
     /// What a device dials next leads to somebody who passes everything on to another.
@@ -114,7 +116,7 @@ impl Move {
             Self::Garbage { .. } | Self::Drip { .. } | Self::HalfClose { .. } => "A12",
             Self::Guess { .. } => "A2",
             Self::Squat { .. } => "A18",
-            Self::Replay { .. } => "A5",
+            Self::Replay { .. } | Self::Repeat { .. } => "A5",
             Self::Splice { .. } => "A6",
             Self::Relay { .. } => "A14",
             Self::Reflect { .. } => "A4",
@@ -218,6 +220,7 @@ impl World {
                 let stranger = self.stranger();
                 let raw = self.strange(stranger, to, name.stream(), &bytes);
                 self.mute(raw);
+                self.check_garbage(raw, name.stream(), &bytes);
             }
             Move::Drip { to, count } => {
                 let to = scripted(to);
@@ -250,6 +253,7 @@ impl World {
             }
             Move::Squat { to, name } => self.squat(scripted(to), name),
             Move::Replay { to, number, frames, like } => self.replay(scripted(to), number, frames, like),
+            Move::Repeat { to, name, number, frames } => self.repeat(scripted(to), name.stream(), number, frames),
             Move::Splice { name, side, frame, number } => self.splice(name, side, frame, number),
             Move::Relay { dev, to } => self.relay(scripted(dev), Some(scripted(to))),
             Move::Reflect { dev } => self.relay(scripted(dev), None),

@@ -262,6 +262,7 @@ impl Oracle {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
         }
         self.check_orphans(world, dev);
+        self.check_refusals(world, dev);
         self.most.streams.0 = self.most.streams.0.max(held.streams.0);
         self.most.sessions = self.most.sessions.max(held.sessions);
         self.most.timers = self.most.timers.max(held.timers);
@@ -345,7 +346,9 @@ impl Oracle {
     /// An owner is told something.
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
         if let Event::Removed { device } = event {
-            let roots = self.forgetting.remove(&(dev, *device)).unwrap_or_default();
+            let wanted = self.forgetting.remove(&(dev, *device));
+            self.check("LINK-8", wanted.is_some(), || format!("device {} has removed a device, and its owner did not want that", dev.0));
+            let roots = wanted.unwrap_or_default();
             self.forgotten.extend(roots.into_iter().map(|print| (dev, *device, print)));
         }
         match event {
@@ -366,7 +369,7 @@ impl Oracle {
                 self.check_given_up(world, dev, *session, *reason);
                 self.on_pair_failed(world, dev, *session);
             }
-            Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
+            Event::PairUnfinished { session, .. } => self.end_pairing(world, dev, *session),
             Event::PairRefused { device, .. } => {
                 self.undone.insert((dev, *device));
                 let left =
@@ -431,15 +434,15 @@ impl Oracle {
     }
 
     /// A pairing has ended. A device that typed its own code hears it once for each of its roles.
-    fn end_pairing(&mut self, dev: Dev, session: SessionId) {
+    fn end_pairing(&mut self, world: &World, dev: Dev, session: SessionId) {
         let ended = self.begun.remove(&(dev, session, false)).or_else(|| self.begun.remove(&(dev, session, true)));
-        self.no_question(dev, session);
+        self.no_question(world, dev, session);
         self.check("S25", ended.is_some(), || format!("device {} was told of the end of a pairing that does not run", dev.0));
     }
 
     /// What came to nothing may take its root with it.
     fn on_pair_failed(&mut self, world: &World, dev: Dev, session: SessionId) {
-        self.end_pairing(dev, session);
+        self.end_pairing(world, dev, session);
         let of_session = self.asked.iter().filter(|((of, _), sessions)| *of == dev && sessions.contains(&session));
         let peers: Vec<DeviceId> = of_session.map(|((_, peer), _)| *peer).collect();
         self.undone.extend(peers.into_iter().map(|peer| (dev, peer)));
@@ -450,7 +453,7 @@ impl Oracle {
     }
 
     fn on_paired(&mut self, world: &World, dev: Dev, session: SessionId, peer: DeviceId, confirmed: bool) {
-        self.end_pairing(dev, session);
+        self.end_pairing(world, dev, session);
         // S5: what is told is durable.
         let wanted =
             |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };

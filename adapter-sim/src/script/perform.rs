@@ -220,8 +220,9 @@ impl World {
                 }
             }
             Step::Disconnect { dev, peer } if self.is_up(self.scripted(dev)) => {
-                let id = self.id(self.scripted(peer));
-                self.call(self.scripted(dev), |node, env| node.disconnect(env, id));
+                let (dev, id) = (self.scripted(dev), self.id(self.scripted(peer)));
+                self.with_oracle(|oracle, _| oracle.on_left(dev, id));
+                self.call(dev, |node, env| node.disconnect(env, id));
             }
             Step::Forget { dev, peer } if self.is_up(self.scripted(dev)) => {
                 let (dev, id) = (self.scripted(dev), self.id(self.scripted(peer)));
