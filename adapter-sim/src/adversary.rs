@@ -217,6 +217,10 @@ impl World {
                 let mut bytes = vec![0; len];
                 // This source does not fail.
                 let _filled = self.keys.fill(&mut bytes);
+                if let Some([first, second, third, _]) = bytes.first_chunk_mut() {
+                    // As a length this is small, or above a bound: never so long that every bound is below it.
+                    (*first, *second) = (0, *second >> (*third % 8));
+                }
                 let stranger = self.stranger();
                 let raw = self.strange(stranger, to, name.stream(), &bytes);
                 self.mute(raw);

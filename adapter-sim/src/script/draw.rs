@@ -190,7 +190,7 @@ impl Draw<'_, '_> {
             self.push(Step::Join { dev: 1, of: 0, words: Words::Right, ask: false, lost: 0 });
             self.at = 2_000;
         }
-        if profile == Profile::Enemy && self.tape.percent(60) {
+        if profile == Profile::Enemy && self.tape.percent(75) {
             self.paired_liar();
         }
         let acts = 1 + self.tape.log(10);
@@ -211,7 +211,7 @@ impl Draw<'_, '_> {
             self.wait(gap);
         }
         self.fault();
-        if profile == Profile::Pairing && self.tape.percent(8) && !self.is_calm() {
+        if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {
             return self.waited_for_in_vain();
         }
         if profile == Profile::Pairing && self.tape.percent(8) {

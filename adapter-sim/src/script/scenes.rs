@@ -37,6 +37,9 @@ impl Draw<'_, '_> {
     }
 
     fn pair(&mut self, dev: usize, peer: usize, (ask, also): (bool, bool)) {
+        for dev in [dev, peer] {
+            self.push(Step::Restart { dev });
+        }
         self.push(Step::Invite { dev, ask });
         self.push(Step::Join { dev: peer, of: dev, words: Words::Right, ask: also, lost: 0 });
     }
@@ -113,6 +116,7 @@ impl Draw<'_, '_> {
     pub(super) fn waited_for_in_vain(&mut self) {
         let (dev, peer) = self.two();
         for dev in [dev, peer] {
+            self.push(Step::Heard { dev });
             self.push(Step::CancelPairing { dev });
         }
         self.push(Step::Damage { name: Name::Pair, side: Side::Answerer, at: At::Frame(2), damage: Damage::Crash(Dev(dev)) });
