@@ -2,9 +2,9 @@
 //! may happen keeps its share.
 
 use super::draw::{Draw, Profile};
-use super::{Name, Step, Words};
-use crate::rules::{At, Damage, Side};
-use crate::world::{Answer, Dev};
+use super::{Step, Words};
+use crate::rules::StoreFault;
+use crate::world::Answer;
 
 /// How long the owner of an initiator may think, and more, in milliseconds.
 const THOUGHT: u64 = 124_000;
@@ -112,14 +112,16 @@ impl Draw<'_, '_> {
         self.answer(dev, Answer::Yes);
     }
 
-    /// An initiator falls with its last word on its lips and is away for more than a day, which is how long the joiner remembers.
+    /// An initiator falls before its last word and is away for more than a day, which is how long the joiner remembers.
     pub(super) fn waited_for_in_vain(&mut self) {
         let (dev, peer) = self.two();
         for dev in [dev, peer] {
             self.push(Step::Heard { dev });
             self.push(Step::CancelPairing { dev });
         }
-        self.push(Step::Damage { name: Name::Pair, side: Side::Answerer, at: At::Frame(2), damage: Damage::Crash(Dev(dev)) });
+        let fault = self.tape.one_of(&[StoreFault::CrashAfter, StoreFault::CrashAfter, StoreFault::CrashBefore]);
+        self.push(Step::Restart { dev });
+        self.push(Step::Store { dev, number: 1, fault });
         self.pair(dev, peer, (false, false));
         self.at += PAIRING;
         // If it came to something else.
