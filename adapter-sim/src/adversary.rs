@@ -162,9 +162,11 @@ pub(crate) struct Foe {
     until: u64,
     /// Somebody named the streams of others.
     squatted: bool,
-    /// Devices may be late in this script: what they owe within a time is not asked for.
+    /// Devices may be late from now on: what they owe within a time is not asked for.
     late: bool,
-    /// No device of this script falls, forgets or cannot write.
+    /// A device fell, forgot or could not write, or may soon.
+    fallen: bool,
+    /// Neither of the two.
     steady: bool,
 }
 
@@ -209,7 +211,7 @@ impl World {
     }
 
     pub(crate) fn enemy(&mut self, step: &Move) {
-        self.look_ahead();
+        self.foe.steady = !self.foe.late && !self.foe.fallen;
         let scripted = |number: usize| Dev(number % self.honest);
         match *step {
             Move::Garbage { to, name, len } => {
@@ -359,9 +361,8 @@ impl World {
         }
     }
 
-    /// What the whole script holds decides what can be asked for: damaged lines, sleeping devices and paused transfers owe nothing
-    /// in time.
-    fn look_ahead(&mut self) {
+    /// What has happened decides what can be asked for: damaged lines, sleeping devices and paused transfers owe nothing in time.
+    pub(crate) fn bear_in_mind(&mut self, step: &Step) {
         let late = |step: &Step| {
             matches!(
                 step,
@@ -386,11 +387,13 @@ impl World {
                     | Step::NoEntropy { .. }
                     | Step::RollBack { .. }
                     | Step::Shutdown { .. }
+                    | Step::More(_)
                     | Step::Enemy(Move::Forget { .. } | Move::Drip { .. } | Move::Say { speech: Speech::Unpair, .. })
             )
         };
-        self.foe.late = self.steps.iter().any(late);
-        self.foe.steady = !self.foe.late && !self.steps.iter().any(falls);
+        self.foe.late |= late(step);
+        self.foe.fallen |= falls(step);
+        self.foe.steady = !self.foe.late && !self.foe.fallen;
     }
 
     /// The liar's session with a device that stands; else with any.

@@ -88,9 +88,14 @@ impl Move {
             Self::Reflect { .. } => vec![leave, (200, Step::Enemy(step)), connect],
             Self::Repeat { name: Name::Pair, .. } => {
                 // A code lives as long as nobody came through with it.
+                let again = [(4_000, Step::Enemy(step.clone())), (4_000, Step::Enemy(step))];
+                if ask {
+                    let cut = Self::Join { to, lie: Lie::Cut, count: 1, together: false };
+                    return [vec![invite(to), (0, Step::Enemy(cut))], again.to_vec()].concat();
+                }
                 let damage = tape.one_of(&[Damage::Cut, Damage::Vanish, Damage::Flip(99)]);
                 let damage = Step::Damage { name: Name::Pair, side: Side::Opener, at: At::Frame(2), damage };
-                vec![invite(to), (0, damage), join(other, to), (4_000, Step::Enemy(step.clone())), (4_000, Step::Enemy(step))]
+                [vec![invite(to), (0, damage), join(other, to)], again.to_vec()].concat()
             }
             Self::Repeat { name: Name::Link, .. } => {
                 let back = (200, Step::Connect { dev: other, peer: to, told: true });
@@ -100,7 +105,27 @@ impl Move {
                 let share = |wait| (wait, Step::Share { dev: other, peer: to, tree: 1 });
                 vec![share(0), (3_000, Step::Enemy(step)), share(3_000)]
             }
+            step if step.needs_a_pair() && tape.percent(25) => {
+                let pair = Self::Join { to, lie: Lie::None, count: 1, together: false };
+                let yes = (0, Step::Invite { dev: to, ask: false });
+                vec![yes, (0, Step::Enemy(pair)), (8_000, Step::Enemy(step))]
+            }
             step => vec![(0, Step::Enemy(step))],
         }
+    }
+
+    /// Whether it comes to nothing without a liar that is paired.
+    const fn needs_a_pair(&self) -> bool {
+        matches!(
+            self,
+            Self::Call { .. }
+                | Self::Say { .. }
+                | Self::Deal { .. }
+                | Self::Stray { .. }
+                | Self::Late { .. }
+                | Self::Meet { .. }
+                | Self::Share { .. }
+                | Self::Flood { .. }
+        )
     }
 }

@@ -200,7 +200,8 @@ impl Draw<'_, '_> {
             if number == scene {
                 self.scene(profile);
             }
-            for _ in 0..self.tape.below(3) {
+            let enemies = u64::from(profile == Profile::Enemy);
+            for _ in 0..enemies + self.tape.below(3) {
                 self.fault();
                 if self.tape.percent(50) {
                     self.wait(100);

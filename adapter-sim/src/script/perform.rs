@@ -102,6 +102,7 @@ impl World {
         if let Some(kind) = step.kind() {
             self.fired.push(kind);
         }
+        self.bear_in_mind(&step);
         match step {
             Step::Invite { dev, ask } => self.step_invite(self.scripted(dev), ask),
             Step::Join { dev, of, words, ask, lost } => self.step_join(self.scripted(dev), self.scripted(of), (words, ask), lost),

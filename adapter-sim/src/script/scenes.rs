@@ -2,8 +2,8 @@
 //! may happen keeps its share.
 
 use super::draw::{Draw, Profile};
-use super::{Step, Words};
-use crate::rules::StoreFault;
+use super::{Name, Step, Words};
+use crate::rules::{At, Damage, Side, StoreFault};
 use crate::world::Answer;
 
 /// How long the owner of an initiator may think, and more, in milliseconds.
@@ -20,7 +20,7 @@ impl Draw<'_, '_> {
     pub(super) fn scene(&mut self, profile: Profile) {
         let (dev, peer) = self.two();
         let calm = self.is_calm();
-        match (profile, self.tape.below(8)) {
+        match (profile, self.tape.below(10)) {
             (Profile::Link, 0..3) => self.idle(dev, peer),
             (Profile::Link | Profile::Transfer, _) if calm => self.idle(dev, peer),
             (Profile::Link, 3..6) => self.not_renewed(dev, peer),
@@ -32,6 +32,8 @@ impl Draw<'_, '_> {
             (_, _) if calm => self.reluctant(dev, peer),
             (_, 3 | 4) => self.while_written(dev, peer),
             (_, 5 | 6) => self.cut_while_thinking(dev, peer),
+            (_, 7) => self.unwritten(dev, peer),
+            (_, 8) => self.unheard(dev, peer),
             (_, _) => self.crossed(dev, peer),
         }
     }
@@ -98,6 +100,29 @@ impl Draw<'_, '_> {
         }
         self.at += 2 * millis;
         self.push(Step::SlowDisk { dev: slow, millis: 0 });
+    }
+
+    /// One of the first writes that a pairing asks for comes to nothing.
+    fn unwritten(&mut self, dev: usize, peer: usize) {
+        let faults = [StoreFault::Fail, StoreFault::Fail, StoreFault::CrashBefore, StoreFault::CrashAfter];
+        let (who, fault, number) = (self.tape.one_of(&[dev, peer]), self.tape.one_of(&faults), 1 + self.tape.below(2) as u32);
+        self.push(Step::Restart { dev: who });
+        self.push(Step::Store { dev: who, number, fault });
+        let asks = (self.tape.percent(50), self.tape.percent(50));
+        self.pair(dev, peer, asks);
+        self.at += PAIRING;
+        self.push(Step::Restart { dev: who });
+        self.wait(30_000);
+    }
+
+    /// A message of a pairing is lost, nobody hears of that, and both wait as long as they have to.
+    fn unheard(&mut self, dev: usize, peer: usize) {
+        let side = self.tape.one_of(&[Side::Opener, Side::Answerer]);
+        let at = At::Frame(self.tape.below(4) as u32);
+        self.push(Step::Damage { name: Name::Pair, side, at, damage: Damage::Vanish });
+        let asks = (self.tape.percent(50), self.tape.percent(50));
+        self.pair(dev, peer, asks);
+        self.at += self.tape.one_of(&[36_000, 160_000]);
     }
 
     /// Two pair again and again, and each time they are cut off while the initiator's owner thinks.
