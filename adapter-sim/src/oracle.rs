@@ -102,8 +102,8 @@ pub struct Oracle {
     offers: BTreeMap<Dev, u64>,
     /// When a root was first to be written.
     since: BTreeMap<(Dev, SessionRef), u64>,
-    /// Roots that were durable and agreed when the device last wrote.
-    agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef)>>,
+    /// Roots that were durable and agreed when the device last wrote, and when they expire by its wall clock.
+    agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef, Option<u64>)>>,
     /// Roots that have just left a store.
     gone: Vec<(Dev, DeviceId, SessionRef)>,
     /// Peers with whom a device was told that a pairing came to nothing, or that it was removed.
@@ -288,18 +288,20 @@ impl Oracle {
     /// S5, PAIR-35: what was agreed to stays until it is replaced, undone as its owner was told, or a day old.
     fn check_kept(&mut self, world: &World, dev: Dev, roots: &[RootProbe]) {
         let lasting = |root: &&RootProbe| !matches!(root.trust, Trust::Provisional { agreed: false });
-        let now: BTreeSet<(PeerKey, SessionRef)> = roots.iter().filter(lasting).map(|root| (root.peer, root.session_ref)).collect();
+        let now = roots.iter().filter(lasting).map(|root| (root.peer, root.session_ref, root.expires)).collect();
         let before = self.agreed.insert(dev, now).unwrap_or_default();
         if self.over_budget.contains(&dev) {
             return;
         }
-        for (peer, session_ref) in before {
+        for (peer, session_ref, expires) in before {
             let there = roots.iter().any(|root| root.session_ref == session_ref);
             let of_peer = || roots.iter().filter(|root| root.peer == peer);
             let replaced = of_peer().any(|root| root.trust == Trust::Confirmed) || of_peer().count() >= limits::PENDING_ROOTS_PER_DEVICE;
             let since = self.since.get(&(dev, session_ref)).copied().unwrap_or(0);
             // It expires at a full second.
             let old = world.micros().saturating_sub(since) + 1_000_000 >= DAY;
+            // A wall clock that jumps ends a day too.
+            let old = old || expires.is_some_and(|expires| expires <= world.unix_s(dev));
             if !(there || replaced || old) {
                 self.gone.push((dev, protocol_core::identity::device_id(&peer), session_ref));
             }
