@@ -102,6 +102,8 @@ pub struct Oracle {
     offers: BTreeMap<Dev, u64>,
     /// When a root was first to be written.
     since: BTreeMap<(Dev, SessionRef), u64>,
+    /// When a device's present life began.
+    started: BTreeMap<Dev, u64>,
     /// Roots that were durable and agreed when the device last wrote, and when they expire by its wall clock.
     agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef, Option<u64>)>>,
     /// Roots that have just left a store.
@@ -588,6 +590,7 @@ impl Oracle {
     /// A device has begun a new life: what was under way in the old one ends with it.
     pub(crate) fn on_start(&mut self, world: &World, dev: Dev) {
         let life = world.life(dev);
+        self.started.insert(dev, world.micros());
         self.begun.retain(|&(of, ..), of_life| of != dev || *of_life == life);
         self.connecting.retain(|&(of, _), of_life| of != dev || *of_life == life);
         let back = world
@@ -626,7 +629,10 @@ impl Oracle {
             });
             let since = self.since.get(&(dev, root.session_ref)).copied().unwrap_or_else(|| world.micros());
             let age = world.micros().saturating_sub(since);
-            self.check("PAIR-44", age < DAY + 120_000_000, || {
+            // A device whose wall clock was set back while it was off counts at most a day from its start.
+            let lives = world.micros().saturating_sub(self.started.get(&dev).copied().unwrap_or(0));
+            let late = root.expires.is_some_and(|expires| expires > world.unix_s(dev)) && lives < DAY + 120_000_000;
+            self.check("PAIR-44", age < DAY + 120_000_000 || late, || {
                 format!("device {} holds a provisional root since {} s", dev.0, age / 1_000_000)
             });
         }
