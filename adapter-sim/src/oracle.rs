@@ -380,7 +380,8 @@ impl Oracle {
                     world.node(dev).probe_roots().iter().any(|root| of_device(world, root, *device) && root.trust == Trust::Unconfirmed);
                 // A liar may have other pairings, of which nobody was asked.
                 let liar = world.dev_of_id(*device).is_some_and(|peer| self.liars.contains(&peer));
-                let more = liar || self.asked.get(&(dev, *device)).map_or(0, BTreeSet::len) > 1 || self.automatic.len() > 1;
+                let by_policy = self.automatic.iter().filter(|(of, _)| *of == dev).count();
+                let more = liar || self.asked.get(&(dev, *device)).map_or(0, BTreeSet::len) + by_policy > 1;
                 self.check("A3", !left || more, || format!("device {} holds the root of a pairing that the other side refused", dev.0));
             }
             Event::Device { device, .. } | Event::ConnectFailed { device, .. } | Event::Removed { device } => {
