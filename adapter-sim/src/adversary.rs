@@ -69,6 +69,8 @@ pub enum Move {
         #[serde(default)]
         like: bool,
     },
+    /// What the opener of an earlier stream of this name sent a device comes to it again: so many frames of it, from one like him.
+    Repeat { to: usize, name: Name, number: usize, frames: usize },
     /// A message of an earlier stream, the `number`th from the newest, takes the place of the same one of the next.
     Splice { name: Name, side: Side, frame: u32, number: usize },
     /// What a device dials next leads to somebody who passes everything on to another.
@@ -114,7 +116,7 @@ impl Move {
             Self::Garbage { .. } | Self::Drip { .. } | Self::HalfClose { .. } => "A12",
             Self::Guess { .. } => "A2",
             Self::Squat { .. } => "A18",
-            Self::Replay { .. } => "A5",
+            Self::Replay { .. } | Self::Repeat { .. } => "A5",
             Self::Splice { .. } => "A6",
             Self::Relay { .. } => "A14",
             Self::Reflect { .. } => "A4",
@@ -160,9 +162,11 @@ pub(crate) struct Foe {
     until: u64,
     /// Somebody named the streams of others.
     squatted: bool,
-    /// Devices may be late in this script: what they owe within a time is not asked for.
+    /// Devices may be late from now on: what they owe within a time is not asked for.
     late: bool,
-    /// No device of this script falls, forgets or cannot write.
+    /// A device fell, forgot or could not write, or may soon.
+    fallen: bool,
+    /// Neither of the two.
     steady: bool,
 }
 
@@ -207,7 +211,7 @@ impl World {
     }
 
     pub(crate) fn enemy(&mut self, step: &Move) {
-        self.look_ahead();
+        self.foe.steady = !self.foe.late && !self.foe.fallen;
         let scripted = |number: usize| Dev(number % self.honest);
         match *step {
             Move::Garbage { to, name, len } => {
@@ -215,9 +219,14 @@ impl World {
                 let mut bytes = vec![0; len];
                 // This source does not fail.
                 let _filled = self.keys.fill(&mut bytes);
+                if let Some([first, second, third, _]) = bytes.first_chunk_mut() {
+                    // As a length this is small, or above a bound: never so long that every bound is below it.
+                    (*first, *second) = (0, *second >> (*third % 8));
+                }
                 let stranger = self.stranger();
                 let raw = self.strange(stranger, to, name.stream(), &bytes);
                 self.mute(raw);
+                self.check_garbage(raw, name.stream(), &bytes);
             }
             Move::Drip { to, count } => {
                 let to = scripted(to);
@@ -250,6 +259,7 @@ impl World {
             }
             Move::Squat { to, name } => self.squat(scripted(to), name),
             Move::Replay { to, number, frames, like } => self.replay(scripted(to), number, frames, like),
+            Move::Repeat { to, name, number, frames } => self.repeat(scripted(to), name.stream(), number, frames),
             Move::Splice { name, side, frame, number } => self.splice(name, side, frame, number),
             Move::Relay { dev, to } => self.relay(scripted(dev), Some(scripted(to))),
             Move::Reflect { dev } => self.relay(scripted(dev), None),
@@ -351,9 +361,8 @@ impl World {
         }
     }
 
-    /// What the whole script holds decides what can be asked for: damaged lines, sleeping devices and paused transfers owe nothing
-    /// in time.
-    fn look_ahead(&mut self) {
+    /// What has happened decides what can be asked for: damaged lines, sleeping devices and paused transfers owe nothing in time.
+    pub(crate) fn bear_in_mind(&mut self, step: &Step) {
         let late = |step: &Step| {
             matches!(
                 step,
@@ -378,11 +387,13 @@ impl World {
                     | Step::NoEntropy { .. }
                     | Step::RollBack { .. }
                     | Step::Shutdown { .. }
+                    | Step::More(_)
                     | Step::Enemy(Move::Forget { .. } | Move::Drip { .. } | Move::Say { speech: Speech::Unpair, .. })
             )
         };
-        self.foe.late = self.steps.iter().any(late);
-        self.foe.steady = !self.foe.late && !self.steps.iter().any(falls);
+        self.foe.late |= late(step);
+        self.foe.fallen |= falls(step);
+        self.foe.steady = !self.foe.late && !self.foe.fallen;
     }
 
     /// The liar's session with a device that stands; else with any.

@@ -102,8 +102,10 @@ pub struct Oracle {
     offers: BTreeMap<Dev, u64>,
     /// When a root was first to be written.
     since: BTreeMap<(Dev, SessionRef), u64>,
-    /// Roots that were durable and agreed when the device last wrote.
-    agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef)>>,
+    /// When a device's present life began.
+    started: BTreeMap<Dev, u64>,
+    /// Roots that were durable and agreed when the device last wrote, and when they expire by its wall clock.
+    agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef, Option<u64>)>>,
     /// Roots that have just left a store.
     gone: Vec<(Dev, DeviceId, SessionRef)>,
     /// Peers with whom a device was told that a pairing came to nothing, or that it was removed.
@@ -263,6 +265,7 @@ impl Oracle {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
         }
         self.check_orphans(world, dev);
+        self.check_refusals(world, dev);
         self.most.streams.0 = self.most.streams.0.max(held.streams.0);
         self.most.sessions = self.most.sessions.max(held.sessions);
         self.most.timers = self.most.timers.max(held.timers);
@@ -288,18 +291,20 @@ impl Oracle {
     /// S5, PAIR-35: what was agreed to stays until it is replaced, undone as its owner was told, or a day old.
     fn check_kept(&mut self, world: &World, dev: Dev, roots: &[RootProbe]) {
         let lasting = |root: &&RootProbe| !matches!(root.trust, Trust::Provisional { agreed: false });
-        let now: BTreeSet<(PeerKey, SessionRef)> = roots.iter().filter(lasting).map(|root| (root.peer, root.session_ref)).collect();
+        let now = roots.iter().filter(lasting).map(|root| (root.peer, root.session_ref, root.expires)).collect();
         let before = self.agreed.insert(dev, now).unwrap_or_default();
         if self.over_budget.contains(&dev) {
             return;
         }
-        for (peer, session_ref) in before {
+        for (peer, session_ref, expires) in before {
             let there = roots.iter().any(|root| root.session_ref == session_ref);
             let of_peer = || roots.iter().filter(|root| root.peer == peer);
             let replaced = of_peer().any(|root| root.trust == Trust::Confirmed) || of_peer().count() >= limits::PENDING_ROOTS_PER_DEVICE;
             let since = self.since.get(&(dev, session_ref)).copied().unwrap_or(0);
             // It expires at a full second.
             let old = world.micros().saturating_sub(since) + 1_000_000 >= DAY;
+            // A wall clock that jumps ends a day too.
+            let old = old || expires.is_some_and(|expires| expires <= world.unix_s(dev));
             if !(there || replaced || old) {
                 self.gone.push((dev, protocol_core::identity::device_id(&peer), session_ref));
             }
@@ -346,7 +351,9 @@ impl Oracle {
     /// An owner is told something.
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
         if let Event::Removed { device } = event {
-            let roots = self.forgetting.remove(&(dev, *device)).unwrap_or_default();
+            let wanted = self.forgetting.remove(&(dev, *device));
+            self.check("LINK-8", wanted.is_some(), || format!("device {} has removed a device, and its owner did not want that", dev.0));
+            let roots = wanted.unwrap_or_default();
             self.forgotten.extend(roots.into_iter().map(|print| (dev, *device, print)));
         }
         match event {
@@ -367,14 +374,15 @@ impl Oracle {
                 self.check_given_up(world, dev, *session, *reason);
                 self.on_pair_failed(world, dev, *session);
             }
-            Event::PairUnfinished { session, .. } => self.end_pairing(dev, *session),
+            Event::PairUnfinished { session, .. } => self.end_pairing(world, dev, *session),
             Event::PairRefused { device, .. } => {
                 self.undone.insert((dev, *device));
                 let left =
                     world.node(dev).probe_roots().iter().any(|root| of_device(world, root, *device) && root.trust == Trust::Unconfirmed);
                 // A liar may have other pairings, of which nobody was asked.
                 let liar = world.dev_of_id(*device).is_some_and(|peer| self.liars.contains(&peer));
-                let more = liar || self.asked.get(&(dev, *device)).map_or(0, BTreeSet::len) > 1 || self.automatic.len() > 1;
+                let by_policy = self.automatic.iter().filter(|(of, _)| *of == dev).count();
+                let more = liar || self.asked.get(&(dev, *device)).map_or(0, BTreeSet::len) + by_policy > 1;
                 self.check("A3", !left || more, || format!("device {} holds the root of a pairing that the other side refused", dev.0));
             }
             Event::Device { device, .. } | Event::ConnectFailed { device, .. } | Event::Removed { device } => {
@@ -432,15 +440,15 @@ impl Oracle {
     }
 
     /// A pairing has ended. A device that typed its own code hears it once for each of its roles.
-    fn end_pairing(&mut self, dev: Dev, session: SessionId) {
+    fn end_pairing(&mut self, world: &World, dev: Dev, session: SessionId) {
         let ended = self.begun.remove(&(dev, session, false)).or_else(|| self.begun.remove(&(dev, session, true)));
-        self.no_question(dev, session);
+        self.no_question(world, dev, session);
         self.check("S25", ended.is_some(), || format!("device {} was told of the end of a pairing that does not run", dev.0));
     }
 
     /// What came to nothing may take its root with it.
     fn on_pair_failed(&mut self, world: &World, dev: Dev, session: SessionId) {
-        self.end_pairing(dev, session);
+        self.end_pairing(world, dev, session);
         let of_session = self.asked.iter().filter(|((of, _), sessions)| *of == dev && sessions.contains(&session));
         let peers: Vec<DeviceId> = of_session.map(|((_, peer), _)| *peer).collect();
         self.undone.extend(peers.into_iter().map(|peer| (dev, peer)));
@@ -451,7 +459,7 @@ impl Oracle {
     }
 
     fn on_paired(&mut self, world: &World, dev: Dev, session: SessionId, peer: DeviceId, confirmed: bool) {
-        self.end_pairing(dev, session);
+        self.end_pairing(world, dev, session);
         // S5: what is told is durable.
         let wanted =
             |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
@@ -584,6 +592,7 @@ impl Oracle {
     /// A device has begun a new life: what was under way in the old one ends with it.
     pub(crate) fn on_start(&mut self, world: &World, dev: Dev) {
         let life = world.life(dev);
+        self.started.insert(dev, world.micros());
         self.begun.retain(|&(of, ..), of_life| of != dev || *of_life == life);
         self.connecting.retain(|&(of, _), of_life| of != dev || *of_life == life);
         let back = world
@@ -622,7 +631,10 @@ impl Oracle {
             });
             let since = self.since.get(&(dev, root.session_ref)).copied().unwrap_or_else(|| world.micros());
             let age = world.micros().saturating_sub(since);
-            self.check("PAIR-44", age < DAY + 120_000_000, || {
+            // A device whose wall clock was set back while it was off counts at most a day from its start.
+            let lives = world.micros().saturating_sub(self.started.get(&dev).copied().unwrap_or(0));
+            let late = root.expires.is_some_and(|expires| expires > world.unix_s(dev)) && lives < DAY + 120_000_000;
+            self.check("PAIR-44", age < DAY + 120_000_000 || late, || {
                 format!("device {} holds a provisional root since {} s", dev.0, age / 1_000_000)
             });
         }

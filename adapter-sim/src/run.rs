@@ -213,6 +213,9 @@ impl Run {
     /// L2, L14: what both hold leads to a session, and nothing else does; then they can pair anew and send.
     fn agree(&mut self, one: Dev, other: Dev) {
         let common = self.common_roots(one, other);
+        if common == 0 {
+            self.world.with_oracle(|oracle, world| oracle.check_common(world, one, other));
+        }
         let knows = |run: &Self, dev: Dev, peer: Dev| run.world.node(dev).probe_roots().iter().any(|root| root.peer == run.world.key(peer));
         let (from, to) = if knows(self, other, one) && !knows(self, one, other) { (other, one) } else { (one, other) };
         if knows(self, from, to) {
@@ -294,6 +297,7 @@ impl Run {
     /// HOST-14: one ends the session, and the other hears that it was ended.
     fn leave(&mut self, one: Dev, other: Dev) {
         let (id, me, from) = (self.world.id(other), self.world.id(one), self.world.events().len());
+        self.world.with_oracle(|oracle, _| oracle.on_left(one, id));
         self.world.call(one, |node, env| node.disconnect(env, id));
         self.wait(Duration::from_secs(2));
         let heard = self.world.events()[from..].iter().find_map(|(dev, event)| match event {
@@ -422,6 +426,7 @@ impl Run {
             // Liars may be paired, and would hold on.
             for peer in (0..self.world.devices_len()).map(Dev) {
                 let id = self.world.id(peer);
+                self.world.with_oracle(|oracle, _| oracle.on_left(dev, id));
                 self.world.call(dev, |node, env| node.disconnect(env, id));
             }
         }

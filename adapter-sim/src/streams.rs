@@ -6,7 +6,7 @@ use crate::choice::Site;
 use crate::link::{Bulk, ConnEnd, Stream, Wire};
 use crate::rules::{At, Damage};
 use crate::trace::{Tapped, What};
-use crate::world::{Act, Pieces, World};
+use crate::world::{Act, Dev, Pieces, World};
 use protocol_core::wire::deframer::StreamName;
 
 /// How long a stream may stand after a bit of it was changed, in microseconds: the longest wait for a part of something, and more.
@@ -113,6 +113,18 @@ impl World {
             self.streams[stream].pipes[end].last = at;
             self.at(at, Act::Bytes { stream, from: end, frame: self.streams[stream].pipes[end].frames, bytes: piece.to_vec() });
         }
+    }
+
+    /// Streams of a pairing that a device opened, that stand, and on which all that came is a Complete after its Response.
+    pub(crate) fn completed(&self, dev: Dev) -> Vec<usize> {
+        let heard = |stream: &usize| {
+            let slot = &self.streams[*stream];
+            let [own, other] = &slot.pipes;
+            let whole = other.delivered == other.sent && other.flipped.is_none() && !other.vanish;
+            let open = slot.ends[0].up && !slot.ends[0].down && !slot.ends[0].finished && self.owner(*stream, 0) == Some(dev);
+            (slot.name, own.frames, other.frames) == (Some(StreamName::Pair), 2, 2) && whole && open
+        };
+        (0..self.streams.len()).filter(|stream| self.device_of(*stream, 1).0 < self.honest && heard(stream)).collect()
     }
 
     pub(crate) fn finish(&mut self, stream: usize, end: usize) {

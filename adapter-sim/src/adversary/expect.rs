@@ -63,6 +63,14 @@ impl World {
         self.expect(Expect::Closed { streams: vec![raw], most: 0, under: None }, millis, rule);
     }
 
+    /// PAIR-3, DATA-6: what proves nothing is ended in time; a first message that says that it is longer than any, at once.
+    pub(super) fn check_garbage(&mut self, raw: Option<Raw>, name: StreamName, bytes: &[u8]) {
+        let Some(raw) = raw else { return };
+        let len = bytes.first_chunk().map_or(0, |len| u32::from_be_bytes(*len) as usize);
+        let huge = len > limits::FIRST_FRAME && !matches!(name, StreamName::Data(_));
+        self.watch(raw, if huge { 1_000 } else { 11_000 }, "S23");
+    }
+
     /// After so many milliseconds this must have come about, by this rule.
     pub(super) fn expect(&mut self, what: Expect, millis: u64, rule: &'static str) {
         let late = 2 * (self.latency.0 + self.latency.1) + 1_500_000;

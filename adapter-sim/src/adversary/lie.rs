@@ -102,14 +102,21 @@ impl Lie {
         Self::Hasty,
     ];
 
+    /// What only who looks closely at a proof notices: more often than its share, for no accident leads there.
+    const CLOSE: &'static [Self] =
+        &[Self::Unlisted, Self::Foreign, Self::Forged, Self::Commit, Self::Tail, Self::BadInfo, Self::Huge, Self::OtherCode];
+    const CLOSE_TOO: &'static [Self] = &[Self::Unlisted, Self::Foreign, Self::Forged, Self::Tail, Self::BadInfo];
+
     /// A lie of the side that opens, out of a tape.
     pub(crate) fn opener(tape: &mut Tape<'_>) -> Self {
-        tape.one_of(Self::OPENER)
+        let all = if tape.percent(30) { Self::CLOSE } else { Self::OPENER };
+        tape.one_of(all)
     }
 
     /// A lie of the side that answers.
     pub(super) fn answerer(tape: &mut Tape<'_>) -> Self {
-        tape.one_of(Self::ANSWERER)
+        let all = if tape.percent(30) { Self::CLOSE_TOO } else { Self::ANSWERER };
+        tape.one_of(all)
     }
 
     pub(super) const fn in_first(self) -> bool {

@@ -20,6 +20,22 @@ impl World {
         let mut streams: Vec<usize> = self.tap.iter().filter(|tapped| tapped.by_opener).map(|tapped| tapped.stream).collect();
         streams.dedup();
         let Some(&stream) = streams.iter().rev().nth(number % streams.len().max(1)) else { return };
+        self.send_again(to, stream, frames, like);
+    }
+
+    /// As [`replay`](Self::replay), but of what came to this device in its present life, on a stream of this name.
+    pub(super) fn repeat(&mut self, to: Dev, name: StreamName, number: usize, frames: usize) {
+        let came = |stream: &usize| {
+            let of = self.streams[*stream].name == Some(name) && self.device_of(*stream, 1) == to;
+            of && self.owner_life(*stream, 1) == self.life(to) && self.streams[*stream].pipes[1].frames > 0
+        };
+        let streams: Vec<usize> = (0..self.streams.len()).rev().filter(came).collect();
+        if let Some(&stream) = streams.get(number % streams.len().max(1)) {
+            self.send_again(to, stream, frames, true);
+        }
+    }
+
+    fn send_again(&mut self, to: Dev, stream: usize, frames: usize, like: bool) {
         let of = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener);
         let all = if frames == 0 { usize::MAX } else { frames };
         let pieces: Vec<_> = of.skip(1).take(all).map(|tapped| tapped.bytes.clone()).collect();
@@ -88,7 +104,12 @@ impl World {
     pub(super) fn squat(&mut self, to: Dev, name: Name) {
         let header = |stream: usize| self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).nth(1);
         let data = |stream: &usize| matches!(self.streams[*stream].name, Some(StreamName::Data(_))) && self.device_of(*stream, 1) == to;
-        let Some(tapped) = (0..self.streams.len()).rev().find(data).and_then(header) else { return };
+        // Streams of the other direction, if all are opened by this device.
+        let other =
+            |stream: &usize| matches!(self.streams[*stream].name, Some(StreamName::Data(_))) && self.device_of(*stream, 1).0 < self.honest;
+        let newest = (0..self.streams.len()).rev().find(data).or_else(|| (0..self.streams.len()).rev().find(other));
+        let Some((stream, tapped)) = newest.and_then(|stream| Some((stream, header(stream)?))) else { return };
+        let to = self.device_of(stream, 1);
         let Some(header) = tapped.bytes.first_chunk::<34>() else { return };
         let mut bytes = header.to_vec();
         bytes[25] = bytes[25].wrapping_add(1);

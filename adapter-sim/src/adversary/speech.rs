@@ -127,7 +127,8 @@ impl World {
         match speech {
             Speech::Nothing => {
                 self.foe.sessions[session].deaf = true;
-                self.watch(raw, 31_000, "L7");
+                // What it said before may have waited for five seconds, until the session before was heard out.
+                self.watch(raw, 36_000, "L7");
             }
             Speech::Endless => {
                 self.utter_bytes(session, &(100_u32 << 20).to_be_bytes());

@@ -42,6 +42,10 @@ pub(super) struct Calm {
     nowhere: BTreeMap<Dev, BTreeSet<String>>,
     /// Entries whose end was told.
     entries: BTreeSet<(Dev, u32, TransferKey, u32)>,
+    /// Streams over which a joiner has heard a Complete, and owes a no.
+    owes: Vec<usize>,
+    /// Sessions that an owner has ended.
+    left: BTreeSet<(Dev, DeviceId)>,
     /// Sessions that a device did not know when a data stream of theirs came, which it refused.
     unknown: BTreeSet<(Dev, SessionRef)>,
 }
@@ -74,10 +78,22 @@ impl Oracle {
     pub(super) fn check_given_up(&mut self, world: &World, dev: Dev, session: SessionId, reason: PairFailure) {
         if reason == PairFailure::RefusedHere {
             self.calm.refused.insert(session, (dev, world.micros()));
+            if self.begun.contains_key(&(dev, session, false)) && !self.calm.selves.contains(&dev) {
+                self.calm.owes.extend(world.completed(dev));
+            }
         }
         let responded = self.calm.responded.remove(&(dev, session));
         let gives_up = matches!(reason, PairFailure::NotAccepted | PairFailure::NotFound | PairFailure::NoEntropy);
         self.check("PAIR-35", !(responded && gives_up), || format!("device {} gives a pairing up behind its Response: {reason}", dev.0));
+    }
+
+    /// PAIR-33: a joiner whose owner said no, and that had heard the Complete before, says so to its initiator.
+    pub(super) fn check_refusals(&mut self, world: &World, dev: Dev) {
+        let (own, others) = self.calm.owes.iter().partition(|stream| world.device_of(**stream, 0) == dev);
+        self.calm.owes = others;
+        let own: Vec<usize> = own;
+        let untold = own.into_iter().find(|stream| world.completed(dev).contains(stream));
+        self.check("PAIR-33", untold.is_none(), || format!("device {} does not tell its initiator that its owner said no", dev.0));
     }
 
     pub(super) fn on_question(&mut self, world: &World, dev: Dev, session: SessionId) {
@@ -85,7 +101,19 @@ impl Oracle {
     }
 
     /// An attempt is over, and what was asked about it. Whoever types the code again begins another.
-    pub(super) fn no_question(&mut self, dev: Dev, session: SessionId) {
+    ///
+    /// PAIR-25, PAIR-28: that is within two minutes, if nobody answered.
+    pub(super) fn no_question(&mut self, world: &World, dev: Dev, session: SessionId) {
+        let over = limits::USER_WAIT.as_micros() as u64 + SOON;
+        let said = self.yes.contains(&(dev, session));
+        let late = self
+            .calm
+            .questions
+            .iter()
+            .any(|&(of, life, about, asked)| (of, life, about) == (dev, world.life(dev), session) && asked + over < world.micros());
+        self.check("PAIR-25", said || !late || !self.manners.prompt, || {
+            format!("a question to the owner of device {} was open for too long", dev.0)
+        });
         self.calm.questions.retain(|&(of, _, about, _)| (of, about) != (dev, session));
     }
 
@@ -158,6 +186,24 @@ impl Oracle {
         });
     }
 
+    /// PAIR-49: two that are each sure of a root that they share have one in common, whatever else they began.
+    pub(crate) fn check_common(&mut self, world: &World, one: Dev, other: Dev) {
+        let sure = |dev: Dev, peer: Dev| {
+            let peer = world.key(peer);
+            world.node(dev).probe_roots().into_iter().any(move |root| root.peer == peer && root.trust == Trust::Confirmed)
+        };
+        // Of too many that came to nothing the oldest are dropped.
+        let few = |dev: Dev, peer: Dev| {
+            let peer = world.key(peer);
+            self.kept.keys().filter(|(of, with, _)| *of == dev && *with == peer).count() <= limits::PENDING_ROOTS_PER_DEVICE
+        };
+        let asked = self.in_budget(&[one, other]) && few(one, other) && few(other, one);
+        let apart = asked && sure(one, other) && sure(other, one);
+        self.check("PAIR-49", !apart, || {
+            format!("devices {} and {} are each sure of the other, and have no root in common", one.0, other.0)
+        });
+    }
+
     // Sessions.
 
     /// A device speaks with another no more.
@@ -173,12 +219,19 @@ impl Oracle {
             // Where the other's owner has just ended it, a session that was on its way to replace it is cut.
             let peer = world.dev_of_id(device).and_then(|peer| self.calm.parted.get(&(peer, world.id(dev))));
             let left = peer.is_some_and(|at| at + 3 * SOON >= now);
+            let closed = reason != LinkFailure::Closed || self.calm.left.remove(&(dev, device));
+            self.check("LINK-16", !self.manners.calm || closed, || format!("device {} ended a session that its owner did not end", dev.0));
             self.check("L6", !self.manners.calm || wanted || left, || {
                 format!("device {} lost a session that nothing disturbed: {reason}", dev.0)
             });
             let violation = self.manners.untouched && reason == LinkFailure::Violation;
             self.check("DATA-17", !violation, || format!("device {} takes an honest device for a liar", dev.0));
         }
+    }
+
+    /// An owner ends a session.
+    pub(crate) fn on_left(&mut self, dev: Dev, device: DeviceId) {
+        self.calm.left.insert((dev, device));
     }
 
     /// DATA-13: a device has refused a data stream of a session that it did not know; it will not know it soon.

@@ -136,8 +136,8 @@ impl Script {
 
 fn families(tape: &mut Tape<'_>, profile: Profile) -> Vec<Family> {
     let many = match tape.below(100) {
-        0..5 => 0,
-        5..55 => 1 + tape.below(3),
+        0..10 => 0,
+        10..55 => 1 + tape.below(3),
         55..90 => 4 + tape.below(5),
         _ => FAMILIES.len() as u64 / 2,
     };
@@ -155,12 +155,23 @@ impl Draw<'_, '_> {
         self.steps.push(Timed { at: self.at, step });
     }
 
-    fn wait(&mut self, most: u64) {
+    pub(super) fn wait(&mut self, most: u64) {
         self.at += self.tape.log(most);
     }
 
     fn dev(&mut self) -> usize {
         self.tape.below(self.devices) as usize
+    }
+
+    /// Two devices. A device that means itself is rare: its owner's wishes come to nothing.
+    pub(super) fn two(&mut self) -> (usize, usize) {
+        let (dev, peer) = (self.dev(), self.dev());
+        if dev == peer && self.tape.percent(70) { (dev, (dev + 1) % self.devices as usize) } else { (dev, peer) }
+    }
+
+    /// Whether nothing but owners' wishes may happen.
+    pub(super) const fn is_calm(&self) -> bool {
+        self.families.is_empty()
     }
 
     fn has(&self, family: Family) -> bool {
@@ -179,12 +190,18 @@ impl Draw<'_, '_> {
             self.push(Step::Join { dev: 1, of: 0, words: Words::Right, ask: false, lost: 0 });
             self.at = 2_000;
         }
-        if profile == Profile::Enemy && self.tape.percent(60) {
+        if profile == Profile::Enemy && self.tape.percent(75) {
             self.paired_liar();
         }
         let acts = 1 + self.tape.log(10);
-        for _ in 0..acts {
-            for _ in 0..self.tape.below(3) {
+        // Which act has a scene before it.
+        let scene = if self.tape.percent(25) { self.tape.below(acts) } else { acts };
+        for number in 0..acts {
+            if number == scene {
+                self.scene(profile);
+            }
+            let enemies = u64::from(profile == Profile::Enemy);
+            for _ in 0..enemies + self.tape.below(3) {
                 self.fault();
                 if self.tape.percent(50) {
                     self.wait(100);
@@ -195,8 +212,11 @@ impl Draw<'_, '_> {
             self.wait(gap);
         }
         self.fault();
+        if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {
+            return self.waited_for_in_vain();
+        }
         if profile == Profile::Pairing && self.tape.percent(8) {
-            let (dev, peer) = (self.dev(), self.dev());
+            let (dev, peer) = self.two();
             self.again_and_again(dev, peer);
         }
         if profile == Profile::Pairing && self.tape.percent(5) {
@@ -283,7 +303,7 @@ impl Draw<'_, '_> {
 
     /// What an owner does.
     fn act(&mut self, profile: Profile) {
-        let (dev, peer) = (self.dev(), self.dev());
+        let (dev, peer) = self.two();
         let pairing = |draw: &mut Self| {
             let (ask, also) = (!draw.tape.percent(40), !draw.tape.percent(40));
             draw.push(Step::Invite { dev, ask });
@@ -347,7 +367,7 @@ impl Draw<'_, '_> {
             return;
         }
         let at = self.tape.below(self.families.len() as u64) as usize;
-        let (dev, peer) = (self.dev(), self.dev());
+        let (dev, peer) = self.two();
         match self.families[at] {
             Family::Cuts => {
                 let damage = self.tape.one_of(&[Damage::Cut, Damage::Cut, Damage::End]);

@@ -102,6 +102,7 @@ impl World {
         if let Some(kind) = step.kind() {
             self.fired.push(kind);
         }
+        self.bear_in_mind(&step);
         match step {
             Step::Invite { dev, ask } => self.step_invite(self.scripted(dev), ask),
             Step::Join { dev, of, words, ask, lost } => self.step_join(self.scripted(dev), self.scripted(of), (words, ask), lost),
@@ -220,8 +221,9 @@ impl World {
                 }
             }
             Step::Disconnect { dev, peer } if self.is_up(self.scripted(dev)) => {
-                let id = self.id(self.scripted(peer));
-                self.call(self.scripted(dev), |node, env| node.disconnect(env, id));
+                let (dev, id) = (self.scripted(dev), self.id(self.scripted(peer)));
+                self.with_oracle(|oracle, _| oracle.on_left(dev, id));
+                self.call(dev, |node, env| node.disconnect(env, id));
             }
             Step::Forget { dev, peer } if self.is_up(self.scripted(dev)) => {
                 let (dev, id) = (self.scripted(dev), self.id(self.scripted(peer)));

@@ -1,0 +1,186 @@
+//! Scenes: a few steps that lead to a situation which chance alone hardly ever leads to. Most scripts have none, so that whatever else
+//! may happen keeps its share.
+
+use super::draw::{Draw, Profile};
+use super::{Name, Step, Words};
+use crate::rules::{At, Damage, Side, StoreFault};
+use crate::world::Answer;
+
+/// How long the owner of an initiator may think, and more, in milliseconds.
+const THOUGHT: u64 = 124_000;
+/// How long a pairing takes that nothing disturbs, with an owner who answers.
+const PAIRING: u64 = 4_000;
+/// A provisional root's life, and more.
+const DAY: u64 = 86_600_000;
+/// A session's life.
+const HOUR: u64 = 3_600_000;
+
+impl Draw<'_, '_> {
+    /// A scene that this profile needs. Where nothing but owners' wishes may happen, one that has nothing else in it.
+    pub(super) fn scene(&mut self, profile: Profile) {
+        let (dev, peer) = self.two();
+        let calm = self.is_calm();
+        match (profile, self.tape.below(10)) {
+            (Profile::Link, 0..3) => self.idle(dev, peer),
+            (Profile::Link | Profile::Transfer, _) if calm => self.idle(dev, peer),
+            (Profile::Link, 3..6) => self.not_renewed(dev, peer),
+            (Profile::Transfer, _) => self.not_renewed(dev, peer),
+            (_, 0) => self.crossed(dev, peer),
+            (_, 1) => self.reluctant(dev, peer),
+            (_, 2) => self.undecided(dev, peer),
+            (_, 3) if calm => self.crossed(dev, peer),
+            (_, _) if calm => self.reluctant(dev, peer),
+            (_, 3 | 4) => self.while_written(dev, peer),
+            (_, 5 | 6) => self.cut_while_thinking(dev, peer),
+            (_, 7) => self.unwritten(dev, peer),
+            (_, 8) => self.unheard(dev, peer),
+            (_, _) => self.crossed(dev, peer),
+        }
+    }
+
+    fn pair(&mut self, dev: usize, peer: usize, (ask, also): (bool, bool)) {
+        for dev in [dev, peer] {
+            self.push(Step::Restart { dev });
+        }
+        self.push(Step::Invite { dev, ask });
+        self.push(Step::Join { dev: peer, of: dev, words: Words::Right, ask: also, lost: 0 });
+    }
+
+    fn answer(&mut self, dev: usize, pairings: Answer) {
+        self.push(Step::Answers { dev, pairings, offers: Answer::Yes });
+    }
+
+    /// Two devices pair with each other both ways, one a little later than the other.
+    fn crossed(&mut self, dev: usize, peer: usize) {
+        let (one, other) = (self.tape.percent(50), self.tape.percent(50));
+        self.push(Step::Invite { dev, ask: one });
+        self.push(Step::Invite { dev: peer, ask: other });
+        self.push(Step::Join { dev: peer, of: dev, words: Words::Right, ask: other, lost: 0 });
+        self.wait(1_000);
+        self.push(Step::Join { dev, of: peer, words: Words::Right, ask: one, lost: 0 });
+        self.at += PAIRING;
+    }
+
+    /// A joiner's owner does not want to, or says nothing, when the initiator has said yes.
+    fn reluctant(&mut self, dev: usize, peer: usize) {
+        let silent = self.tape.percent(30);
+        self.answer(peer, if silent { Answer::Silent } else { Answer::No });
+        self.pair(dev, peer, (false, true));
+        self.at += if silent { THOUGHT } else { PAIRING };
+        self.answer(peer, Answer::Yes);
+        if self.tape.percent(50) {
+            // Whoever was not told waits for the joiner's last word for so long.
+            self.at += 150_000;
+        }
+    }
+
+    /// An initiator's owner, or a joiner's, does not answer at all.
+    fn undecided(&mut self, dev: usize, peer: usize) {
+        let who = self.tape.one_of(&[dev, peer]);
+        self.answer(who, Answer::Silent);
+        self.pair(dev, peer, (true, true));
+        self.at += THOUGHT;
+        self.wait(40_000);
+        self.answer(who, Answer::Yes);
+    }
+
+    /// What a device says of a pairing is being written for long, and meanwhile the two look for each other.
+    fn while_written(&mut self, dev: usize, peer: usize) {
+        let (slow, millis) = (self.tape.one_of(&[dev, peer]), self.tape.one_of(&[700, 3_000, 9_000]));
+        self.push(Step::SlowDisk { dev: slow, millis });
+        self.pair(dev, peer, (false, false));
+        self.at += millis;
+        for _ in 0..3 {
+            self.wait(millis);
+            if self.tape.percent(30) {
+                self.push(Step::Reset { dev, peer });
+            }
+            let (from, to) = if self.tape.percent(70) { (peer, dev) } else { (dev, peer) };
+            self.push(Step::Connect { dev: from, peer: to, told: true });
+        }
+        self.at += 2 * millis;
+        self.push(Step::SlowDisk { dev: slow, millis: 0 });
+    }
+
+    /// One of the first writes that a pairing asks for comes to nothing.
+    fn unwritten(&mut self, dev: usize, peer: usize) {
+        let faults = [StoreFault::Fail, StoreFault::Fail, StoreFault::CrashBefore, StoreFault::CrashAfter];
+        let (who, fault, number) = (self.tape.one_of(&[dev, peer]), self.tape.one_of(&faults), 1 + self.tape.below(2) as u32);
+        self.push(Step::Restart { dev: who });
+        self.push(Step::Store { dev: who, number, fault });
+        let asks = (self.tape.percent(50), self.tape.percent(50));
+        self.pair(dev, peer, asks);
+        self.at += PAIRING;
+        self.push(Step::Restart { dev: who });
+        self.wait(30_000);
+    }
+
+    /// A message of a pairing is lost, nobody hears of that, and both wait as long as they have to.
+    fn unheard(&mut self, dev: usize, peer: usize) {
+        let side = self.tape.one_of(&[Side::Opener, Side::Answerer]);
+        let at = At::Frame(self.tape.below(4) as u32);
+        self.push(Step::Damage { name: Name::Pair, side, at, damage: Damage::Vanish });
+        let asks = (self.tape.percent(50), self.tape.percent(50));
+        self.pair(dev, peer, asks);
+        self.at += self.tape.one_of(&[36_000, 160_000]);
+    }
+
+    /// Two pair again and again, and each time they are cut off while the initiator's owner thinks.
+    fn cut_while_thinking(&mut self, dev: usize, peer: usize) {
+        self.answer(dev, Answer::Silent);
+        for _ in 0..4 + self.tape.below(3) {
+            self.pair(dev, peer, (true, false));
+            self.at += PAIRING;
+            self.push(Step::Reset { dev, peer });
+            self.at += 1_500;
+        }
+        self.answer(dev, Answer::Yes);
+    }
+
+    /// An initiator falls before its last word and is away for more than a day, which is how long the joiner remembers.
+    pub(super) fn waited_for_in_vain(&mut self) {
+        let (dev, peer) = self.two();
+        for dev in [dev, peer] {
+            self.push(Step::Heard { dev });
+            self.push(Step::CancelPairing { dev });
+        }
+        let fault = self.tape.one_of(&[StoreFault::CrashAfter, StoreFault::CrashAfter, StoreFault::CrashBefore]);
+        self.push(Step::Restart { dev });
+        self.push(Step::Store { dev, number: 1, fault });
+        self.pair(dev, peer, (false, false));
+        self.at += PAIRING;
+        // If it came to something else.
+        self.push(Step::PowerFails { dev });
+        if self.tape.percent(60) {
+            self.wait(60_000);
+            self.push(Step::Crash { dev: peer });
+            self.push(Step::Restart { dev: peer });
+        }
+        self.at += DAY;
+        if self.tape.percent(50) {
+            self.push(Step::Restart { dev });
+            self.push(Step::Connect { dev, peer, told: true });
+            self.wait(5_000);
+        }
+    }
+
+    /// Two that are connected say nothing for more than an hour.
+    fn idle(&mut self, dev: usize, peer: usize) {
+        self.push(Step::Connect { dev, peer, told: true });
+        self.at += HOUR + self.tape.below(HOUR / 2);
+        if self.tape.percent(50) {
+            self.push(Step::Share { dev, peer, tree: 1 });
+        }
+    }
+
+    /// A session grows old, and nobody can dial to renew it.
+    fn not_renewed(&mut self, dev: usize, peer: usize) {
+        self.push(Step::Connect { dev, peer, told: true });
+        self.at += PAIRING;
+        self.push(Step::NoDials { millis: 2 * HOUR });
+        self.at += HOUR + self.tape.below(HOUR / 20);
+        self.push(Step::Share { dev, peer, tree: 1 });
+        self.wait(200_000);
+        self.push(Step::Share { dev: peer, peer: dev, tree: 1 });
+    }
+}
