@@ -249,8 +249,10 @@ impl Oracle {
             ("unfinished roots of a device", held.unfinished_roots, limits::PENDING_ROOTS_PER_DEVICE),
             ("seconds of a session's life", held.oldest_session.as_secs() as usize, limits::SESSION_LIFE_GRACE.as_secs() as usize + 5),
             ("sessions", held.sessions, devices * 16),
-            ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
-            ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
+            ("offers to one peer", held.most_of_peer.0, limits::OPEN_OFFERS),
+            ("offers of one peer", held.most_of_peer.1, limits::OPEN_OFFERS),
+            ("bulk streams of one peer", held.most_of_peer.2, limits::BULK_STREAMS),
+            ("tickets of what is over", held.unwanted, 0),
             (
                 "timers",
                 held.timers,
@@ -262,6 +264,7 @@ impl Oracle {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
         }
         self.check_orphans(world, dev);
+        self.check_partings(world, dev);
         self.most.streams.0 = self.most.streams.0.max(held.streams.0);
         self.most.sessions = self.most.sessions.max(held.sessions);
         self.most.timers = self.most.timers.max(held.timers);

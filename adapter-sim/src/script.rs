@@ -19,6 +19,7 @@ mod draw;
 mod manners;
 mod more;
 mod perform;
+mod scenes;
 
 pub use draw::Profile;
 pub(crate) use manners::Manners;

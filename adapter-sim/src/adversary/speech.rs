@@ -78,6 +78,9 @@ impl Speech {
         Self::Absurd,
     ];
 
+    /// Those that must be refused.
+    pub(super) const REFUSED: &'static [Self] = &[Self::Endless, Self::Malformed, Self::Noise, Self::Absurd];
+
     /// The message, if it is one.
     fn message(self, transfer: TransferId) -> Option<ControlMessage> {
         let chunks = Ranges::from(0..1);

@@ -56,6 +56,8 @@ pub enum Trick {
     Cancel,
     /// The same offer twenty times more, and no chunk.
     Repeat,
+    /// Digests, and no chunk.
+    Withhold,
     /// Another offer under the same id.
     Other,
     // Of a receiver.
@@ -74,6 +76,8 @@ pub enum Trick {
     Chatter,
     /// Every chunk is asked for twenty times when the first came, and nothing is ever stored.
     Insist,
+    /// What was stored is said several times.
+    Repeated,
 }
 
 impl Trick {
@@ -95,6 +99,7 @@ impl Trick {
         Self::Cancel,
         Self::Repeat,
         Self::Other,
+        Self::Withhold,
     ];
     /// Those of a receiver.
     pub(super) const RECEIVER: &'static [Self] = &[
@@ -109,6 +114,7 @@ impl Trick {
         Self::Part,
         Self::Chatter,
         Self::Insist,
+        Self::Repeated,
     ];
 }
 
@@ -257,6 +263,10 @@ impl World {
             }
             return messages;
         }
+        if matches!(trick, Trick::Withhold | Trick::NoDigests | Trick::Short | Trick::Idle) && !begun {
+            // Four times 15 s, or 16 where a stream has to be given up first.
+            self.expect_end(session, Direction::Incoming, id, 80_000);
+        }
         let (raws, opening) = (
             match trick {
                 Trick::Twice => 2,
@@ -266,7 +276,7 @@ impl World {
             },
             Opening::Bulk { transfer: id, manifest_digest: digest },
         );
-        if wanted.is_empty() || trick == Trick::Cancel {
+        if wanted.is_empty() || matches!(trick, Trick::Cancel | Trick::Withhold) {
             return messages;
         }
         if !self.can_open(session) {
@@ -396,7 +406,9 @@ impl World {
     fn settle(&mut self, deal: usize) -> Vec<ControlMessage> {
         let deal = &self.foe.deals[deal];
         let (id, wrong) = (deal.id, deal.trick == Trick::WrongReceipt);
-        let messages = vec![ControlMessage::Stored { transfer: id, chunks: deal.all() }, deal.receipt(wrong)];
+        let times = if deal.trick == Trick::Repeated { 3 } else { 1 };
+        let mut messages = vec![ControlMessage::Stored { transfer: id, chunks: deal.all() }; times];
+        messages.push(deal.receipt(wrong));
         if wrong {
             self.with_oracle(|oracle, _| oracle.on_false_receipt(id));
         }
@@ -441,7 +453,7 @@ impl World {
             return None;
         }
         let whole = of.seen.len() as u64 == of.manifest.layout().chunks();
-        let honest = matches!(of.trick, Trick::None | Trick::WrongReceipt | Trick::Again);
+        let honest = matches!(of.trick, Trick::None | Trick::WrongReceipt | Trick::Again | Trick::Repeated);
         if !whole || !honest || std::mem::replace(&mut of.begun, true) {
             return None;
         }
@@ -451,9 +463,14 @@ impl World {
 
     /// The liar's peer must give a transfer up soon.
     fn watch_transfer(&mut self, session: usize, direction: Direction, id: TransferId) {
+        self.expect_end(session, direction, id, 7_000);
+    }
+
+    /// The liar's peer must give a transfer up within so many milliseconds.
+    fn expect_end(&mut self, session: usize, direction: Direction, id: TransferId, millis: u64) {
         let Session { who, peer, .. } = self.foe.sessions[session];
         let key = TransferKey { device: self.id(who), direction, id };
-        self.expect(Expect::Ended(peer, key), 7_000, "S23");
+        self.expect(Expect::Ended(peer, key), millis, "S23");
     }
 
     /// A liar's session must be closed soon, by this rule: what is said in a new one waits for the end of the one before.

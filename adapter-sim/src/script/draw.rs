@@ -155,7 +155,7 @@ impl Draw<'_, '_> {
         self.steps.push(Timed { at: self.at, step });
     }
 
-    fn wait(&mut self, most: u64) {
+    pub(super) fn wait(&mut self, most: u64) {
         self.at += self.tape.log(most);
     }
 
@@ -181,6 +181,9 @@ impl Draw<'_, '_> {
         }
         if profile == Profile::Enemy && self.tape.percent(60) {
             self.paired_liar();
+        }
+        if profile == Profile::Enemy && self.tape.percent(35) {
+            self.hour_of_a_liar();
         }
         let acts = 1 + self.tape.log(10);
         for _ in 0..acts {
@@ -317,6 +320,9 @@ impl Draw<'_, '_> {
                 if self.tape.percent(10) {
                     return self.hasty(dev, peer);
                 }
+                if self.tape.percent(5) {
+                    return self.overtaken(dev, peer);
+                }
                 let told = self.tape.percent(30);
                 self.push(Step::Connect { dev, peer, told });
                 // Glare: the other does the same.
@@ -327,6 +333,9 @@ impl Draw<'_, '_> {
             2 => {
                 if profile == Profile::Transfer && self.tape.percent(20) {
                     return self.midway(dev, peer);
+                }
+                if self.tape.percent(10) {
+                    return self.turn_of_a_transfer(dev, peer);
                 }
                 let tree = self.tape.below(TREES) as usize;
                 let count = if self.tape.percent(3) { limits::OPEN_OFFERS + 1 } else { 1 };
