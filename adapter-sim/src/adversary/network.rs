@@ -2,6 +2,7 @@
 
 use protocol_core::faults::code;
 use protocol_core::ids::SessionRef;
+use protocol_core::limits;
 use protocol_core::node::Node;
 use protocol_core::wire::deframer::StreamName;
 
@@ -137,7 +138,12 @@ impl World {
                 .iter()
                 .any(|session| session.peer == opener && header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0)))
         };
-        if self.node_of(dev).is_some_and(stands) {
+        // An honest device may itself have more under way than there is room for (DATA-14, LIM-4).
+        let room = |node: &Node| {
+            let held = node.probe_holdings();
+            held.early.0 < limits::EARLY_STREAMS && held.most_of_peer.2 < limits::BULK_STREAMS
+        };
+        if self.node_of(dev).is_some_and(|node| stands(node) && room(node)) {
             self.with_oracle(|oracle, _| {
                 oracle.broken("L12", || format!("device {} refuses the stream {stream} of an honest peer", dev.0))
             });
