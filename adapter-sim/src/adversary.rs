@@ -158,6 +158,9 @@ pub(crate) struct Foe {
     answers: BTreeMap<(Dev, bool), Lie>,
     /// When the last thing that is expected is looked at.
     until: u64,
+    /// Moves so far, and those of them that did something wrong in a session.
+    moves: u64,
+    moves_of: BTreeMap<usize, u64>,
     /// Somebody named the streams of others.
     squatted: bool,
     /// Devices may be late in this script: what they owe within a time is not asked for.
@@ -208,6 +211,7 @@ impl World {
 
     pub(crate) fn enemy(&mut self, step: &Move) {
         self.look_ahead();
+        self.foe.moves += 1;
         let scripted = |number: usize| Dev(number % self.honest);
         match *step {
             Move::Garbage { to, name, len } => {

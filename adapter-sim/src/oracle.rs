@@ -21,11 +21,13 @@ mod aead;
 mod calm;
 mod lies;
 mod order;
+mod sums;
 mod wire;
 
 pub use aead::{Recorder, recording_cipher};
 use calm::Calm;
 use lies::Lies;
+use sums::Sums;
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +95,7 @@ pub struct Oracle {
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
     lies: Lies,
     calm: Calm,
+    sums: Sums,
     /// What never happens in this world.
     manners: Manners,
     /// Ephemeral keys that honest devices have sent.
@@ -405,9 +408,13 @@ impl Oracle {
                 self.check("S25", !ended, || format!("device {} was told of progress after the end", dev.0));
             }
             Event::Entry { transfer, entry, outcome, digest, .. } => self.on_entry(world, dev, *transfer, *entry, *outcome, *digest),
-            Event::Done { transfer, .. } => self.on_done(world, dev, *transfer),
+            Event::Done { transfer, summary } => {
+                self.on_done(world, dev, *transfer);
+                self.check_sum(world, dev, *transfer, *summary);
+            }
             Event::Failed { transfer, reason } => {
                 self.check_failed(world, dev, *transfer, *reason);
+                self.check_lost(world, dev, *transfer, *reason);
                 self.end_transfer(world, dev, *transfer, false);
             }
             Event::Offered { transfer, .. } | Event::Accepted { transfer } => {
@@ -422,6 +429,7 @@ impl Oracle {
                 }
                 if again {
                     self.on_begins(world, dev, *transfer);
+                    self.note_begun(world, dev, *transfer);
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());
                 }
             }
@@ -504,6 +512,7 @@ impl Oracle {
         let ended = self.told.entry((dev, world.life(dev), key)).or_default().ended;
         self.check("S25", !ended, || format!("device {} was told of an entry after the end", dev.0));
         self.check_once(world, dev, key, entry);
+        self.note_outcome(world, dev, key, entry, outcome);
         let stands = matches!(outcome, Outcome::Stored | Outcome::Renamed);
         if key.direction == Direction::Incoming
             && stands

@@ -128,7 +128,9 @@ impl World {
         }
         let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;
         let dev = self.device_of(stream, 1);
-        if !(squatted && soon && data && code == code::REFUSED) {
+        // What its own transfer has ended already is refused by nobody.
+        let over = self.streams[stream].ends[1].down;
+        if over || !(squatted && soon && data && code == code::REFUSED) {
             return;
         }
         let header = self.data_header(stream);

@@ -38,6 +38,12 @@ pub enum Trick {
     WrongDigest,
     NoDigests,
     DotDot,
+    // Names that no manifest may have.
+    Slash,
+    Nul,
+    Duplicate,
+    Unsorted,
+    Orphan,
     /// Pages of another manifest, with as many entries and bytes.
     OtherPages,
     NoFin,
@@ -87,6 +93,11 @@ impl Trick {
         Self::WrongDigest,
         Self::NoDigests,
         Self::DotDot,
+        Self::Slash,
+        Self::Nul,
+        Self::Duplicate,
+        Self::Unsorted,
+        Self::Orphan,
         Self::OtherPages,
         Self::NoFin,
         Self::Twice,
@@ -166,6 +177,23 @@ impl Deal {
     }
 }
 
+/// A tree in which a name is to be replaced by another of its length, and that other name.
+fn misnamed(trick: Trick) -> Option<(Tree, &'static [u8; 2])> {
+    let file = |path: &[&[u8]]| (path.iter().map(|part| part.to_vec()).collect::<Vec<_>>(), Item::File(vec![5; 100]));
+    let one = || Tree::from([file(&[b"zq"])]);
+    let two = || Tree::from([file(&[b"zp"]), file(&[b"zq"])]);
+    Some(match trick {
+        Trick::DotDot => (one(), b".."),
+        Trick::Slash => (one(), b"a/"),
+        Trick::Nul => (one(), b"a\0"),
+        Trick::OtherPages => (one(), b"zr"),
+        Trick::Duplicate => (two(), b"zp"),
+        Trick::Unsorted => (two(), b"aa"),
+        Trick::Orphan => (Tree::from([(vec![b"zq".to_vec()], Item::Directory), file(&[b"zq", b"x"])]), b"zp"),
+        _ => return None,
+    })
+}
+
 /// The digest over pages that no manifest would have.
 fn digest_of_pages(pages: &[Vec<u8>]) -> [u8; 32] {
     let mut text = Vec::new();
@@ -193,22 +221,20 @@ impl World {
 
     /// A liar offers a tree.
     pub(super) fn deal(&mut self, session: usize, number: usize, trick: Trick) {
-        let special = matches!(trick, Trick::DotDot | Trick::OtherPages);
-        let tree = if special { Tree::from([(vec![b"zq".to_vec()], Item::File(vec![5; 100]))]) } else { tree(number) };
+        let wrong = misnamed(trick);
+        let tree = wrong.as_ref().map_or_else(|| tree(number), |(tree, _)| tree.clone());
         let manifest = manifest_of(&tree, CHUNK);
         let mut pages: Vec<Vec<u8>> = manifest.pages().map(<[u8]>::to_vec).collect();
-        match trick {
-            Trick::DotDot => renamed(&mut pages, b".."),
-            Trick::OtherPages => renamed(&mut pages, b"zr"),
-            _ => {}
+        if let Some((_, to)) = wrong {
+            renamed(&mut pages, to);
         }
-        let digest = if trick == Trick::DotDot { digest_of_pages(&pages) } else { *manifest.digest() };
+        let digest = if wrong.is_some() && trick != Trick::OtherPages { digest_of_pages(&pages) } else { *manifest.digest() };
         let id = TransferId(self.keys.bytes());
         let (seen, begun) = (BTreeSet::new(), false);
         self.foe.deals.push(Deal { session, id, digest, outgoing: true, trick, manifest, tree, pages, seen, begun });
         let deal = self.foe.deals.len() - 1;
         let offer = self.foe.deals[deal].offer();
-        if trick == Trick::DotDot || trick == Trick::OtherPages {
+        if wrong.is_some() {
             self.with_oracle(|oracle, _| oracle.on_unlawful(id));
         }
         let other = Offer { manifest_digest: [8; 32], ..offer.clone() };

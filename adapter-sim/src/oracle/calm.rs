@@ -9,6 +9,7 @@ use protocol_core::ids::{DeviceId, SessionId, SessionRef};
 use protocol_core::limits;
 use protocol_core::node::probe::{Machine, SessionProbe, Trust, number_of_transfer};
 
+use super::sums::spoken;
 use super::{Oracle, stored};
 use crate::{Dev, World};
 
@@ -55,13 +56,6 @@ struct Parting {
     other: (Dev, u32, TransferKey),
     session: SessionRef,
     at: u64,
-}
-
-/// The session in which a device speaks with another.
-fn spoken(world: &World, dev: Dev, peer: Dev) -> Option<SessionRef> {
-    let key = world.key(peer);
-    let sessions = world.node_of(dev)?.probe_sessions();
-    sessions.iter().find(|session| session.primary && session.peer == key).map(|session| session.session_ref)
 }
 
 /// A transfer of a device, as its peer calls it.

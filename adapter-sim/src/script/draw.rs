@@ -182,7 +182,7 @@ impl Draw<'_, '_> {
         if profile == Profile::Enemy && self.tape.percent(60) {
             self.paired_liar();
         }
-        if profile == Profile::Enemy && self.tape.percent(35) {
+        if profile == Profile::Enemy && self.tape.percent(40) {
             self.hour_of_a_liar();
         }
         let acts = 1 + self.tape.log(10);
