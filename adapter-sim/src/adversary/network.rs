@@ -128,24 +128,22 @@ impl World {
         }
         let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;
         let dev = self.device_of(stream, 1);
-        // What its own transfer has ended already is refused by nobody.
-        let over = self.streams[stream].ends[1].down;
-        if over || !(squatted && soon && data && code == code::REFUSED) {
+        if !(squatted && soon && data && code == code::REFUSED) {
             return;
         }
         let header = self.data_header(stream);
         let opener = self.key(self.device_of(stream, 0));
+        // Nothing opens under a session that was replaced (LINK-15).
         let stands = |node: &Node| {
-            node.probe_sessions()
-                .iter()
-                .any(|session| session.peer == opener && header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0)))
+            node.probe_sessions().iter().any(|session| {
+                session.primary && session.peer == opener && header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0))
+            })
         };
         // An honest device may itself have more under way than there is room for (DATA-14, LIM-4).
-        let room = |node: &Node| {
-            let held = node.probe_holdings();
-            held.early.0 < limits::EARLY_STREAMS && held.most_of_peer.2 < limits::BULK_STREAMS
-        };
-        if self.node_of(dev).is_some_and(|node| stands(node) && room(node)) {
+        let few = |node: &Node| node.probe_holdings().most_of_peer.0 <= limits::EARLY_STREAMS;
+        let room = |node: &Node| node.probe_holdings().most_of_peer.2 < limits::BULK_STREAMS;
+        let few = self.node_of(self.device_of(stream, 0)).is_some_and(few);
+        if self.node_of(dev).is_some_and(|node| few && stands(node) && room(node)) {
             self.with_oracle(|oracle, _| {
                 oracle.broken("L12", || format!("device {} refuses the stream {stream} of an honest peer", dev.0))
             });

@@ -96,14 +96,11 @@ impl Speech {
     ];
 
     /// Those that must be refused.
-    pub(super) const REFUSED: &'static [Self] = &[
-        Self::Endless,
-        Self::Malformed,
-        Self::Noise,
-        Self::Absurd,
-        Self::OverEntries,
-        Self::OverBytes,
-        Self::OddChunks,
+    pub(super) const REFUSED: &'static [Self] =
+        &[Self::Endless, Self::Malformed, Self::Noise, Self::Absurd, Self::OverEntries, Self::OverBytes, Self::OddChunks];
+
+    /// Messages that break their row.
+    pub(super) const CROOKED: &'static [Self] = &[
         Self::NoEntries,
         Self::ZeroRange,
         Self::TouchingRanges,
