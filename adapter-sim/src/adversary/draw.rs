@@ -46,7 +46,7 @@ impl Move {
     /// What a liar does in a session that stands, against this device.
     pub(crate) fn deed(tape: &mut Tape<'_>, to: usize) -> Self {
         let tree = tape.one_of(&[2, 1, 3, 0, 4]);
-        match tape.below(12) {
+        match tape.below(13) {
             0 | 1 => Self::Say { to, speech: tape.one_of(Speech::REFUSED) },
             2 | 3 => Self::Say { to, speech: tape.one_of(Speech::CROOKED) },
             4 => Self::Say { to, speech: tape.one_of(Speech::ALL) },

@@ -294,7 +294,7 @@ impl Draw<'_, '_> {
                 draw.wait(2_000);
             }
             let words = if draw.has(Family::Wrong) { draw.tape.one_of(&[Words::Right, Words::Wrong, Words::Old]) } else { Words::Right };
-            let lost = if draw.tape.percent(10) { draw.tape.below(20) as usize } else { 0 };
+            let lost = if draw.tape.percent(10) { draw.tape.one_of(&[2, 5, 12, 17, 22]) } else { 0 };
             draw.push(Step::Join { dev: peer, of: dev, words, ask: also, lost });
             if draw.tape.percent(8) {
                 // Somebody does not want to, or is not there to be asked.
