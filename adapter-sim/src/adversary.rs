@@ -160,6 +160,9 @@ pub(crate) struct Foe {
     answers: BTreeMap<(Dev, bool), Lie>,
     /// When the last thing that is expected is looked at.
     until: u64,
+    /// Moves so far, and those of them that did something wrong in a session.
+    moves: u64,
+    moves_of: BTreeMap<usize, u64>,
     /// Somebody named the streams of others.
     squatted: bool,
     /// Devices may be late from now on: what they owe within a time is not asked for.
@@ -212,6 +215,7 @@ impl World {
 
     pub(crate) fn enemy(&mut self, step: &Move) {
         self.foe.steady = !self.foe.late && !self.foe.fallen;
+        self.foe.moves += 1;
         let scripted = |number: usize| Dev(number % self.honest);
         match *step {
             Move::Garbage { to, name, len } => {

@@ -46,7 +46,9 @@ impl World {
         let slot = &mut self.streams[stream].ends[end];
         let Bulk::Seal { key, sealer } = std::mem::replace(&mut slot.bulk, Bulk::No) else { return };
         let id = slot.id;
-        let Some(run) = sealer.next(RUN) else {
+        // A slow disk gives one chunk at a time.
+        let slow = self.devices[dev.0].slow_disk;
+        let Some(run) = sealer.next(if slow > 0 { 1 } else { RUN }) else {
             self.finish(stream, end);
             if let Some(how) = self.streams[stream].ends[end].ended.take() {
                 self.down(stream, end, how);
@@ -77,7 +79,7 @@ impl World {
         for frame in frames {
             self.send(stream, end, frame);
         }
-        self.after(RUN_TIME, Act::Seal { stream, end });
+        self.after(RUN_TIME + slow, Act::Seal { stream, end });
         self.handle(dev, Input::Bulk { stream: id, report });
     }
 
@@ -107,6 +109,13 @@ impl World {
                 report.unwanted += 1;
                 continue;
             };
+            let len = body.len().saturating_sub(TAG);
+            let right = claim.pieces().map(|piece| piece.len as usize).sum::<usize>() == len;
+            self.with_oracle(|oracle, _| oracle.on_claim(dev, index, right));
+            if !right {
+                broken = true;
+                break;
+            }
             if opener.open(index, &mut body).is_err() {
                 report.forged += 1;
                 broken = true;

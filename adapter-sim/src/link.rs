@@ -105,6 +105,10 @@ pub(crate) struct Pipe {
     pub(crate) newest: u32,
     /// Where a bit was changed: behind so many bytes, in this frame, at this time.
     pub(crate) flipped: Option<(u64, u32, u64)>,
+    /// That bit is in a record of a control stream, which ends behind so many bytes.
+    pub(crate) spoilt: Option<u64>,
+    /// When such a record was there.
+    pub(crate) spoilt_at: Option<u64>,
 }
 
 /// A stream. End 0 opened it, pipe 0 carries what end 0 sends.

@@ -21,11 +21,13 @@ mod aead;
 mod calm;
 mod lies;
 mod order;
+mod sums;
 mod wire;
 
 pub use aead::{Recorder, recording_cipher};
 use calm::Calm;
 use lies::Lies;
+use sums::Sums;
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +95,7 @@ pub struct Oracle {
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
     lies: Lies,
     calm: Calm,
+    sums: Sums,
     /// What never happens in this world.
     manners: Manners,
     /// Ephemeral keys that honest devices have sent.
@@ -252,8 +255,10 @@ impl Oracle {
             ("seconds of a session's life", held.oldest_session.as_secs() as usize, limits::SESSION_LIFE_GRACE.as_secs() as usize + 5),
             ("sessions", held.sessions, devices * 16),
             ("sessions that are heard out", held.heard_out, limits::SUCCESSIONS),
-            ("outgoing transfers", held.transfers.0, devices * limits::OPEN_OFFERS),
-            ("incoming transfers", held.transfers.1, devices * limits::OPEN_OFFERS),
+            ("offers to one peer", held.most_of_peer.0, limits::OPEN_OFFERS),
+            ("offers of one peer", held.most_of_peer.1, limits::OPEN_OFFERS),
+            ("bulk streams of one peer", held.most_of_peer.2, limits::BULK_STREAMS),
+            ("tickets of what is over", held.unwanted, 0),
             (
                 "timers",
                 held.timers,
@@ -266,6 +271,7 @@ impl Oracle {
         }
         self.check_orphans(world, dev);
         self.check_refusals(world, dev);
+        self.check_partings(world, dev);
         self.most.streams.0 = self.most.streams.0.max(held.streams.0);
         self.most.sessions = self.most.sessions.max(held.sessions);
         self.most.timers = self.most.timers.max(held.timers);
@@ -411,9 +417,13 @@ impl Oracle {
                 self.check("S25", !ended, || format!("device {} was told of progress after the end", dev.0));
             }
             Event::Entry { transfer, entry, outcome, digest, .. } => self.on_entry(world, dev, *transfer, *entry, *outcome, *digest),
-            Event::Done { transfer, .. } => self.on_done(world, dev, *transfer),
+            Event::Done { transfer, summary } => {
+                self.on_done(world, dev, *transfer);
+                self.check_sum(world, dev, *transfer, *summary);
+            }
             Event::Failed { transfer, reason } => {
                 self.check_failed(world, dev, *transfer, *reason);
+                self.check_lost(world, dev, *transfer, *reason);
                 self.end_transfer(world, dev, *transfer, false);
             }
             Event::Offered { transfer, .. } | Event::Accepted { transfer } => {
@@ -428,6 +438,7 @@ impl Oracle {
                 }
                 if again {
                     self.on_begins(world, dev, *transfer);
+                    self.note_begun(world, dev, *transfer);
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());
                 }
             }
@@ -510,6 +521,7 @@ impl Oracle {
         let ended = self.told.entry((dev, world.life(dev), key)).or_default().ended;
         self.check("S25", !ended, || format!("device {} was told of an entry after the end", dev.0));
         self.check_once(world, dev, key, entry);
+        self.note_outcome(world, dev, key, entry, outcome);
         let stands = matches!(outcome, Outcome::Stored | Outcome::Renamed);
         if key.direction == Direction::Incoming
             && stands

@@ -116,6 +116,7 @@ impl Run {
         self.look_round(&honest);
         self.heal(script);
         self.check_stores(&honest);
+        self.world.with_oracle(|oracle, world| oracle.check_heard(world, true));
         for (at, &one) in honest.iter().enumerate() {
             for &other in &honest[at + 1..] {
                 if !self.broken() {
@@ -149,7 +150,7 @@ impl Run {
         self.world.with_oracle(|oracle, world| {
             oracle.check_both_ended(world);
             oracle.check_questions(world);
-            oracle.check_heard(world);
+            oracle.check_heard(world, false);
         });
     }
 

@@ -20,6 +20,7 @@ mod manners;
 mod more;
 mod perform;
 mod scenes;
+mod turns;
 
 pub use draw::Profile;
 pub(crate) use manners::Manners;

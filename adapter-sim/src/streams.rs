@@ -13,6 +13,8 @@ use protocol_core::wire::deframer::StreamName;
 const TAINTED: u64 = 200_000_000;
 /// The same, if more has come behind it.
 const TAINTED_AND_READ: u64 = 40_000_000;
+/// The same, if it was in a record of a control stream that has come whole.
+const SPOILT: u64 = 7_000_000;
 /// How long an answer to PairingRequest and to Hello is awaited, and a little more.
 const ANSWERS: (u64, u64) = (32_000_000, 12_000_000);
 
@@ -54,7 +56,12 @@ impl World {
                     let len = bytes.len();
                     bytes[bit / 8 % len] ^= 1 << (bit % 8);
                     let place = (sent + (bit / 8 % len) as u64, frame, self.now);
-                    self.streams[stream].pipes[end].flipped.get_or_insert(place);
+                    let pipe = &mut self.streams[stream].pipes[end];
+                    pipe.flipped.get_or_insert(place);
+                    // Before the fourth there may be something else than a record, and a wrong length may be waited for.
+                    if frame >= 4 && bit / 8 % len >= 4 && matches!(name, Some(StreamName::Pair | StreamName::Link)) {
+                        pipe.spoilt.get_or_insert(sent + len as u64);
+                    }
                     self.after(TAINTED_AND_READ, Act::Tainted { stream, end: 1 - end });
                     self.after(TAINTED, Act::Tainted { stream, end: 1 - end });
                 }
@@ -167,7 +174,9 @@ impl World {
         let slow = self.devices[dev.0].slow_disk > 0;
         let read = pipe.flipped.is_some_and(|(at, frame, when)| {
             let late = self.now >= when + TAINTED || (pipe.newest > frame + 1 && !slow);
-            pipe.delivered > at && late
+            // Records of a session that is about to replace another wait for its end.
+            let spoilt = pipe.spoilt_at.is_some_and(|spoilt| self.now >= spoilt + SPOILT) && !slow;
+            pipe.delivered > at && (late || spoilt)
         });
         let asleep = self.devices[dev.0].asleep_until > 0;
         if read && own.up && !own.down && !pipe.dead && !asleep && self.devices[dev.0].stranger.is_none() {
@@ -264,6 +273,10 @@ impl World {
         let pipe = &mut self.streams[stream].pipes[from];
         pipe.delivered += bytes.len() as u64;
         pipe.newest = pipe.newest.max(frame);
+        if pipe.spoilt_at.is_none() && pipe.spoilt.is_some_and(|spoilt| pipe.delivered >= spoilt) {
+            pipe.spoilt_at = Some(self.now);
+            self.after(SPOILT, Act::Tainted { stream, end });
+        }
         if self.devices[dev.0].stranger.is_some() {
             self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
             return self.enemy_hears(stream, end, bytes);

@@ -112,6 +112,12 @@ impl Outbox {
         self.waiting.len()
     }
 
+    /// Tickets for whose answer nobody waits any more, as far as this can tell.
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_unwanted(&self, wanted: impl Fn(&Purpose) -> bool) -> usize {
+        self.waiting.values().filter(|purpose| !wanted(purpose)).count()
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn probe_finished(&self) -> usize {
         self.finished.len()

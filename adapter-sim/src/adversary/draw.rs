@@ -44,6 +44,19 @@ impl Move {
         }
     }
 
+    /// What a liar does in a session that stands, against this device.
+    pub(crate) fn deed(tape: &mut Tape<'_>, to: usize) -> Self {
+        let tree = tape.one_of(&[2, 1, 3, 0, 4]);
+        match tape.below(13) {
+            0 | 1 => Self::Say { to, speech: tape.one_of(Speech::REFUSED) },
+            2 | 3 => Self::Say { to, speech: tape.one_of(Speech::CROOKED) },
+            4 => Self::Say { to, speech: tape.one_of(Speech::ALL) },
+            5..8 => Self::Deal { to, tree, trick: tape.one_of(Trick::SENDER), count: 1 },
+            8..11 => Self::Share { dev: to, tree, trick: tape.one_of(Trick::RECEIVER) },
+            _ => Self::Stray { to, odd: tape.one_of(Odd::ALL) },
+        }
+    }
+
     /// Holders of the words: one, five at once that say nothing more, or one after the other until the code is void.
     fn join(tape: &mut Tape<'_>, to: usize) -> Self {
         let (lie, count, together) = match tape.below(7) {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use protocol_core::effects::TransferKey;
+use protocol_core::effects::{Event, TransferKey};
+use protocol_core::faults::LinkFailure;
 use protocol_core::ids::{SessionId, TransferId};
 use protocol_core::limits;
 use protocol_core::node::probe::SessionProbe;
@@ -27,6 +28,8 @@ pub(crate) enum Expect {
     Void(Dev, SessionId),
     /// A transfer is over.
     Ended(Dev, TransferKey),
+    /// What was said last in a session was no reason to end it: since so many events, if nothing more was done.
+    Tolerated { session: usize, moves: u64, events: usize },
     /// An offer is declined, while its session stands.
     Declined { session: usize, transfer: TransferId },
 }
@@ -99,6 +102,15 @@ impl World {
             Expect::Declined { session, transfer } => {
                 let waits = self.is_spoken(*session) && !self.foe.declined.contains(transfer);
                 waits.then(|| format!("an offer was not declined that had to be: {transfer:?}"))
+            }
+            Expect::Tolerated { session, moves, events } => {
+                let Session { who, peer, .. } = self.foe.sessions[*session];
+                let id = self.id(who);
+                let accused = |(dev, event): &(Dev, Event)| {
+                    *dev == peer && matches!(event, Event::Device { device, reason: Some(LinkFailure::Violation), .. } if *device == id)
+                };
+                let accused = self.foe.moves == *moves && self.events()[*events..].iter().any(accused);
+                accused.then(|| format!("device {} ends a session for what it had to pass over", peer.0))
             }
             Expect::Answered(raw) => {
                 let waits = |talk: &Talk| matches!(talk.state, State::Opening(_));

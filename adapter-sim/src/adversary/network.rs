@@ -2,6 +2,7 @@
 
 use protocol_core::faults::code;
 use protocol_core::ids::SessionRef;
+use protocol_core::limits;
 use protocol_core::node::Node;
 use protocol_core::wire::deframer::StreamName;
 
@@ -154,12 +155,17 @@ impl World {
         }
         let header = self.data_header(stream);
         let opener = self.key(self.device_of(stream, 0));
+        // Nothing opens under a session that was replaced (LINK-15).
         let stands = |node: &Node| {
-            node.probe_sessions()
-                .iter()
-                .any(|session| session.peer == opener && header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0)))
+            node.probe_sessions().iter().any(|session| {
+                session.primary && session.peer == opener && header.is_some_and(|header| header.get(2..18) == Some(&session.session_ref.0))
+            })
         };
-        if self.node_of(dev).is_some_and(stands) {
+        // An honest device may itself have more under way than there is room for (DATA-14, LIM-4).
+        let few = |node: &Node| node.probe_holdings().most_of_peer.0 <= limits::EARLY_STREAMS;
+        let room = |node: &Node| node.probe_holdings().most_of_peer.2 < limits::BULK_STREAMS;
+        let few = self.node_of(self.device_of(stream, 0)).is_some_and(few);
+        if self.node_of(dev).is_some_and(|node| few && stands(node) && room(node)) {
             self.with_oracle(|oracle, _| {
                 oracle.broken("L12", || format!("device {} refuses the stream {stream} of an honest peer", dev.0))
             });

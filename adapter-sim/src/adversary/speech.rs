@@ -49,6 +49,21 @@ pub enum Speech {
     HalfClose,
     /// An offer whose numbers do not fit.
     Absurd,
+    /// An offer of one entry too many, and one of a byte too many.
+    OverEntries,
+    OverBytes,
+    /// An offer in chunks of no size that there is.
+    OddChunks,
+    // Messages that break their row.
+    NoEntries,
+    ZeroRange,
+    TouchingRanges,
+    FallingRanges,
+    NoBulk,
+    NineBulk,
+    ShortDigest,
+    LongPing,
+    ShortId,
 }
 
 impl Speech {
@@ -76,7 +91,56 @@ impl Speech {
         Self::Noise,
         Self::HalfClose,
         Self::Absurd,
+        Self::OverEntries,
+        Self::OverBytes,
     ];
+
+    /// Those that must be refused.
+    pub(super) const REFUSED: &'static [Self] =
+        &[Self::Endless, Self::Malformed, Self::Noise, Self::Absurd, Self::OverEntries, Self::OverBytes, Self::OddChunks];
+
+    /// Messages that break their row.
+    pub(super) const CROOKED: &'static [Self] = &[
+        Self::NoEntries,
+        Self::ZeroRange,
+        Self::TouchingRanges,
+        Self::FallingRanges,
+        Self::NoBulk,
+        Self::NineBulk,
+        Self::ShortDigest,
+        Self::LongPing,
+        Self::ShortId,
+    ];
+
+    /// The body of a message that breaks its row.
+    fn crooked(self, transfer: TransferId) -> Option<Vec<u8>> {
+        let id = [&[0x50][..], &transfer.0].concat();
+        let of = |head: &[u8], rest: &[u8]| Some([head, &id, rest].concat());
+        // Of an offer: bytes, chunk size, digest, no label.
+        let offer = [&[0x05, 0x1a, 0, 1, 0, 0, 0x58, 0x20][..], &[1; 32], &[0xf6]].concat();
+        match self {
+            Self::NoEntries => of(&[0x87, 0x10], &[&[0][..], &offer].concat()),
+            Self::ZeroRange => of(&[0x84, 0x11], &[0x82, 0, 0, 0x80]),
+            Self::TouchingRanges => of(&[0x84, 0x11], &[0x84, 0, 1, 1, 1, 0x80]),
+            Self::FallingRanges => of(&[0x83, 0x14], &[0x84, 2, 1, 0, 1]),
+            Self::NoBulk => of(&[0x83, 0x04], &[0]),
+            Self::NineBulk => of(&[0x83, 0x04], &[9]),
+            Self::ShortDigest => of(&[0x84, 0x13], &[0, 0x41, 1]),
+            Self::LongPing => Some(vec![0x83, 0x01, 0x07, 0x07]),
+            Self::ShortId => Some(vec![0x82, 0x17, 0x41, 7]),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an offer of its own, and about nothing that there is.
+    const fn is_offer(self) -> bool {
+        matches!(self, Self::Absurd | Self::OverEntries | Self::OverBytes | Self::OddChunks)
+    }
+
+    /// What is counted and ignored, or answered, whoever says it.
+    const fn is_harmless(self) -> bool {
+        matches!(self, Self::Ping | Self::Pong | Self::Unknown | Self::Message | Self::MessageReceipt)
+    }
 
     /// The message, if it is one.
     fn message(self, transfer: TransferId) -> Option<ControlMessage> {
@@ -97,11 +161,16 @@ impl Speech {
             Self::Receipt => ControlMessage::Receipt { transfer, digest: [1; 32], others: Vec::new(), more: false },
             Self::Message => ControlMessage::Message { seq: 1, id: [1; 16], content_type: "x".into(), body: vec![1; 70_000] },
             Self::MessageReceipt => ControlMessage::MessageReceipt { seq: 1, id: [1; 16], state: MessageState::Delivered },
-            Self::Absurd => {
-                let (entries, bytes, manifest_digest) = (u32::MAX, u64::MAX >> 1, [1; 32]);
-                ControlMessage::Offer(Offer { transfer, entries, bytes, chunk_size: CHUNK, manifest_digest, label: None })
+            Self::Absurd | Self::OverEntries | Self::OverBytes | Self::OddChunks => {
+                let (entries, bytes, chunk_size) = match self {
+                    Self::OverEntries => (limits::MANIFEST_ENTRIES + 1, 5, CHUNK),
+                    Self::OverBytes => (1, limits::TRANSFER_BYTES, CHUNK),
+                    Self::OddChunks => (1, 5, CHUNK + 1),
+                    _ => (u32::MAX, u64::MAX >> 1, CHUNK),
+                };
+                ControlMessage::Offer(Offer { transfer, entries, bytes, chunk_size, manifest_digest: [1; 32], label: None })
             }
-            Self::Nothing | Self::Endless | Self::Unknown | Self::Malformed | Self::Noise | Self::HalfClose => return None,
+            _ => return None,
         })
     }
 }
@@ -110,8 +179,17 @@ impl World {
     /// Says it in a session, about its newest transfer.
     pub(super) fn say_out_of_place(&mut self, session: usize, speech: Speech) {
         let Some(raw) = self.control_of(session) else { return };
+        if speech.is_harmless() {
+            let (moves, events) = (self.foe.moves, self.events().len());
+            let clean = self.foe.moves_of.get(&session).copied().unwrap_or(0) == 0;
+            if clean && self.foe.deals.iter().all(|deal| deal.session != session) {
+                self.expect(Expect::Tolerated { session, moves, events }, 1_000, "DATA-16");
+            }
+        } else {
+            *self.foe.moves_of.entry(session).or_default() += 1;
+        }
         let deals = self.foe.deals.iter().rev();
-        let known = deals.filter(|deal| deal.session == session).map(|deal| deal.id).next().filter(|_| speech != Speech::Absurd);
+        let known = deals.filter(|deal| deal.session == session).map(|deal| deal.id).next().filter(|_| !speech.is_offer());
         let transfer = known.unwrap_or(TransferId([6; 16]));
         if let Some(message) = speech.message(transfer) {
             if speech == Speech::Digests {
@@ -119,10 +197,17 @@ impl World {
                 self.with_oracle(|oracle, _| oracle.on_named(transfer, 0, [1; 32]));
             }
             self.utter_in(session, &[message]);
-            if speech == Speech::Absurd {
-                self.expect(Expect::Declined { session, transfer }, 7_000, "XFER-6");
+            match speech {
+                Speech::OddChunks => self.watch_control(session, "XFER-9"),
+                _ if speech.is_offer() => self.expect(Expect::Declined { session, transfer }, 7_000, "XFER-6"),
+                _ => {}
             }
             return;
+        }
+        if let Some(body) = speech.crooked(transfer) {
+            let len = u32::try_from(body.len()).unwrap_or(0).to_be_bytes();
+            self.utter_bytes(session, &[&len[..], &body].concat());
+            return self.watch_control(session, "DATA-17");
         }
         match speech {
             Speech::Nothing => {
@@ -134,7 +219,7 @@ impl World {
                 self.utter_bytes(session, &(100_u32 << 20).to_be_bytes());
                 self.watch_control(session, "S23");
             }
-            Speech::Unknown => self.utter_bytes(session, &[0, 0, 0, 3, 0x82, 0x18, 99]),
+            Speech::Unknown => self.utter_bytes(session, &[0, 0, 0, 4, 0x82, 0x18, 99, 7]),
             Speech::Malformed => {
                 self.utter_bytes(session, &[0, 0, 0, 2, 0x81, 0x01]);
                 self.watch_control(session, "S12");

@@ -106,6 +106,7 @@ impl World {
 
     /// Opens a data stream with which something is wrong: it must be reset.
     pub(super) fn odd_stream(&mut self, session: usize, odd: Odd) -> Option<()> {
+        *self.foe.moves_of.entry(session).or_default() += 1;
         let transfer = TransferId(self.keys.bytes());
         let opening = match odd {
             Odd::Custom => Opening::Custom { name: "nobody".into() },

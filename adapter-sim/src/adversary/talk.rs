@@ -148,7 +148,7 @@ impl World {
         self.raw_send(raw, &bytes);
         if code && matches!(lie, Lie::BadKem | Lie::LowOrder) {
             // The tag is right: this fails past it, and is never challenged.
-            self.with_oracle(|oracle, _| oracle.on_challenge(to));
+            self.with_oracle(|oracle, _| oracle.on_unchallenged(to));
         }
         if lie == Lie::Huge {
             // Its first four bytes say enough.

@@ -38,6 +38,12 @@ pub enum Trick {
     WrongDigest,
     NoDigests,
     DotDot,
+    // Names that no manifest may have.
+    Slash,
+    Nul,
+    Duplicate,
+    Unsorted,
+    Orphan,
     /// Pages of another manifest, with as many entries and bytes.
     OtherPages,
     NoFin,
@@ -56,6 +62,8 @@ pub enum Trick {
     Cancel,
     /// The same offer twenty times more, and no chunk.
     Repeat,
+    /// Digests, and no chunk.
+    Withhold,
     /// Another offer under the same id.
     Other,
     // Of a receiver.
@@ -74,6 +82,8 @@ pub enum Trick {
     Chatter,
     /// Every chunk is asked for twenty times when the first came, and nothing is ever stored.
     Insist,
+    /// What was stored is said several times.
+    Repeated,
 }
 
 impl Trick {
@@ -83,6 +93,11 @@ impl Trick {
         Self::WrongDigest,
         Self::NoDigests,
         Self::DotDot,
+        Self::Slash,
+        Self::Nul,
+        Self::Duplicate,
+        Self::Unsorted,
+        Self::Orphan,
         Self::OtherPages,
         Self::NoFin,
         Self::Twice,
@@ -95,6 +110,7 @@ impl Trick {
         Self::Cancel,
         Self::Repeat,
         Self::Other,
+        Self::Withhold,
     ];
     /// Those of a receiver.
     pub(super) const RECEIVER: &'static [Self] = &[
@@ -109,6 +125,7 @@ impl Trick {
         Self::Part,
         Self::Chatter,
         Self::Insist,
+        Self::Repeated,
     ];
 }
 
@@ -160,6 +177,23 @@ impl Deal {
     }
 }
 
+/// A tree in which a name is to be replaced by another of its length, and that other name.
+fn misnamed(trick: Trick) -> Option<(Tree, &'static [u8; 2])> {
+    let file = |path: &[&[u8]]| (path.iter().map(|part| part.to_vec()).collect::<Vec<_>>(), Item::File(vec![5; 100]));
+    let one = || Tree::from([file(&[b"zq"])]);
+    let two = || Tree::from([file(&[b"zp"]), file(&[b"zq"])]);
+    Some(match trick {
+        Trick::DotDot => (one(), b".."),
+        Trick::Slash => (one(), b"a/"),
+        Trick::Nul => (one(), b"a\0"),
+        Trick::OtherPages => (one(), b"zr"),
+        Trick::Duplicate => (two(), b"zp"),
+        Trick::Unsorted => (two(), b"aa"),
+        Trick::Orphan => (Tree::from([(vec![b"zq".to_vec()], Item::Directory), file(&[b"zq", b"x"])]), b"zp"),
+        _ => return None,
+    })
+}
+
 /// The digest over pages that no manifest would have.
 fn digest_of_pages(pages: &[Vec<u8>]) -> [u8; 32] {
     let mut text = Vec::new();
@@ -187,22 +221,20 @@ impl World {
 
     /// A liar offers a tree.
     pub(super) fn deal(&mut self, session: usize, number: usize, trick: Trick) {
-        let special = matches!(trick, Trick::DotDot | Trick::OtherPages);
-        let tree = if special { Tree::from([(vec![b"zq".to_vec()], Item::File(vec![5; 100]))]) } else { tree(number) };
+        let wrong = misnamed(trick);
+        let tree = wrong.as_ref().map_or_else(|| tree(number), |(tree, _)| tree.clone());
         let manifest = manifest_of(&tree, CHUNK);
         let mut pages: Vec<Vec<u8>> = manifest.pages().map(<[u8]>::to_vec).collect();
-        match trick {
-            Trick::DotDot => renamed(&mut pages, b".."),
-            Trick::OtherPages => renamed(&mut pages, b"zr"),
-            _ => {}
+        if let Some((_, to)) = wrong {
+            renamed(&mut pages, to);
         }
-        let digest = if trick == Trick::DotDot { digest_of_pages(&pages) } else { *manifest.digest() };
+        let digest = if wrong.is_some() && trick != Trick::OtherPages { digest_of_pages(&pages) } else { *manifest.digest() };
         let id = TransferId(self.keys.bytes());
         let (seen, begun) = (BTreeSet::new(), false);
         self.foe.deals.push(Deal { session, id, digest, outgoing: true, trick, manifest, tree, pages, seen, begun });
         let deal = self.foe.deals.len() - 1;
         let offer = self.foe.deals[deal].offer();
-        if trick == Trick::DotDot || trick == Trick::OtherPages {
+        if wrong.is_some() {
             self.with_oracle(|oracle, _| oracle.on_unlawful(id));
         }
         let other = Offer { manifest_digest: [8; 32], ..offer.clone() };
@@ -257,6 +289,10 @@ impl World {
             }
             return messages;
         }
+        if matches!(trick, Trick::Withhold | Trick::NoDigests | Trick::Short | Trick::Idle) && !begun {
+            // Four times 15 s, or 16 where a stream has to be given up first.
+            self.expect_end(session, Direction::Incoming, id, 80_000);
+        }
         let (raws, opening) = (
             match trick {
                 Trick::Twice => 2,
@@ -266,7 +302,7 @@ impl World {
             },
             Opening::Bulk { transfer: id, manifest_digest: digest },
         );
-        if wanted.is_empty() || trick == Trick::Cancel {
+        if wanted.is_empty() || matches!(trick, Trick::Cancel | Trick::Withhold) {
             return messages;
         }
         if !self.can_open(session) {
@@ -396,7 +432,9 @@ impl World {
     fn settle(&mut self, deal: usize) -> Vec<ControlMessage> {
         let deal = &self.foe.deals[deal];
         let (id, wrong) = (deal.id, deal.trick == Trick::WrongReceipt);
-        let messages = vec![ControlMessage::Stored { transfer: id, chunks: deal.all() }, deal.receipt(wrong)];
+        let times = if deal.trick == Trick::Repeated { 3 } else { 1 };
+        let mut messages = vec![ControlMessage::Stored { transfer: id, chunks: deal.all() }; times];
+        messages.push(deal.receipt(wrong));
         if wrong {
             self.with_oracle(|oracle, _| oracle.on_false_receipt(id));
         }
@@ -441,7 +479,7 @@ impl World {
             return None;
         }
         let whole = of.seen.len() as u64 == of.manifest.layout().chunks();
-        let honest = matches!(of.trick, Trick::None | Trick::WrongReceipt | Trick::Again);
+        let honest = matches!(of.trick, Trick::None | Trick::WrongReceipt | Trick::Again | Trick::Repeated);
         if !whole || !honest || std::mem::replace(&mut of.begun, true) {
             return None;
         }
@@ -451,9 +489,14 @@ impl World {
 
     /// The liar's peer must give a transfer up soon.
     fn watch_transfer(&mut self, session: usize, direction: Direction, id: TransferId) {
+        self.expect_end(session, direction, id, 7_000);
+    }
+
+    /// The liar's peer must give a transfer up within so many milliseconds.
+    fn expect_end(&mut self, session: usize, direction: Direction, id: TransferId, millis: u64) {
         let Session { who, peer, .. } = self.foe.sessions[session];
         let key = TransferKey { device: self.id(who), direction, id };
-        self.expect(Expect::Ended(peer, key), 7_000, "S23");
+        self.expect(Expect::Ended(peer, key), millis, "S23");
     }
 
     /// A liar's session must be closed soon, by this rule: what is said in a new one waits for the end of the one before.

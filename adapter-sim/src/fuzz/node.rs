@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn pages_go_on_when_their_receiver_has_nothing_more_to_say() {
         let pages: usize = files::manifest(3).pages().map(<[u8]>::len).sum();
-        assert!(files::manifest(3).pages().len() > protocol_core::limits::PAGES_AT_ONCE, "they do not leave at once");
+        assert!(files::manifest(3).pages().len() > limits::PAGES_AT_ONCE, "they do not leave at once");
         let offered: [(Op, &[u8]); 5] =
             [(Op::Share, &[3]), (Op::Data, &[0, 0, 140]), (Op::Down, &[0, 0]), (Op::Drained, &[0]), (Op::Drained, &[0])];
         let world = story(&[&LINK_TCP[..], &offered].concat());

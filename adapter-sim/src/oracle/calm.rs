@@ -7,8 +7,9 @@ use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::faults::{CancelReason, LinkFailure, PairFailure, TransferFailure};
 use protocol_core::ids::{DeviceId, SessionId, SessionRef};
 use protocol_core::limits;
-use protocol_core::node::probe::{SessionProbe, Trust};
+use protocol_core::node::probe::{Machine, SessionProbe, Trust, number_of_transfer};
 
+use super::sums::spoken;
 use super::{Oracle, stored};
 use crate::{Dev, World};
 
@@ -38,6 +39,8 @@ pub(super) struct Calm {
     met: BTreeMap<(Dev, DeviceId), u64>,
     /// When transfers ended.
     ended: BTreeMap<(Dev, u32, TransferKey), u64>,
+    /// Transfers that ended on one side, in a session that stood.
+    partings: Vec<Parting>,
     /// Addresses where nobody is that a joiner has dialled.
     nowhere: BTreeMap<Dev, BTreeSet<String>>,
     /// Entries whose end was told.
@@ -48,6 +51,21 @@ pub(super) struct Calm {
     left: BTreeSet<(Dev, DeviceId)>,
     /// Sessions that a device did not know when a data stream of theirs came, which it refused.
     unknown: BTreeSet<(Dev, SessionRef)>,
+}
+
+/// A transfer that has ended on one side: the other is to hear of it, as long as their session stands.
+#[derive(Clone, Copy, Debug)]
+struct Parting {
+    ended: (Dev, TransferKey),
+    other: (Dev, u32, TransferKey),
+    session: SessionRef,
+    at: u64,
+}
+
+/// A transfer of a device, as its peer calls it.
+fn mirrored(world: &World, dev: Dev, key: TransferKey) -> TransferKey {
+    let direction = if key.direction == Direction::Incoming { Direction::Outgoing } else { Direction::Incoming };
+    TransferKey { device: world.id(dev), direction, id: key.id }
 }
 
 impl Oracle {
@@ -274,6 +292,27 @@ impl Oracle {
         let place = (dev, world.life(dev), key);
         self.calm.orphans.remove(&place);
         self.calm.ended.insert(place, world.micros());
+        let peer = world.dev_of_id(key.device).filter(|peer| world.is_up(*peer) && !self.liars.contains(peer));
+        let Some(peer) = peer.filter(|_| self.manners.flows && self.manners.prompt) else { return };
+        let other = (peer, world.life(peer), mirrored(world, dev, key));
+        let session = spoken(world, dev, peer).filter(|session| spoken(world, peer, dev) == Some(*session));
+        if let Some(session) = session.filter(|_| self.told.get(&other).is_some_and(|told| !told.ended)) {
+            self.calm.partings.push(Parting { ended: (dev, key), other, session, at: world.micros() });
+        }
+    }
+
+    /// XFER-17: what ended on one side ends on the other, if the session in which it ended stands: control messages are not lost.
+    pub(super) fn check_partings(&mut self, world: &World, dev: Dev) {
+        let late = 3 * SOON + 2 * (world.latency.0 + world.latency.1);
+        let due = |parting: &mut Parting| parting.ended.0 == dev && parting.at + late < world.micros();
+        let due: Vec<Parting> = self.calm.partings.extract_if(.., due).collect();
+        for Parting { ended: (dev, key), other, session, .. } in due {
+            let peer = other.0;
+            let stands = spoken(world, dev, peer) == Some(session) && spoken(world, peer, dev) == Some(session);
+            let open = world.life(peer) == other.1 && self.told.get(&other).is_some_and(|told| !told.ended);
+            let fair = !(self.manners.flows && self.manners.prompt && stands && open);
+            self.check("XFER-17", fair, || format!("{key:?} ended at device {}, and device {} goes on", dev.0, peer.0));
+        }
     }
 
     /// XFER-14: how an entry ended is told once.
@@ -316,14 +355,15 @@ impl Oracle {
         self.calm.shared.insert((dev, world.life(dev), key), world.micros());
     }
 
-    /// XFER-24: where nothing was disturbed, an offer is known to whom it is for, if the two have spoken long enough.
-    pub(crate) fn check_heard(&mut self, world: &World) {
+    /// XFER-24: where nothing was disturbed, or all was healed, an offer is known to whom it is for, if the two have spoken long
+    /// enough.
+    pub(crate) fn check_heard(&mut self, world: &World, healed: bool) {
         let unheard = self.calm.shared.iter().find(|&(&(dev, life, key), at)| {
             let Some(peer) = world.dev_of_id(key.device).filter(|peer| world.is_up(*peer) && !self.liars.contains(peer)) else {
                 return false;
             };
             let theirs = TransferKey { device: world.id(dev), direction: Direction::Incoming, id: key.id };
-            let known = self.told.contains_key(&(peer, world.life(peer), theirs));
+            let known = self.told.contains_key(&(peer, world.life(peer), theirs)) || is_reading(world, peer, &theirs);
             let ended = self.told.get(&(dev, life, key)).is_none_or(|told| told.ended);
             let old = |session: &SessionProbe| session.primary && session.peer == world.key(peer);
             let spoken = world.node_of(dev).is_some_and(|node| node.probe_sessions().iter().any(old));
@@ -331,7 +371,8 @@ impl Oracle {
             world.life(dev) == life && !known && !ended && spoken && since.saturating_add(5 * SOON) < world.micros()
         });
         let unheard = unheard.map(|(&(dev, _, key), _)| (dev, key));
-        self.check("XFER-24", !self.manners.calm || unheard.is_none(), || format!("nobody has heard of an offer: {unheard:?}"));
+        let asked = self.manners.calm || healed;
+        self.check("XFER-24", !asked || unheard.is_none(), || format!("nobody has heard of an offer: {unheard:?}"));
     }
 
     pub(super) fn on_met(&mut self, world: &World, dev: Dev, device: DeviceId) {
@@ -349,6 +390,13 @@ impl Oracle {
         let nowhere = dialled.len();
         self.check("PAIR-43", nowhere <= limits::JOINER_CANDIDATES, || format!("device {} dials {nowhere} addresses for one code", dev.0));
     }
+}
+
+/// Whether a device has an offer of which its owner has not heard yet.
+fn is_reading(world: &World, dev: Dev, key: &TransferKey) -> bool {
+    let id = number_of_transfer(key);
+    let states = world.node_of(dev).map(protocol_core::node::Node::probe_states).unwrap_or_default();
+    states.iter().any(|at| at.machine == Machine::Receiver && at.id == id)
 }
 
 /// A root's trust as a number, to be compared.

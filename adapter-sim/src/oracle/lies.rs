@@ -27,6 +27,8 @@ pub(super) struct Lies {
     false_receipts: BTreeSet<TransferId>,
     /// Challenges that a device has sent under its newest code.
     challenges: BTreeMap<Dev, u32>,
+    /// Right tags under its newest code with keys that are no good.
+    unchallenged: BTreeMap<Dev, u32>,
     /// Codes that honest devices typed, and when they did last.
     typed: BTreeMap<(SessionId, Dev), u64>,
     /// Chunks that were written.
@@ -57,6 +59,7 @@ impl Oracle {
 
     pub(super) fn on_shown(&mut self, dev: Dev) {
         self.lies.challenges.remove(&dev);
+        self.lies.unchallenged.remove(&dev);
     }
 
     /// A code is typed, once more perhaps: that is a new attempt.
@@ -66,7 +69,12 @@ impl Oracle {
         self.lies.refused.remove(&(dev, session));
     }
 
-    /// A device has challenged somebody, or has heard a right tag from one whose keys are no good.
+    /// A device has heard, or will hear, a right tag from one whose keys are no good; if its code is void by then, it does not look.
+    pub(crate) fn on_unchallenged(&mut self, dev: Dev) {
+        *self.lies.unchallenged.entry(dev).or_default() += 1;
+    }
+
+    /// A device has challenged somebody.
     pub(crate) fn on_challenge(&mut self, dev: Dev) {
         let challenges = self.lies.challenges.entry(dev).or_default();
         *challenges += 1;
@@ -78,7 +86,8 @@ impl Oracle {
 
     /// A5: only who has the words can burn a code, and he was challenged.
     pub(super) fn check_burned(&mut self, world: &World, dev: Dev, reason: PairFailure) {
-        let challenges = self.lies.challenges.get(&dev).copied().unwrap_or(0);
+        let of = |counts: &BTreeMap<Dev, u32>| counts.get(&dev).copied().unwrap_or(0);
+        let challenges = of(&self.lies.challenges) + of(&self.lies.unchallenged);
         // On bare TCP anybody can make a handshake fail.
         let least = if world.devices[dev.0].wire == Wire::Tcp { limits::CODE_HANDSHAKES } else { limits::CODE_FAILURES };
         // A right tag that there was no randomness to answer counts as well.
@@ -124,6 +133,11 @@ impl Oracle {
     /// The tree that a device offers to somebody.
     pub(crate) fn offered_tree(&self, sender: Dev, key: TransferKey) -> Option<&Tree> {
         self.offered.get(&(sender, key.device, key.id))
+    }
+
+    /// DATA-23: a chunk was claimed; it has the length that the layout gives it.
+    pub(crate) fn on_claim(&mut self, dev: Dev, index: u64, right: bool) {
+        self.check("DATA-23", right, || format!("device {} takes chunk {index}, which has not its length", dev.0));
     }
 
     /// D2: a chunk was written; it is not written twice.

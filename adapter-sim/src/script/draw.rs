@@ -193,6 +193,9 @@ impl Draw<'_, '_> {
         if profile == Profile::Enemy && self.tape.percent(75) {
             self.paired_liar();
         }
+        if profile == Profile::Enemy && self.tape.percent(40) {
+            self.hour_of_a_liar();
+        }
         let acts = 1 + self.tape.log(10);
         // Which act has a scene before it.
         let scene = if self.tape.percent(25) { self.tape.below(acts) } else { acts };
@@ -311,7 +314,7 @@ impl Draw<'_, '_> {
                 draw.wait(2_000);
             }
             let words = if draw.has(Family::Wrong) { draw.tape.one_of(&[Words::Right, Words::Wrong, Words::Old]) } else { Words::Right };
-            let lost = if draw.tape.percent(10) { draw.tape.below(20) as usize } else { 0 };
+            let lost = if draw.tape.percent(10) { draw.tape.one_of(&[2, 5, 12, 17, 22]) } else { 0 };
             draw.push(Step::Join { dev: peer, of: dev, words, ask: also, lost });
             if draw.tape.percent(8) {
                 // Somebody does not want to, or is not there to be asked.
@@ -337,6 +340,9 @@ impl Draw<'_, '_> {
                 if self.tape.percent(10) {
                     return self.hasty(dev, peer);
                 }
+                if self.tape.percent(5) {
+                    return self.overtaken(dev, peer);
+                }
                 let told = self.tape.percent(30);
                 self.push(Step::Connect { dev, peer, told });
                 // Glare: the other does the same.
@@ -347,6 +353,9 @@ impl Draw<'_, '_> {
             2 => {
                 if profile == Profile::Transfer && self.tape.percent(20) {
                     return self.midway(dev, peer);
+                }
+                if self.tape.percent(10) {
+                    return self.turn_of_a_transfer(dev, peer);
                 }
                 let tree = self.tape.below(TREES) as usize;
                 let count = if self.tape.percent(3) { limits::OPEN_OFFERS + 1 } else { 1 };

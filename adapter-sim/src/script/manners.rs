@@ -1,6 +1,6 @@
 //! What a script does not hold, and what can therefore be asked of its devices.
 
-use super::{Script, Step};
+use super::{More, Name, Script, Step};
 use crate::adversary::Move;
 use crate::rules::Damage;
 
@@ -13,12 +13,14 @@ pub(crate) struct Manners {
     pub(crate) untouched: bool,
     /// No device and no disk is slow.
     pub(crate) prompt: bool,
+    /// What is said on control streams arrives in time, as long as they stand.
+    pub(crate) flows: bool,
 }
 
 impl Script {
     pub(crate) fn manners(&self) -> Manners {
         let all = |holds: fn(&Step) -> bool| self.steps.iter().all(|timed| holds(&timed.step));
-        Manners { calm: all(is_calm), untouched: all(leaves_lines), prompt: all(is_prompt) }
+        Manners { calm: all(is_calm), untouched: all(leaves_lines), prompt: all(is_prompt), flows: all(leaves_control) }
     }
 }
 
@@ -39,6 +41,7 @@ const fn is_calm(step: &Step) -> bool {
             | Step::Edit { .. }
             | Step::Misuse { .. }
             | Step::Restart { .. }
+            | Step::More(More::Answer { .. })
     )
 }
 
@@ -49,6 +52,19 @@ const fn leaves_lines(step: &Step) -> bool {
         Step::Damage { damage: Damage::Flip(_) | Damage::Replace(_) | Damage::Append(_), .. }
             | Step::Silence { .. }
             | Step::Enemy(Move::Splice { .. })
+    )
+}
+
+/// A session that is cut ends on both sides; one whose bytes are held or swallowed stands, and nothing comes through.
+const fn leaves_control(step: &Step) -> bool {
+    !matches!(
+        step,
+        Step::Damage { name: Name::Pair | Name::Link, .. }
+            | Step::Hold { .. }
+            | Step::Silence { .. }
+            | Step::Move { .. }
+            | Step::Latency { .. }
+            | Step::Enemy(Move::Splice { .. } | Move::Relay { .. } | Move::Reflect { .. })
     )
 }
 

@@ -49,6 +49,8 @@ pub enum More {
     Race { dev: usize, yes: bool },
     /// Every device offers every other a tree.
     Mesh { tree: usize },
+    /// An owner answers now what he was asked about offers and has not answered.
+    Answer { dev: usize, yes: bool },
 }
 
 impl More {
@@ -69,6 +71,7 @@ impl More {
             Self::ShareTwice { .. } => "P6",
             Self::Race { .. } => "P8",
             Self::Mesh { .. } => "P14",
+            Self::Answer { .. } => "P16",
         }
     }
 }
@@ -165,6 +168,7 @@ impl World {
                 }
             }
             More::Race { dev, yes } => self.race(of(dev), yes),
+            More::Answer { dev, yes } => self.answer_late(of(dev), yes),
             More::Mesh { tree } => {
                 let count = self.honest;
                 for (dev, peer) in (0..count).flat_map(|dev| (0..count).map(move |peer| (dev, peer))).filter(|(dev, peer)| dev != peer) {
@@ -236,6 +240,14 @@ impl World {
         self.do_step(Step::Shutdown { dev: dev.0 });
         self.steps.push(Step::Shutdown { dev: dev.0 });
         self.after(50_000, Act::Step { number: self.steps.len() - 1 });
+    }
+
+    fn answer_late(&mut self, dev: Dev, yes: bool) {
+        let transfers = self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default();
+        for key in transfers.into_iter().filter(|key| key.direction == Direction::Incoming) {
+            let life = self.life(dev);
+            self.act(Act::AnswerOffer { dev, life, key, yes });
+        }
     }
 
     /// The owners of both sides of a transfer speak at the same moment.

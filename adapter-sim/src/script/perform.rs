@@ -6,7 +6,7 @@ use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::ids::{SessionId, TransferId};
 use protocol_core::info::Address;
-use protocol_core::node::Confirm;
+use protocol_core::node::{Confirm, ShareError};
 use protocol_core::pairing::PairingCode;
 
 use super::{Script, Setting, Step, Words};
@@ -303,7 +303,11 @@ impl World {
 
     /// Offers a tree, and tells the oracle what it holds.
     pub(crate) fn offer(&mut self, dev: Dev, peer: Dev, tree: &Tree) -> Option<TransferKey> {
-        let key = self.share(dev, peer, tree, CHUNK).ok()?;
+        let shared = self.share(dev, peer, tree, CHUNK);
+        if shared == Err(ShareError::TooMany) {
+            self.with_oracle(|oracle, world| oracle.check_too_many(world, dev, peer));
+        }
+        let key = shared.ok()?;
         self.with_oracle(|oracle, world| oracle.on_share(world, dev, key, tree));
         Some(key)
     }

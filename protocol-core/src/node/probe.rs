@@ -9,6 +9,7 @@ use super::{Node, Role};
 use crate::devices::device::{Device, RootState};
 use crate::effects::{DeviceState, Direction, TransferKey};
 use crate::ids::{DeviceId, PeerKey, SessionRef, StreamId};
+use crate::outbox::Purpose;
 pub use crate::probe::Print;
 use crate::probe::print;
 use crate::records::Record;
@@ -81,6 +82,10 @@ pub struct Holdings {
     pub devices: usize,
     /// A code, a handshake of it, or a joiner's attempt lives.
     pub pairing: bool,
+    /// Tickets of attempts and transfers that are over.
+    pub unwanted: usize,
+    /// Of the peer with the most: offers of ours, offers of its own, bulk streams.
+    pub most_of_peer: (usize, usize, usize),
     /// Wishes for streams that nobody could open yet.
     pub wanted: usize,
     /// Dials and streams of a joiner's attempt.
@@ -306,6 +311,13 @@ impl Node {
             tickets: self.out.probe_tickets(),
             devices: self.registry.iter().count(),
             pairing: self.initiator.session().is_some() || self.joiner.is_some(),
+            unwanted: self.out.probe_unwanted(|purpose| match purpose {
+                Purpose::Join { session, .. } => self.joiner.as_ref().is_some_and(|joiner| joiner.session() == *session),
+                Purpose::Link { device, .. } => self.dialers.contains_key(device),
+                Purpose::Transfer { key, .. } => self.transfers.probe_has(*key),
+                _ => true,
+            }),
+            most_of_peer: self.transfers.probe_most(),
             wanted: self.wanted.len(),
             joining: self.joiner.as_ref().map_or(0, crate::pairing::joiner::Joiner::probe_connections),
             dialling: self.dialers.values().map(crate::session::link::Dialer::probe_dials).sum(),

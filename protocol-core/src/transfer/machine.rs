@@ -348,6 +348,28 @@ impl Transfers {
         (self.senders.len(), self.receivers.len())
     }
 
+    /// What the peer with the most has open: offers of ours, offers of its own, bulk streams.
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_most(&self) -> (usize, usize, usize) {
+        let most = |devices: &mut dyn Iterator<Item = DeviceId>| {
+            let mut counts = BTreeMap::<DeviceId, usize>::new();
+            devices.for_each(|device| *counts.entry(device).or_default() += 1);
+            counts.into_values().max().unwrap_or(0)
+        };
+        let bulk = self.shared.streams.values().filter(|(_, kind)| *kind == StreamKind::Bulk);
+        (
+            most(&mut self.senders.keys().map(|key| key.device)),
+            most(&mut self.receivers.keys().map(|key| key.device)),
+            most(&mut bulk.map(|(key, _)| key.device)),
+        )
+    }
+
+    /// Whether a transfer is there that could hear an answer.
+    #[cfg(feature = "testing")]
+    pub(crate) fn probe_has(&self, key: TransferKey) -> bool {
+        self.senders.contains_key(&key) || self.receivers.contains_key(&key)
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn probe_opening(&self) -> usize {
         self.shared.opening.len() + self.shared.streams.len()
