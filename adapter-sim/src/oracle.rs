@@ -3,7 +3,7 @@
 //! Every rule has the id of docs/SIMULATION.md. The first rule that is broken ends the run: whatever comes after it may only be
 //! a consequence. Devices that lie are left out of what is said about honest ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use protocol_core::effects::{DeviceState, Direction, Event, FileOp, TransferKey};
 use protocol_core::faults::LinkFailure;
@@ -89,7 +89,7 @@ pub struct Oracle {
     /// Receivers that said that everything is there.
     received: BTreeSet<(Dev, TransferId)>,
     /// Roots that an owner wants forgotten, and those that are.
-    forgetting: BTreeMap<(Dev, DeviceId), Vec<Print>>,
+    forgetting: BTreeMap<(Dev, DeviceId), VecDeque<Vec<Print>>>,
     forgotten: BTreeSet<(Dev, DeviceId, Print)>,
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
@@ -225,7 +225,7 @@ impl Oracle {
     /// An owner is about to forget a device: once it hears that this is done, its roots may never be seen here again.
     pub(crate) fn on_forget(&mut self, world: &World, dev: Dev, peer: DeviceId) {
         let of_peer = world.node(dev).probe_roots().into_iter().filter(|root| of_device(world, root, peer));
-        self.forgetting.insert((dev, peer), of_peer.map(|root| root.print).collect());
+        self.forgetting.entry((dev, peer)).or_default().push_back(of_peer.map(|root| root.print).collect());
     }
 
     // What happens.
@@ -357,7 +357,9 @@ impl Oracle {
     /// An owner is told something.
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
         if let Event::Removed { device } = event {
-            let wanted = self.forgetting.remove(&(dev, *device));
+            // Each wish is told of once.
+            let wanted = self.forgetting.get_mut(&(dev, *device)).and_then(VecDeque::pop_front);
+            self.forgetting.retain(|_, wishes| !wishes.is_empty());
             self.check("LINK-8", wanted.is_some(), || format!("device {} has removed a device, and its owner did not want that", dev.0));
             let roots = wanted.unwrap_or_default();
             self.forgotten.extend(roots.into_iter().map(|print| (dev, *device, print)));

@@ -113,6 +113,8 @@ struct Conn {
 struct Stream {
     conn: ConnId,
     role: Role,
+    /// When the Response of a pairing passed here.
+    responded: Option<Timestamp>,
 }
 
 /// Which machine a stream belongs to.

@@ -176,7 +176,7 @@ impl Change<'_> {
         self.moved.iter().any(|(standing, from, _)| {
             matches!(
                 (standing.machine, from),
-                (Machine::Session, Some("Succeeding"))
+                (Machine::Session, Some("Succeeding" | "Replaced, waits" | "Ending, waits"))
                     | (Machine::Stream, Some("AwaitOpening, storing" | "AwaitData, header" | "Early, unproved"))
             )
         })

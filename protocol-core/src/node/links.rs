@@ -430,7 +430,9 @@ impl Node {
         if let Some(own) = self.crossed_by(&session) {
             self.sessions.insert(session_ref, session);
             self.succeed(env, session_ref, own);
-            self.confirm_root(env, &peer, session_ref);
+            if answers {
+                self.confirm_root(env, &peer, session_ref);
+            }
             return self.try_all_early(env);
         }
         let (route, roles) = (session.route(), roles(&session));
@@ -453,14 +455,17 @@ impl Node {
         self.try_all_early(env);
     }
 
-    /// The session that we have opened and that goes on, if this one crossed with it: two pairings both ways do that. Both sides
-    /// would give up their own for the other's; of the two, the one that the greater identity key opened counts as the newer.
+    /// The session that goes on, if this one crossed with it: two pairings both ways do that. Each side would give up its own for
+    /// the other's; of the two, the one that the greater identity key opened counts as the newer. Both sides know whether they
+    /// crossed, for a reply leaves behind a Response that left before the session was there.
     // LINK-12.
-    fn crossed_by(&self, theirs: &Session) -> Option<SessionRef> {
-        let own = *self.primary.get(&theirs.device)?;
-        let session = self.sessions.get(&own)?;
-        let unanswered = session.we_opened && !session.is_answered() && !session.ending && self.now.since(session.born) <= GLARE;
-        (!theirs.we_opened && unanswered && self.identity.public() > theirs.peer).then_some(own)
+    fn crossed_by(&self, session: &Session) -> Option<SessionRef> {
+        let primary = *self.primary.get(&session.device)?;
+        let other = self.sessions.get(&primary)?;
+        let both_ways = other.we_opened != session.we_opened && !other.ending;
+        let crossed = both_ways && other.stood.is_none_or(|stood| session.begun < stood);
+        let greater = (self.identity.public() > session.peer) == other.we_opened;
+        (crossed && greater).then_some(primary)
     }
 
     /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Node, Role, cx};
+use super::{Node, Role, Stream, cx};
 use crate::bulk::cipher::Aead;
 use crate::devices::device::{Root, RootState};
 use crate::devices::registry::NewPair;
@@ -37,7 +37,7 @@ impl Node {
         session_ref: SessionRef,
         (secrets, we_opened): (Secrets, bool),
     ) -> Option<Proven> {
-        let conn = self.streams.get(&stream)?.conn;
+        let &Stream { conn, responded, .. } = self.streams.get(&stream)?;
         let connection = self.conns.get(&conn)?;
         let (outgoing, incoming) =
             if we_opened { (secrets.from_opener, secrets.from_answerer) } else { (secrets.from_answerer, secrets.from_opener) };
@@ -47,6 +47,7 @@ impl Node {
             device: identity::device_id(&peer.0),
             peer: peer.0,
             session_ref,
+            begun: responded.unwrap_or(self.now),
             traffic: Traffic::new(outgoing, incoming),
             aead: self.bulk_aead(peer.1),
             conn,
@@ -68,8 +69,16 @@ impl Node {
     }
 
     pub(super) fn on_response(&mut self, env: &mut Env<'_>, stream: StreamId, body: &[u8]) {
+        self.note_response(stream);
         let step = self.initiator.on_response(cx!(self, env), stream, body, self.identity.device_key());
         self.initiator_step(env, stream, step);
+    }
+
+    /// A Response comes or leaves here: from then on two sessions may cross.
+    fn note_response(&mut self, stream: StreamId) {
+        if let Some(slot) = self.streams.get_mut(&stream) {
+            slot.responded = Some(self.now);
+        }
     }
 
     /// Does what a handshake of the initiator asks for, until it rests.
@@ -256,6 +265,7 @@ impl Node {
     }
 
     pub(super) fn on_pending_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
+        self.note_response(stream);
         let Some(joiner) = &mut self.joiner else { return };
         let step = joiner.on_stored(cx!(self, env), stream, stored);
         self.joiner_step(env, stream, step);

@@ -118,7 +118,7 @@ impl Node {
         if let Some(connection) = self.conns.get_mut(&conn) {
             connection.streams.insert(stream);
         }
-        self.streams.insert(stream, Stream { conn, role });
+        self.streams.insert(stream, Stream { conn, role, responded: None });
     }
 
     /// Gives a stream another role. What is proved leaves the crowd of those that are not.

@@ -31,6 +31,8 @@ pub(crate) struct Proven {
     pub(crate) device: DeviceId,
     pub(crate) peer: PeerKey,
     pub(crate) session_ref: SessionRef,
+    /// When its handshake came so far that the dialling side may have opened it: a Response, a Finish.
+    pub(crate) begun: Timestamp,
     pub(crate) traffic: Traffic,
     pub(crate) aead: Aead,
     pub(crate) conn: ConnId,
@@ -152,8 +154,12 @@ pub(crate) struct Session {
     pub(crate) aead: Aead,
     /// We opened its control stream: joiner or dialler.
     pub(crate) we_opened: bool,
+    /// When its handshake came so far that it could be opened.
+    pub(crate) begun: Timestamp,
     /// Since when; streams end with it.
     pub(crate) born: Timestamp,
+    /// Since when both sides have it, as far as this one knows.
+    pub(crate) stood: Option<Timestamp>,
     /// Its control stream is over: nothing is told any more, data streams go on.
     pub(crate) ending: bool,
     /// Something was told on it that counts.
@@ -190,7 +196,7 @@ impl Session {
     }
 
     fn new(cx: &mut Cx<'_>, proven: Proven, we_opened: bool, out: RecordSealer, input: Input) -> Self {
-        let Proven { device, peer, session_ref, traffic, aead, conn, stream, remote, reached } = proven;
+        let Proven { device, peer, session_ref, begun, traffic, aead, conn, stream, remote, reached } = proven;
         cx.set(TimerKind::Idle(session_ref), limits::BUSY_PING);
         cx.set(TimerKind::Age(session_ref), if we_opened { limits::SESSION_RENEW } else { limits::SESSION_LIFE_GRACE });
         Self {
@@ -203,7 +209,9 @@ impl Session {
             reached,
             aead,
             we_opened,
+            begun,
             born: cx.now,
+            stood: (!we_opened).then_some(cx.now),
             ending: false,
             told: false,
             waits_for: None,
@@ -226,8 +234,10 @@ impl Session {
     #[cfg(feature = "testing")]
     pub(crate) const fn probe_state(&self, primary: bool) -> &'static str {
         match (self.ending, primary, self.waits_for, self.is_answered()) {
-            (true, _, _, _) => "Ending",
-            (false, false, _, _) => "Replaced",
+            (true, _, Some(_), _) => "Ending, waits",
+            (true, _, None, _) => "Ending",
+            (false, false, Some(_), _) => "Replaced, waits",
+            (false, false, None, _) => "Replaced",
             (false, true, Some(_), _) => "Succeeding",
             (false, true, None, false) => "Unanswered",
             (false, true, None, true) => "Live",
@@ -254,6 +264,7 @@ impl Session {
         match core::mem::replace(&mut self.input, Input::Ended) {
             Input::Reply(header) => {
                 self.input = Input::Open(RecordOpener::new(&self.traffic.open_as_opener(&header, reply)));
+                self.stood = Some(now);
                 self.heard = now;
                 Ok(())
             }
