@@ -583,12 +583,27 @@ impl Node {
         Ok(())
     }
 
+    /// Whether a session that was replaced is to be heard out, and waits for an older one.
+    fn waits_its_turn(&self, session_ref: SessionRef) -> bool {
+        let waits = |session: &Session| session.waits_for.is_some() && self.primary.get(&session.device) != Some(&session_ref);
+        self.sessions.get(&session_ref).is_some_and(waits)
+    }
+
+    /// The session of a control stream on which there is more to hear than was heard.
+    pub(super) fn unheard_on(&self, stream: StreamId) -> Option<SessionRef> {
+        match self.streams.get(&stream)?.role {
+            Role::Control(session_ref) if self.waits_its_turn(session_ref) => Some(session_ref),
+            _ => None,
+        }
+    }
+
     /// The control stream was cut, or ended without fin.
     // DATA-12.
     pub(super) fn control_cut(&mut self, env: &mut Env<'_>, session_ref: SessionRef, how: Cut) {
-        let waits = |session: &&mut Session| session.waits_for.is_some() && self.primary.get(&session.device) != Some(&session_ref);
-        if let Some(session) = self.sessions.get_mut(&session_ref).filter(waits) {
-            // What came on it before is heard in its turn, its fin perhaps.
+        if self.waits_its_turn(session_ref)
+            && let Some(session) = self.sessions.get_mut(&session_ref)
+        {
+            // What came on it before is heard then, its fin perhaps.
             session.retire(cx!(self, env));
             session.cut = Some(how);
             return;
