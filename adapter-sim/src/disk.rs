@@ -202,13 +202,12 @@ impl Disk {
         let size = |item: &Item| if let Item::File(content) = item { content.len() } else { 0 };
         let Some((path, item)) = outgoing.tree.iter_mut().max_by_key(|(_, item)| size(item)) else { return };
         let (path, Item::File(content)) = (path.clone(), &mut *item) else { return };
+        // Its time is another, also where two changes give it its old size back.
+        outgoing.touched.insert(path.clone());
         match how {
             Edited::Shorter => drop(content.pop()),
             Edited::Longer => content.push(7),
-            Edited::Rewritten => {
-                content.fill(7);
-                outgoing.touched.insert(path);
-            }
+            Edited::Rewritten => content.fill(7),
             Edited::Deleted => drop(outgoing.tree.remove(&path)),
             Edited::Unreadable => drop(self.unreadable.insert(path)),
             Edited::Replaced => *item = Item::Directory,

@@ -32,7 +32,7 @@ impl World {
         let slot = &self.streams[stream];
         let (name, frame, sent) = (slot.name, slot.pipes[end].frames, slot.pipes[end].sent);
         let (mut cut, mut clean, mut vanish, mut crash) = (None, false, false, None);
-        let mut at = 0;
+        let (mut at, mut flipped) = (0, false);
         while let Some(rule) = self.rules.get(at).copied() {
             let place = match rule.at {
                 At::Frame(number) if number == frame => Some(bytes.len()),
@@ -52,7 +52,10 @@ impl World {
                 Damage::Vanish => vanish = true,
                 // Another rule may have left nothing of them.
                 Damage::Flip(_) if bytes.is_empty() => {}
+                // The same bit changed twice is as it was.
+                Damage::Flip(_) if flipped => {}
                 Damage::Flip(bit) => {
+                    flipped = true;
                     let len = bytes.len();
                     bytes[bit / 8 % len] ^= 1 << (bit % 8);
                     let place = (sent + (bit / 8 % len) as u64, frame, self.now);

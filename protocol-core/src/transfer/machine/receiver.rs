@@ -233,13 +233,12 @@ impl Receiver {
                 };
                 self.check(io, result);
             }
-            // Nothing that these are about was accepted yet.
+            // Nothing that these are about was accepted yet, or it was accepted before its session was lost, and this is the offer
+            // made again: then what is missing is named in another Accept.
             (
-                ToReceiver::OpenBulk(_) | ToReceiver::Digests { .. } | ToReceiver::SourceChanged(_),
+                ToReceiver::OpenBulk(_) | ToReceiver::Digests { .. } | ToReceiver::SourceChanged(_) | ToReceiver::Pause | ToReceiver::Resume,
                 State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_),
-            ) => self.stop(io, Stop::Violation),
-            (ToReceiver::Pause | ToReceiver::Resume, State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_)) => {
-            }
+            ) => {}
         }
     }
 
