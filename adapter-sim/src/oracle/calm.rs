@@ -185,7 +185,11 @@ impl Oracle {
             (Trust::Confirmed, Some(kept)) => !(sure && matches!(kept, Trust::Provisional { .. })),
             (Trust::Unconfirmed | Trust::Provisional { .. }, Some(_)) => true,
         };
-        let any = of_peer.is_empty() || of_peer.iter().any(|root| durable(root.trust, &root.session_ref));
+        // A root that is being replaced is in the store alone, and good for a session.
+        let replaced = |(session_ref, trust): (&SessionRef, &Trust)| {
+            *trust == Trust::Confirmed && !of_peer.iter().any(|root| root.session_ref == *session_ref)
+        };
+        let any = of_peer.is_empty() || kept.iter().any(replaced) || of_peer.iter().any(|root| durable(root.trust, &root.session_ref));
         self.check("S5", any, || format!("device {} says to device {} what its store does not hold yet", dev.0, peer.0));
     }
 

@@ -13,6 +13,7 @@ use crate::info::{Address, DeviceInfo, TransportKind};
 use crate::limits;
 use crate::records::{Change, DEVICES};
 use crate::session::handshake::schedule::Pair;
+use crate::time::Timestamp;
 use crate::wire::cbor::{Malformed, Reader};
 
 /// Version of the stored form.
@@ -83,6 +84,8 @@ pub(crate) struct Device {
     pub(crate) key: PeerKey,
     /// Its newest DeviceInfo, as it was signed.
     pub(crate) info: DeviceInfo,
+    /// When that was said, if it was in this life of ours.
+    pub(crate) told: Option<Timestamp>,
     /// The name that the owner gave it.
     pub(crate) own_name: Option<String>,
     pub(crate) paired_unix: u64,
@@ -109,10 +112,15 @@ impl Device {
         self.own_name.clone().unwrap_or_else(|| self.info.shown_name())
     }
 
-    /// Takes what a proven contact told: the newest info and, first, the address that worked. What nobody could dial is in the
-    /// info only: a transport that we do not know, a text that is no address.
-    // ID-15.
-    pub(crate) fn learn(&mut self, info: DeviceInfo, reached: Option<Address>) {
+    /// Takes what a proven contact told then: the newest info and, first, the address that worked. What nobody could dial is in the
+    /// info only: a transport that we do not know, a text that is no address. A pairing whose user thought for long brings what is
+    /// older than what a contact told meanwhile.
+    // ID-15, LINK-7.
+    pub(crate) fn learn(&mut self, info: DeviceInfo, reached: Option<Address>, at: Timestamp) {
+        if self.told.is_some_and(|told| at < told) {
+            return;
+        }
+        self.told = Some(at);
         let told = info
             .transports
             .iter()
@@ -276,7 +284,18 @@ impl Device {
             };
             roots.push(Root::new(secret, session_ref, state, me, &key));
         }
-        Ok(Self { id: crate::identity::device_id(&key), key, info, own_name, paired_unix, last_seen_unix, last_route, addresses, roots })
+        Ok(Self {
+            id: crate::identity::device_id(&key),
+            key,
+            info,
+            told: None,
+            own_name,
+            paired_unix,
+            last_seen_unix,
+            last_route,
+            addresses,
+            roots,
+        })
     }
 }
 
@@ -315,6 +334,7 @@ mod tests {
             id: crate::identity::device_id(&key),
             key,
             info: info.clone(),
+            told: None,
             own_name: None,
             paired_unix: 1,
             last_seen_unix: None,
@@ -323,7 +343,7 @@ mod tests {
             roots: vec![Root::new(Secret::new([3; 32]), SessionRef([4; 16]), RootState::Confirmed, &me, &key)],
         };
         let unknown = Address { kind: TransportKind::Other("pigeon".to_owned()), text: "coop 7".to_owned() };
-        device.learn(info.clone(), Some(unknown));
+        device.learn(info.clone(), Some(unknown), Timestamp::from_micros(1));
         let row = device.change().value.expect("it has a root");
         let again = Device::decode(&me, &key.0, row.bytes()).expect("readable");
         assert_eq!(again.info, info);

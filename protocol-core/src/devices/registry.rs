@@ -11,6 +11,7 @@ use crate::ids::{DeviceId, PeerKey, SessionRef};
 use crate::info::{Address, DeviceInfo};
 use crate::limits;
 use crate::records::{Change, DEVICES, Record};
+use crate::time::Timestamp;
 use crate::wire::cbor::Malformed;
 
 /// A device as the owner sees it.
@@ -45,6 +46,8 @@ pub struct DeviceView {
 pub(crate) struct NewPair {
     pub(crate) peer: PeerKey,
     pub(crate) info: DeviceInfo,
+    /// When the peer said that.
+    pub(crate) told: Timestamp,
     pub(crate) root: Root,
     pub(crate) reached: Option<Address>,
 }
@@ -112,13 +115,14 @@ impl DeviceRegistry {
 
     /// Adds a root, and the device if it is new. The change is the caller's to persist.
     pub(crate) fn add(&mut self, pair: NewPair, unix_s: u64) -> Change {
-        let NewPair { peer, info, root, reached } = pair;
+        let NewPair { peer, info, told, root, reached } = pair;
         let id = identity::device_id(&peer);
         self.ids.insert(id, peer);
         let device = self.devices.entry(peer).or_insert_with(|| Device {
             id,
             key: peer,
             info: info.clone(),
+            told: None,
             own_name: None,
             paired_unix: unix_s,
             last_seen_unix: None,
@@ -126,7 +130,7 @@ impl DeviceRegistry {
             addresses: Vec::new(),
             roots: Vec::new(),
         });
-        device.learn(info, reached);
+        device.learn(info, reached, told);
         device.last_seen_unix = Some(unix_s);
         device.add_root(root);
         device.change()

@@ -334,7 +334,7 @@ impl Node {
     // LINK-7.
     fn learn(&mut self, env: &mut Env<'_>, peer: &ProvenPeer, reached: Option<Address>) {
         let Some(device) = self.registry.get_mut(&peer.key) else { return };
-        device.learn(peer.info.clone(), reached);
+        device.learn(peer.info.clone(), reached, self.now);
         device.last_seen_unix = Some(env.unix_s);
         let change = device.change();
         self.store(env, peer.key, change, Purpose::Registry { peer: peer.key });

@@ -20,6 +20,7 @@ use crate::pairing::joiner::{self, Bound};
 use crate::session::keys::Traffic;
 use crate::session::machine::{Awaited, Opened, Proven, Session, refuse};
 use crate::session::stream::Refusal;
+use crate::time::Timestamp;
 use crate::timers::TimerKind;
 
 impl Node {
@@ -81,6 +82,11 @@ impl Node {
         }
     }
 
+    /// When a Response passed on this stream.
+    fn responded(&self, stream: StreamId) -> Timestamp {
+        self.streams.get(&stream).and_then(|slot| slot.responded).unwrap_or(self.now)
+    }
+
     /// Does what a handshake of the initiator asks for, until it rests.
     pub(super) fn initiator_step(&mut self, env: &mut Env<'_>, stream: StreamId, mut step: Step) {
         while let Step::Judge { peer } = step {
@@ -109,7 +115,7 @@ impl Node {
         let state = if planted!(ConfirmedOnComplete) { RootState::Confirmed } else { RootState::Unconfirmed };
         let root = Root::new(keys.root.duplicate(), keys.session_ref, state, &own, &peer.key);
         let reached = self.streams.get(&stream).and_then(|slot| self.conns.get(&slot.conn)).and_then(|conn| conn.dialed.clone());
-        let pair = NewPair { peer: peer.key, info: peer.info.clone(), root, reached };
+        let pair = NewPair { peer: peer.key, info: peer.info.clone(), told: self.responded(stream), root, reached };
         let written = (peer.key, keys.session_ref);
         let purpose = Purpose::InitiatorStored { stream, peer: peer.key, session_ref: keys.session_ref };
         let change = self.registry.add(pair, env.unix_s);
@@ -254,7 +260,8 @@ impl Node {
         let expires = env.unix_s.saturating_add(limits::PENDING_ROOT_TTL.as_secs());
         let state = RootState::Provisional { agreed: joiner.agreed(), expires };
         let root = Root::new(keys.root.duplicate(), keys.session_ref, state, &self.identity.public(), &bound.peer);
-        let pair = NewPair { peer: bound.peer, info: bound.info.clone(), root, reached: Some(bound.address.clone()) };
+        let reached = Some(bound.address.clone());
+        let pair = NewPair { peer: bound.peer, info: bound.info.clone(), told: bound.told, root, reached };
         let peer = bound.peer;
         let change = self.registry.add(pair, env.unix_s);
         let purpose = if planted!(ResponseBeforeDurable) { Purpose::Registry { peer } } else { Purpose::PendingStored { stream, peer } };
@@ -275,11 +282,10 @@ impl Node {
     fn store_confirmed(&mut self, env: &mut Env<'_>, stream: StreamId) {
         let Some(bound) = self.joiner.as_ref().and_then(|joiner| joiner.bound()) else { return };
         let (peer, session_ref) = (bound.peer, bound.session_ref);
-        let (info, address) = (bound.info.clone(), bound.address.clone());
-        // An older attempt of the same device may have come in between, with what was true then.
+        let (info, address, told) = (bound.info.clone(), bound.address.clone(), bound.told);
         // LINK-7.
         if let Some(device) = self.registry.get_mut(&peer) {
-            device.learn(info, Some(address));
+            device.learn(info, Some(address), told);
         }
         let repaired = self.registry.get(&peer).is_some_and(|device| device.roots.len() > 1);
         // The root is gone: there is nothing to confirm, and the attempt is over.

@@ -236,7 +236,11 @@ impl Receiver {
             // Nothing that these are about was accepted yet, or it was accepted before its session was lost, and this is the offer
             // made again: then what is missing is named in another Accept.
             (
-                ToReceiver::OpenBulk(_) | ToReceiver::Digests { .. } | ToReceiver::SourceChanged(_) | ToReceiver::Pause | ToReceiver::Resume,
+                ToReceiver::OpenBulk(_)
+                | ToReceiver::Digests { .. }
+                | ToReceiver::SourceChanged(_)
+                | ToReceiver::Pause
+                | ToReceiver::Resume,
                 State::Reading(_) | State::Inspecting(_) | State::Asking(_) | State::Preparing(_),
             ) => {}
         }
