@@ -54,7 +54,10 @@ impl World {
         // A first message that never came may still come, from whoever looks like its sender.
         // Nothing but its session binds a data stream: one that was led astray is new to whom it was meant for.
         let astray = matches!(name, StreamName::Data(_)) && !same && self.is_meant_for(to, opener, pieces.first());
-        let refused = !astray && (!like || tcp || (same && answered));
+        // The same for one that was turned away before it had said anything.
+        let first = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).take(2).map(|tapped| tapped.bytes.len());
+        let unheard = matches!(name, StreamName::Data(_)) && self.streams[stream].pipes[0].delivered < first.sum::<usize>() as u64;
+        let refused = !astray && !(same && unheard) && (!like || tcp || (same && answered));
         self.talk(raw, Lie::Again, State::Over).refused = refused.then_some("S24");
     }
 

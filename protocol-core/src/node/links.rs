@@ -589,11 +589,19 @@ impl Node {
         self.sessions.get(&session_ref).is_some_and(waits)
     }
 
-    /// The session of a control stream on which there is more to hear than was heard.
-    pub(super) fn unheard_on(&self, stream: StreamId) -> Option<SessionRef> {
-        match self.streams.get(&stream)?.role {
-            Role::Control(session_ref) if self.waits_its_turn(session_ref) => Some(session_ref),
-            _ => None,
+    /// A control stream ends on which there may be more to hear than was heard, its fin perhaps.
+    pub(super) fn end_unheard(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let Some(&Role::Control(session_ref)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
+        let waits_its_turn = self.waits_its_turn(session_ref);
+        let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| session.waits_for.is_some()) else { return };
+        if waits_its_turn {
+            // The fin has its answer now.
+            return session.end(cx!(self, env));
+        }
+        // The newest one: the peer has let go of it, and goes on with the older if it takes that for the newer.
+        session.waits_for = None;
+        for record in core::mem::take(&mut session.held) {
+            self.on_control_record(env, session_ref, &record);
         }
     }
 
@@ -650,7 +658,8 @@ impl Node {
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let older = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let older = older.and_then(|older| self.sessions.get(&older)).map(|older| (older.session_ref, older.stream, roles(older)));
-        if let (Some((older, stream, roles)), false) = (older, told) {
+        // What was told on one that was ended in order is heard.
+        if let (Some((older, stream, roles)), false) = (older, told && reason != LinkFailure::Ended) {
             self.timers.cancel(TimerKind::Stream(stream));
             self.primary.insert(device, older);
             return self.transfers.on_session(cx!(self, env), device, roles);

@@ -181,9 +181,8 @@ impl Node {
             self.half_closed.insert(stream);
             return;
         }
-        if let (Cut::Finished, Some(session)) = (how, self.unheard_on(stream).and_then(|session_ref| self.sessions.get_mut(&session_ref))) {
-            // Its fin waits with the rest, and has its answer now.
-            session.end(cx!(self, env));
+        if how == Cut::Finished {
+            self.end_unheard(env, stream);
         }
         if how == Cut::Finished && self.streams.contains_key(&stream) && !self.out.has_finished(stream) {
             // What is awaited on it will not come, and nobody else would end our half.
