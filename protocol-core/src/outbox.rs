@@ -32,7 +32,7 @@ pub(crate) enum Purpose {
     /// A listener's confirmation of a pending root, before its session may stand.
     ListenerStored { stream: StreamId, peer: PeerKey, root: SessionRef },
     /// A dialler's confirmation of a pending root, before its Finish may leave.
-    LinkStored { stream: StreamId, peer: PeerKey },
+    LinkStored { stream: StreamId, peer: PeerKey, root: SessionRef },
     /// Bookkeeping of a device (addresses, names, last contact, roots that go): nothing waits for it.
     Registry { peer: PeerKey },
     /// A row that may not be missed: one that could not be written so many times, or a removal that the owner wants.

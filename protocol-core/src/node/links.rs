@@ -361,17 +361,21 @@ impl Node {
         }
         // As a joiner: the initiator holds this root. Confirmed on disk before the Finish may say so.
         // LINK-9.
-        if self.confirm_provisional(env, peer, root, Purpose::LinkStored { stream, peer })
+        if self.confirm_provisional(env, peer, root, Purpose::LinkStored { stream, peer, root })
             && let Some(dialer) = self.dialers.get_mut(&id)
         {
             dialer.confirming(stream, done, root);
         }
     }
 
-    pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, peer: PeerKey, stored: bool) {
+    pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, root): (PeerKey, SessionRef), stored: bool) {
         self.registry.confirmation_stored(&peer, stored);
         self.watch_pending(env, &peer);
         self.scan_waiting(env);
+        // Whatever has become of the stream: the pairing is through.
+        if stored && self.registry.holds(&peer, root) {
+            self.pair_confirmed(env, &peer);
+        }
         let Some(Role::Dialer(id)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
         let id = *id;
         if !stored {
@@ -382,7 +386,6 @@ impl Node {
         if !self.registry.holds(&peer, root) {
             return self.drop_stream(env, stream, code::DONE);
         }
-        self.pair_confirmed(env, &peer);
         self.finish_link(env, stream, *done, root);
     }
 

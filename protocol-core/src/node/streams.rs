@@ -341,7 +341,7 @@ impl Node {
             Purpose::PendingStored { stream, .. } => self.on_pending_stored(env, stream, stored),
             Purpose::ConfirmStored { stream, .. } => self.on_confirm_stored(env, stream, stored),
             Purpose::ListenerStored { stream, peer, root } => self.on_listener_stored(env, stream, (peer, root), stored),
-            Purpose::LinkStored { stream, peer } => self.on_link_stored(env, stream, peer, stored),
+            Purpose::LinkStored { stream, peer, root } => self.on_link_stored(env, stream, (peer, root), stored),
             Purpose::Registry { .. } => {}
             Purpose::Row { peer, removal, .. } => {
                 if removal && stored {

@@ -123,8 +123,10 @@ impl Sender {
 
     /// A session is up.
     pub(super) fn on_session(&mut self, io: &mut Io<'_, '_>) {
-        if let State::Waiting(Waiting) = self.state {
-            self.offer(io, Pages::Awaited);
+        match &mut self.state {
+            State::Waiting(Waiting) => self.offer(io, Pages::Awaited),
+            State::Sending(sending) => sending.on_session(io),
+            State::Offered(_) | State::Over => {}
         }
     }
 

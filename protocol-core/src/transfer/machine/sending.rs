@@ -32,6 +32,8 @@ pub(super) struct Sending {
     streams: BTreeSet<StreamId>,
     /// Streams that are being opened.
     awaited: usize,
+    /// Those of them that the peer was asked to open.
+    requested: usize,
     /// Something is to go again, and no stream is new enough.
     newer: bool,
     /// Streams that could not be opened, one after the other.
@@ -83,6 +85,7 @@ impl Sending {
             chunks,
             streams: BTreeSet::new(),
             awaited: 0,
+            requested: 0,
             newer: false,
             failures: 0,
             fruitless: 0,
@@ -143,10 +146,9 @@ impl Sending {
             }
         }
         self.asked.union(&digests);
-        if self.streams.is_empty() && io.peer().is_some_and(|peer| peer.must_ask) {
+        if self.streams.is_empty() {
             // It asks again because none of those came that it was asked for.
-            self.awaited = 0;
-            io.shared.opening.remove(&io.key);
+            self.forget_requested(io);
         }
         self.tell_digests(io);
         self.open_streams(io);
@@ -230,6 +232,21 @@ impl Sending {
 
     // Streams.
 
+    /// A newer session has taken over, and it may be our turn to open streams: those that the peer was asked for may not come.
+    pub(super) fn on_session(&mut self, io: &mut Io<'_, '_>) {
+        if io.peer().is_some_and(|peer| peer.can_open) {
+            self.forget_requested(io);
+            self.open_streams(io);
+        }
+    }
+
+    fn forget_requested(&mut self, io: &mut Io<'_, '_>) {
+        for _ in 0..core::mem::take(&mut self.requested) {
+            self.awaited = self.awaited.saturating_sub(1);
+            io.shared.opened(io.key);
+        }
+    }
+
     /// Has streams opened if something may be claimed that no stream there is, or is coming, can carry.
     fn open_streams(&mut self, io: &mut Io<'_, '_>) {
         let idle = self.streams.is_empty() || self.newer;
@@ -242,6 +259,7 @@ impl Sending {
         self.awaited += count;
         if io.peer().is_some_and(|peer| peer.must_ask) {
             *io.shared.opening.entry(io.key).or_default() += count;
+            self.requested += count;
             let count = u8::try_from(count).expect("invariant: at most BULK_STREAMS");
             io.tell(ControlMessage::OpenBulk { transfer: io.key.id, count });
         } else {
@@ -253,6 +271,7 @@ impl Sending {
 
     pub(super) fn on_stream(&mut self, io: &mut Io<'_, '_>, stream: StreamId, key: &StreamKey, aead: Aead) {
         self.awaited = self.awaited.saturating_sub(1);
+        self.requested = self.requested.saturating_sub(1);
         (self.failures, self.newer) = (0, false);
         self.streams.insert(stream);
         let sealer = Sealer::new(io.chunk_key(key, aead, self.manifest.digest()), self.chunks.lane());
