@@ -154,7 +154,9 @@ impl Role {
     /// Whether nothing has been proved on it yet: such streams are few, and short-lived.
     const fn is_unproved(&self) -> bool {
         match self {
-            Self::Fresh | Self::AwaitRequest | Self::AwaitHello | Self::Listener(_) | Self::AwaitData(_) | Self::Early(_) => true,
+            Self::Fresh | Self::AwaitRequest | Self::AwaitHello | Self::AwaitData(_) | Self::Early(_) => true,
+            // Its tag fits a root of ours: the data streams that follow it, each a connection on tcp, must not crowd it out.
+            Self::Listener(_) => false,
             Self::Initiator
             | Self::Joiner
             | Self::Dialer(_)

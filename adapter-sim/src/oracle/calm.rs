@@ -362,6 +362,8 @@ impl Oracle {
     /// XFER-24: where nothing was disturbed, or all was healed, an offer is known to whom it is for, if the two have spoken long
     /// enough.
     pub(crate) fn check_heard(&mut self, world: &World, healed: bool) {
+        // What was damaged before all was healed is noticed when its pages do not come.
+        let patience = if healed { limits::PAGE_WAIT.as_micros() as u64 + 10 * SOON } else { 5 * SOON };
         let unheard = self.calm.shared.iter().find(|&(&(dev, life, key), at)| {
             let Some(peer) = world.dev_of_id(key.device).filter(|peer| world.is_up(*peer) && !self.liars.contains(peer)) else {
                 return false;
@@ -372,7 +374,7 @@ impl Oracle {
             let old = |session: &SessionProbe| session.primary && session.peer == world.key(peer);
             let spoken = world.node_of(dev).is_some_and(|node| node.probe_sessions().iter().any(old));
             let since = self.calm.met.get(&(dev, key.device)).copied().unwrap_or(u64::MAX).max(*at);
-            world.life(dev) == life && !known && !ended && spoken && since.saturating_add(5 * SOON) < world.micros()
+            world.life(dev) == life && !known && !ended && spoken && since.saturating_add(patience) < world.micros()
         });
         let unheard = unheard.map(|(&(dev, _, key), _)| (dev, key));
         let asked = self.manners.calm || healed;

@@ -180,6 +180,7 @@ impl Node {
     fn end_primary(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.end(cx!(self, env));
+        session.left = true;
         let (stream, peer) = (session.stream, session.peer);
         // An attempt beside a session would renew it, ours or the peer's: there the transfers that end here would go on.
         self.stop_dialling(env, device);

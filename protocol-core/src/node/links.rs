@@ -253,7 +253,6 @@ impl Node {
         };
         let LinkKeys { traffic, session_ref } = done.keys;
         let Some(proven) = self.proven(stream, (peer, &done.peer.info), session_ref, (traffic, false)) else { return };
-        self.unproved.remove(&stream);
         let mut awaited = Awaited::new(proven);
         awaited.from_link = true;
         self.learn(env, &done.peer, None);
@@ -431,6 +430,8 @@ impl Node {
             }
         }
         if let Some(own) = self.crossed_by(&session) {
+            let mut session = session;
+            session.passed_over = true;
             self.sessions.insert(session_ref, session);
             self.succeed(env, session_ref, own);
             if answers {
@@ -556,6 +557,7 @@ impl Node {
             }
             return;
         }
+        let left = session.left;
         let heard = session.on_record(cx!(self, env), record);
         if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
             self.confirm_root(env, &peer, root);
@@ -564,8 +566,8 @@ impl Node {
             Err(_) if planted!(ForgedControlIgnored) => {}
             Err(_) => self.session_over(env, session_ref, LinkFailure::Violation),
             Ok(Heard::Fin) => self.session_over(env, session_ref, LinkFailure::Ended),
-            // Behind our own goodbye nothing counts, unless a newer session of the pair goes on.
-            Ok(Heard::Messages(_)) if !self.primary.contains_key(&device) => {}
+            // Behind our own goodbye nothing counts; behind the fin to one that a newer session has replaced, all.
+            Ok(Heard::Messages(_)) if left || !self.primary.contains_key(&device) => {}
             Ok(Heard::Messages(messages)) => {
                 for message in messages {
                     // DATA-17.
@@ -639,6 +641,8 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         session.waits_for = None;
         let (stream, conn, was_ending, told) = (session.stream, session.conn, session.ending, session.told);
+        // Nothing that counts is told on one that crossed, by either side.
+        let heard = reason == LinkFailure::Ended || session.passed_over;
         match reason {
             // The peer's fin is answered with ours; the stream closes when both are through.
             LinkFailure::Ended | LinkFailure::Closed => session.end(cx!(self, env)),
@@ -654,7 +658,7 @@ impl Node {
         }
         self.hang_up_if_unused(conn);
         if !primary {
-            return self.release_heir(env, session_ref, reason == LinkFailure::Ended);
+            return self.release_heir(env, session_ref, heard);
         }
         // A renewal that came to nothing: the session that it was to replace goes on, unless it missed something.
         let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;

@@ -162,6 +162,10 @@ pub(crate) struct Session {
     pub(crate) stood: Option<Timestamp>,
     /// Its control stream is over: nothing is told any more, data streams go on.
     pub(crate) ending: bool,
+    /// Our owner has ended it.
+    pub(crate) left: bool,
+    /// It crossed with another, which went on.
+    pub(crate) passed_over: bool,
     /// Something was told on it that counts.
     pub(crate) told: bool,
     /// The session that this one replaces, while that is still heard out; what comes here waits until it is over.
@@ -213,6 +217,8 @@ impl Session {
             born: cx.now,
             stood: (!we_opened).then_some(cx.now),
             ending: false,
+            left: false,
+            passed_over: false,
             told: false,
             waits_for: None,
             held: Vec::new(),
