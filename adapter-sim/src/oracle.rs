@@ -638,6 +638,9 @@ impl Oracle {
     pub(crate) fn check_provisional(&mut self, world: &World, dev: Dev) {
         let node = world.node(dev);
         let pairing = node.probe_holdings().pairing;
+        if world.devices[dev.0].asleep_until > 0 {
+            return;
+        }
         for root in node.probe_roots() {
             let Trust::Provisional { agreed } = root.trust else { continue };
             self.check("PAIR-24", agreed || pairing, || {

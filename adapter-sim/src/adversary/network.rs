@@ -166,7 +166,10 @@ impl World {
         };
         // An honest device may itself have more under way than there is room for (DATA-14, LIM-4).
         let few = |node: &Node| node.probe_holdings().most_of_peer.0 <= limits::EARLY_STREAMS;
-        let room = |node: &Node| node.probe_holdings().most_of_peer.2 < limits::BULK_STREAMS;
+        let room = |node: &Node| {
+            let held = node.probe_holdings();
+            held.most_of_peer.2 < limits::BULK_STREAMS && held.most_of_peer.0 < limits::BULK_STREAMS
+        };
         let few = self.node_of(self.device_of(stream, 0)).is_some_and(few);
         if self.node_of(dev).is_some_and(|node| few && stands(node) && room(node)) {
             self.with_oracle(|oracle, _| {

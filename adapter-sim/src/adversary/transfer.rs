@@ -284,7 +284,8 @@ impl World {
             messages.extend(self.first_words(deal, trick));
         }
         if trick == Trick::Repeat {
-            if !begun {
+            // One that says nothing any more does not repeat itself.
+            if !begun && !self.foe.sessions[session].deaf {
                 self.watch_transfer(session, Direction::Incoming, id);
             }
             return messages;
@@ -405,7 +406,10 @@ impl World {
             Trick::Beyond => {
                 let behind = deal.manifest.layout().chunks();
                 messages = vec![accept(Ranges::from(behind..behind + 1))];
-                self.watch_control(session, "S12");
+                // An offer that was made again is answered again, and the first answer has ended it.
+                if self.foe.deals.iter().filter(|deal| deal.id == id).count() == 1 {
+                    self.watch_control(session, "S12");
+                }
             }
             Trick::FalseStored => messages.push(stored),
             Trick::Part => messages = vec![accept(Ranges::from(0..chunks.count().min(1)))],
@@ -459,6 +463,7 @@ impl World {
 
     /// Chunks came; the messages that they are answered with, and their session.
     pub(super) fn chunks_came(&mut self, deal: usize, indices: &[u64]) -> Option<(usize, Vec<ControlMessage>)> {
+        let flipped = self.streams.iter().any(|stream| stream.pipes[0].flipped.is_some());
         let of = &mut self.foe.deals[deal];
         let first = of.seen.is_empty() && !indices.is_empty();
         of.seen.extend(indices);
@@ -473,7 +478,8 @@ impl World {
             self.watch_transfer(session, Direction::Outgoing, id);
             return Some((session, vec![accept; 20]));
         }
-        if of.trick == Trick::Part && indices.iter().any(|index| *index > 0) {
+        // A changed bit may have named another chunk.
+        if of.trick == Trick::Part && !flipped && indices.iter().any(|index| *index > 0) {
             let peer = self.foe.sessions[of.session].peer;
             self.with_oracle(|oracle, _| oracle.broken("XFER-10", || format!("device {} sends what was not asked for", peer.0)));
             return None;
