@@ -57,7 +57,7 @@ impl World {
         // The same for one that was turned away before it had said anything.
         let first = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).take(2).map(|tapped| tapped.bytes.len());
         let unheard = matches!(name, StreamName::Data(_)) && self.streams[stream].pipes[0].delivered < first.sum::<usize>() as u64;
-        let refused = !astray && !(same && unheard) && (!like || tcp || (same && answered));
+        let refused = !(astray || same && unheard) && (!like || tcp || (same && answered));
         self.talk(raw, Lie::Again, State::Over).refused = refused.then_some("S24");
     }
 
