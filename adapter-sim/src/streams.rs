@@ -52,7 +52,7 @@ impl World {
                 Damage::Vanish => vanish = true,
                 // Another rule may have left nothing of them.
                 Damage::Flip(_) if bytes.is_empty() => {}
-                // The same bit changed twice is as it was.
+                // One is enough: a second may change the same bit back.
                 Damage::Flip(_) if flipped => {}
                 Damage::Flip(bit) => {
                     flipped = true;

@@ -17,6 +17,7 @@ use protocol_core::transfer::manifest::{EntryKind, Manifest};
 use protocol_core::transfer::ranges::Ranges;
 use protocol_core::transfer::receipt::{Outcome, ReceiptDigest};
 use protocol_core::wire::control::{CancelReason, ControlMessage, DeclineReason, Offer};
+use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::header::StreamKind;
 use serde::{Deserialize, Serialize};
 
@@ -463,7 +464,8 @@ impl World {
 
     /// Chunks came; the messages that they are answered with, and their session.
     pub(super) fn chunks_came(&mut self, deal: usize, indices: &[u64]) -> Option<(usize, Vec<ControlMessage>)> {
-        let flipped = self.streams.iter().any(|stream| stream.pipes[0].flipped.is_some());
+        let bulk = Some(StreamName::Data(StreamKind::Bulk));
+        let flipped = self.streams.iter().any(|stream| stream.name == bulk && stream.pipes.iter().any(|pipe| pipe.flipped.is_some()));
         let of = &mut self.foe.deals[deal];
         let first = of.seen.is_empty() && !indices.is_empty();
         of.seen.extend(indices);

@@ -409,7 +409,7 @@ impl Node {
 
     /// A session stands: it becomes the device's primary one, and replaces an older.
     // LINK-12.
-    pub(super) fn session_up(&mut self, env: &mut Env<'_>, session: Session) {
+    pub(super) fn session_up(&mut self, env: &mut Env<'_>, mut session: Session) {
         let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
         let answers = !session.we_opened;
         if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
@@ -430,7 +430,6 @@ impl Node {
             }
         }
         if let Some(own) = self.crossed_by(&session) {
-            let mut session = session;
             session.passed_over = true;
             self.sessions.insert(session_ref, session);
             self.succeed(env, session_ref, own);

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Node, Role, Stream, cx};
+use super::{Node, Role, cx};
 use crate::bulk::cipher::Aead;
 use crate::devices::device::{Root, RootState};
 use crate::devices::registry::NewPair;
@@ -38,7 +38,7 @@ impl Node {
         session_ref: SessionRef,
         (secrets, we_opened): (Secrets, bool),
     ) -> Option<Proven> {
-        let &Stream { conn, responded, .. } = self.streams.get(&stream)?;
+        let conn = self.streams.get(&stream)?.conn;
         let connection = self.conns.get(&conn)?;
         let (outgoing, incoming) =
             if we_opened { (secrets.from_opener, secrets.from_answerer) } else { (secrets.from_answerer, secrets.from_opener) };
@@ -48,7 +48,7 @@ impl Node {
             device: identity::device_id(&peer.0),
             peer: peer.0,
             session_ref,
-            begun: responded.unwrap_or(self.now),
+            begun: self.responded(stream),
             traffic: Traffic::new(outgoing, incoming),
             aead: self.bulk_aead(peer.1),
             conn,
@@ -82,7 +82,7 @@ impl Node {
         }
     }
 
-    /// When a Response passed on this stream.
+    /// When a Response passed on this stream: now, if none did, for a Finish comes with the session.
     fn responded(&self, stream: StreamId) -> Timestamp {
         self.streams.get(&stream).and_then(|slot| slot.responded).unwrap_or(self.now)
     }
