@@ -60,9 +60,11 @@ impl World {
                     bytes[bit / 8 % len] ^= 1 << (bit % 8);
                     let place = (sent + (bit / 8 % len) as u64, frame, self.now);
                     let pipe = &mut self.streams[stream].pipes[end];
+                    // Before the fourth there may be something else than a record, and a wrong length may be waited for: of this
+                    // record or, changed before, of an earlier one.
+                    let first = pipe.flipped.is_none();
                     pipe.flipped.get_or_insert(place);
-                    // Before the fourth there may be something else than a record, and a wrong length may be waited for.
-                    if frame >= 4 && bit / 8 % len >= 4 && matches!(name, Some(StreamName::Pair | StreamName::Link)) {
+                    if first && frame >= 4 && bit / 8 % len >= 4 && matches!(name, Some(StreamName::Pair | StreamName::Link)) {
                         pipe.spoilt.get_or_insert(sent + len as u64);
                     }
                     self.after(TAINTED_AND_READ, Act::Tainted { stream, end: 1 - end });
