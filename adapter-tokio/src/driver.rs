@@ -44,6 +44,8 @@ const WAITING: usize = 256;
 const NAP: Duration = Duration::from_secs(5);
 /// At the end: how long connections may take to say goodbye, and then tasks and workers to end.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// … and how long transports, counted from the same moment.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// What a task or worker reports.
 #[derive(Debug)]
@@ -92,6 +94,8 @@ pub(crate) enum Happened {
         ticket: Ticket,
         result: Result<Reply, Failure>,
     },
+    /// We can be found elsewhere now.
+    Moved,
 }
 
 /// An owner's call: it runs in the loop.
@@ -230,7 +234,7 @@ impl Host {
         for conn in self.conns.values() {
             drop(conn.orders.send(Order::Close));
         }
-        let Self { links, records, transfers, subscribers, conns, streams, .. } = self;
+        let Self { transports, links, records, transfers, subscribers, conns, streams, .. } = self;
         drop((links, transfers, conns, streams));
         let saved = tokio::task::spawn_blocking(move || records.close());
         // Every task and worker holds a clone of the channel: it closes when the last of them has ended.
@@ -239,6 +243,11 @@ impl Host {
             debug!("some tasks or workers were still busy at the end");
         }
         drop(timeout_at(until + GOODBYE, saved).await);
+        for transport in transports {
+            if timeout_at(until + CLOSING, transport.shutdown()).await.is_err() {
+                debug!(kind = %transport.kind(), "the transport was still busy at the end");
+            }
+        }
         subscribers.close();
     }
 
@@ -293,6 +302,7 @@ impl Host {
                 }
             }
             Happened::Done { ticket, result } => self.handle(Input::Done { ticket, result }),
+            Happened::Moved => self.tell_local(),
         }
     }
 

@@ -17,9 +17,11 @@
 //! ```
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use protocol_core::bulk::cipher::BulkCipher;
@@ -72,6 +74,45 @@ impl fmt::Debug for BoxTransport {
     }
 }
 
+/// A network stack that is started with this device's own keys, where the home says.
+pub struct Stack {
+    kind: TransportKind,
+    #[allow(clippy::type_complexity, reason = "a closure that returns a future has no shorter name")]
+    start: Box<dyn Fn(&NetworkIdentity, Vec<SocketAddr>) -> Pin<Box<dyn Future<Output = io::Result<Started>> + Send>> + Send + Sync>,
+}
+
+/// A stack that listens, and the ports that it has.
+type Started = (BoxTransport, Vec<u16>);
+
+impl Stack {
+    /// `start` makes the transport from the keys and the addresses to listen at, and says at which ports it listens. A port that is
+    /// taken is an error of kind `AddrInUse`; it is called again then, with port 0.
+    pub fn new<T, F>(kind: TransportKind, start: impl Fn(&NetworkIdentity, Vec<SocketAddr>) -> F + Send + Sync + 'static) -> Self
+    where
+        T: Transport,
+        F: Future<Output = io::Result<(T, Vec<u16>)>> + Send + 'static,
+    {
+        let start = move |identity: &NetworkIdentity, bind: Vec<SocketAddr>| {
+            let started = start(identity, bind);
+            let boxed: Pin<Box<dyn Future<Output = io::Result<Started>> + Send>> =
+                Box::pin(async move { started.await.map(|(transport, ports)| (BoxTransport::new(transport), ports)) });
+            boxed
+        };
+        Self { kind, start: Box::new(start) }
+    }
+
+    /// Bare TCP.
+    pub fn tcp() -> Self {
+        Self::new(TransportKind::Tcp, |_, bind| std::future::ready(bind_tcp(&bind)))
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stack({})", self.kind)
+    }
+}
+
 /// What a service is made of.
 #[derive(Debug)]
 pub struct ServiceConfig {
@@ -79,18 +120,19 @@ pub struct ServiceConfig {
     pub home: PathBuf,
     /// The device's name from now on; `None`: the one it has, or the host's.
     pub name: Option<String>,
-    /// Whether to speak bare TCP.
-    pub tcp: bool,
-    /// Where bare TCP listens; none: on all interfaces. Port 0 stands for the port of the last time, if it is free.
+    /// The stacks to start, at most one of a kind, the best first.
+    pub stacks: Vec<Stack>,
+    /// Where they listen; none: on all interfaces. Port 0 stands for the port that a stack had the last time, if it is free. Of
+    /// several that cannot share another port (TCP and libp2p) only the first has it.
     pub bind: Vec<SocketAddr>,
-    /// Further network stacks, at most one of a kind.
+    /// Network stacks that run already, at most one of a kind.
     pub transports: Vec<BoxTransport>,
 }
 
 impl ServiceConfig {
     /// Bare TCP on all interfaces.
     pub fn new(home: impl Into<PathBuf>) -> Self {
-        Self { home: home.into(), name: None, tcp: true, bind: Vec::new(), transports: Vec::new() }
+        Self { home: home.into(), name: None, stacks: vec![Stack::tcp()], bind: Vec::new(), transports: Vec::new() }
     }
 }
 
@@ -193,15 +235,25 @@ impl NetworkingService {
     /// # Errors
     /// [`InitError`]; nothing runs then.
     pub async fn init_networking(config: ServiceConfig) -> Result<Self, InitError> {
-        let ServiceConfig { home, name, tcp, bind, transports } = config;
+        let ServiceConfig { home, name, stacks, bind, transports } = config;
         let opened = tokio::task::spawn_blocking(move || open(&home, name)).await;
         let mut opened = opened.map_err(|error| InitError::Thread(error.into()))??;
-        let mut transports: Vec<Box<dyn AnyTransport>> = transports.into_iter().map(|transport| transport.0).collect();
-        if tcp {
-            let (tcp, warning) = listen(&opened.home, &bind)?;
-            transports.insert(0, Box::new(Arc::new(tcp)));
-            opened.warnings.extend(warning);
+        let mut listening: Vec<Box<dyn AnyTransport>> = Vec::new();
+        for stack in stacks {
+            match start(&opened.home, &opened.identity, &stack, &bind).await {
+                Ok((transport, warning)) => {
+                    listening.push(transport.0);
+                    opened.warnings.extend(warning);
+                }
+                Err(error) => {
+                    for transport in listening {
+                        transport.shutdown().await;
+                    }
+                    return Err(error);
+                }
+            }
         }
+        listening.extend(transports.into_iter().map(|transport| transport.0));
 
         let identity = Identity {
             id: opened.identity.device_id(),
@@ -226,7 +278,7 @@ impl NetworkingService {
         let (calls, called) = mpsc::channel(CALLS);
         let (end, ended) = watch::channel(false);
         let subscribers = Subscribers::default();
-        let host = Host::new(node, transports, records, Transfers::new(opened.home), subscribers.clone(), links);
+        let host = Host::new(node, listening, records, Transfers::new(opened.home), subscribers.clone(), links);
         tokio::spawn(async move {
             host.run(happened, called).await;
             end.send_replace(true);
@@ -299,38 +351,52 @@ fn host_name() -> String {
     if name.is_empty() { "unnamed".to_owned() } else { name }
 }
 
-/// Listens where it was asked, on the port of the last time where that is free.
-fn listen(home: &Home, bind: &[SocketAddr]) -> Result<(Tcp, Option<Warning>), InitError> {
-    let everywhere = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
+/// Starts a stack where it was asked, on the port of the last time where that is free.
+async fn start(
+    home: &Home,
+    identity: &NetworkIdentity,
+    stack: &Stack,
+    bind: &[SocketAddr],
+) -> Result<(BoxTransport, Option<Warning>), InitError> {
+    let kind = &stack.kind;
     let mut settings = home.settings().map_err(InitError::Home)?;
-    let kind = TransportKind::Tcp;
     let wanted = settings.ports.get(kind.name()).copied();
-    let at = |port: u16| -> io::Result<Tcp> {
-        let with = |at: &SocketAddr, port: u16| if at.port() == 0 { SocketAddr::new(at.ip(), port) } else { *at };
-        if !bind.is_empty() {
-            return Tcp::bind(&bind.iter().map(|at| with(at, port)).collect::<Vec<_>>());
-        }
-        let v4 = Tcp::bind(&[with(&everywhere[0], port)])?;
-        let port = v4.bound().first().map_or(port, SocketAddr::port);
-        drop(v4);
-        // A machine may have no IPv6.
-        Tcp::bind(&everywhere.map(|at| with(&at, port))).or_else(|_| Tcp::bind(&[with(&everywhere[0], port)]))
+    let at = |port: u16| {
+        let with = |at: &SocketAddr| if at.port() == 0 { SocketAddr::new(at.ip(), port) } else { *at };
+        let everywhere = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+        let bind = if bind.is_empty() { everywhere.to_vec() } else { bind.iter().map(with).collect() };
+        (stack.start)(identity, bind)
     };
-    let (tcp, warning) = match wanted.map(|port| (port, at(port))) {
-        Some((_, Ok(tcp))) => (tcp, None),
-        Some((wanted, Err(error))) if error.kind() == io::ErrorKind::AddrInUse => {
-            let tcp = at(0).map_err(InitError::Bind)?;
-            let got = tcp.bound().first().map_or(0, SocketAddr::port);
-            (tcp, Some(Warning::PortTaken { transport: kind.clone(), wanted, got }))
+    let first = |ports: &[u16]| ports.first().copied().unwrap_or(0);
+    let (transport, ports, warning) = match (wanted, at(wanted.unwrap_or(0)).await) {
+        (_, Ok((transport, ports))) => (transport, ports, None),
+        (Some(wanted), Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {
+            let (transport, ports) = at(0).await.map_err(InitError::Bind)?;
+            let got = first(&ports);
+            (transport, ports, Some(Warning::PortTaken { transport: kind.clone(), wanted, got }))
         }
-        Some((_, Err(error))) => return Err(InitError::Bind(error)),
-        None => (at(0).map_err(InitError::Bind)?, None),
+        (_, Err(error)) => return Err(InitError::Bind(error)),
     };
-    if wanted.is_none()
-        && let Some(first) = tcp.bound().first()
-    {
-        settings.ports.insert(kind.name().to_owned(), first.port());
+    if wanted.is_none() && first(&ports) != 0 {
+        settings.ports.insert(kind.name().to_owned(), first(&ports));
         home.write_settings(&settings).map_err(InitError::Home)?;
     }
-    Ok((tcp, warning))
+    Ok((transport, warning))
+}
+
+/// Listens on every one of `bind`; where both protocols are wanted on all interfaces, on one port, and without IPv6 if the machine has
+/// none.
+fn bind_tcp(bind: &[SocketAddr]) -> io::Result<(Tcp, Vec<u16>)> {
+    let tcp = match bind {
+        [v4, v6] if v4.port() == v6.port() && v4.ip().is_unspecified() && v6.ip().is_unspecified() => {
+            let first = Tcp::bind(&[*v4])?;
+            let port = first.bound().first().map_or(v4.port(), SocketAddr::port);
+            drop(first);
+            let both = [*v4, *v6].map(|at| SocketAddr::new(at.ip(), port));
+            Tcp::bind(&both).or_else(|_| Tcp::bind(&both[..1]))?
+        }
+        _ => Tcp::bind(bind)?,
+    };
+    let ports = tcp.bound().iter().map(SocketAddr::port).collect();
+    Ok((tcp, ports))
 }

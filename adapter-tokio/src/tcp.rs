@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::transport::{Connection, Rx, Stop, Transport, Tx, stopped};
+use crate::transport::{Connection, Rx, Stop, Transport, Tx, source, stopped};
 
 /// The accepting side's random bytes.
 const EXPORTER: usize = 32;
@@ -187,18 +187,6 @@ fn reachable(bound: SocketAddr) -> Option<String> {
         _ => return None,
     };
     Some(SocketAddr::new(ip, bound.port()).to_string())
-}
-
-/// What an attacker cannot change for free: an IPv4 address, or an IPv6 network of 64 bits.
-// HOST-17.
-fn source(ip: IpAddr) -> String {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

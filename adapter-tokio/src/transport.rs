@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 
 use protocol_core::effects::Remote;
 use protocol_core::info::{Address, TransportInfo, TransportKind};
@@ -37,8 +38,19 @@ pub trait Transport: Send + Sync + 'static {
     /// The system's, where listening itself fails. The caller waits a moment and tries again.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Conn>> + Send;
 
+    /// Waits until [`Transport::local`] says something new. One that never does waits for ever.
+    fn changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Stops listening. Connections go on.
     fn close(&self) -> impl Future<Output = ()> + Send;
+
+    /// Ends what is left after [`Transport::close`], and cuts connections that still stand: when it returns, no socket and no task
+    /// of the transport's own remains. The caller sets the limit of time.
+    fn shutdown(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// A connection to one remote.
@@ -75,7 +87,8 @@ pub trait Tx: Send + 'static {
     /// The stream is cut.
     fn write_all(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Half-closes: the remote reads the end after the last byte.
+    /// Half-closes: the remote reads the end after the last byte. Where closing the connection would take back what is under way, it
+    /// waits until the remote's network stack has all of it. Dropped early, the end has gone or has not.
     ///
     /// # Errors
     /// The stream is cut.
@@ -123,6 +136,18 @@ pub trait Rx: Send + 'static {
                 read = self.read(into) => read,
             }
         })
+    }
+}
+
+/// What an attacker cannot change for free, as [`Remote::source`] wants it: an IPv4 address, or an IPv6 network of 64 bits.
+// HOST-17.
+pub fn source(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
     }
 }
 

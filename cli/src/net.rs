@@ -47,7 +47,9 @@ impl Net {
         let home = context.home()?;
         let mut config = ServiceConfig::new(&home);
         config.name = start.name.map(str::to_owned);
-        config.tcp = !start.offline;
+        if start.offline {
+            config.stacks.clear();
+        }
         config.bind = context.global.bind.clone();
         let service = NetworkingService::init_networking(config).await.map_err(|error| init_failed(&error))?;
         let events = service.events();

@@ -2,7 +2,9 @@
 //!
 //! Here the transports' types end. A task knows its transport; the loop knows channels.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -78,7 +80,11 @@ pub(crate) trait AnyTransport: Send + Sync {
     fn dial(&self, links: &Links, ticket: Ticket, to: Address);
     fn listen(&self, links: &Links);
     fn close(&self, links: &Links);
+    fn shutdown(&self) -> Ending;
 }
+
+/// A transport's end, to be waited for.
+pub(crate) type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<T: Transport> AnyTransport for Arc<T> {
     fn kind(&self) -> TransportKind {
@@ -106,29 +112,47 @@ impl<T: Transport> AnyTransport for Arc<T> {
     fn listen(&self, links: &Links) {
         let (transport, links) = (Self::clone(self), links.clone());
         links.runtime.clone().spawn(async move {
-            loop {
-                let Ok(slot) = Arc::clone(&links.slots).acquire_owned().await else { return };
-                match T::accept(&transport).await {
-                    Ok(conn) => {
-                        let links = links.clone();
-                        tokio::spawn(async move {
-                            serve(Arc::new(conn), None, links).await;
-                            drop(slot);
-                        });
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
-                    Err(error) => {
-                        debug!(%error, "listening failed");
-                        sleep(ACCEPT_AGAIN).await;
-                    }
+            let told = async {
+                loop {
+                    T::changed(&transport).await;
+                    links.tell(Happened::Moved).await;
                 }
+            };
+            tokio::select! {
+                () = told => {}
+                () = accept(&*transport, &links) => {}
             }
         });
     }
-
     fn close(&self, links: &Links) {
         let transport = Self::clone(self);
         links.runtime.spawn(async move { T::close(&transport).await });
+    }
+
+    fn shutdown(&self) -> Ending {
+        let transport = Self::clone(self);
+        Box::pin(async move { T::shutdown(&transport).await })
+    }
+}
+
+/// Takes connections until the transport is closed.
+async fn accept<T: Transport>(transport: &T, links: &Links) {
+    loop {
+        let Ok(slot) = Arc::clone(&links.slots).acquire_owned().await else { return };
+        match transport.accept().await {
+            Ok(conn) => {
+                let links = links.clone();
+                tokio::spawn(async move {
+                    serve(Arc::new(conn), None, links).await;
+                    drop(slot);
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+            Err(error) => {
+                debug!(%error, "listening failed");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
     }
 }
 
@@ -340,6 +364,15 @@ impl<R: Rx> Reader<R> {
     }
 }
 
+/// Half-closes; whether everything has left. `None` if the stream was stopped meanwhile.
+pub(crate) async fn finish(tx: &mut impl Tx, stop: &Stop) -> Option<bool> {
+    tokio::select! {
+        biased;
+        () = stop.set() => None,
+        finished = tx.finish() => Some(finished.is_ok()),
+    }
+}
+
 struct Writer<T> {
     id: StreamId,
     tx: T,
@@ -364,7 +397,10 @@ impl<T: Tx> Writer<T> {
                     Some(Err(_)) => break false,
                     None => return self.tx.reset(self.stop.code().unwrap_or(code::DONE)),
                 },
-                Some(Write::Finish) => break self.tx.finish().await.is_ok(),
+                Some(Write::Finish) => match finish(&mut self.tx, &self.stop).await {
+                    Some(sent) => break sent,
+                    None => return self.tx.reset(self.stop.code().unwrap_or(code::DONE)),
+                },
                 Some(Write::Chunks(job)) => return send(self.tx, job, self.id, self.stop, self.links),
             }
         };

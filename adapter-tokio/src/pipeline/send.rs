@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::{Reporter, workers};
 use crate::driver::Happened;
-use crate::driver::links::Links;
+use crate::driver::links::{Links, finish};
 use crate::files::{Source, SourceFile};
 use crate::transport::{Stop, Tx, stopped};
 
@@ -201,7 +201,11 @@ impl<T: Tx> Sending<T> {
             tx.reset(self.stop.code().unwrap_or(code::DONE));
             return false;
         }
-        tx.finish().await.is_ok()
+        if let Some(sent) = finish(&mut tx, &self.stop).await {
+            return sent;
+        }
+        tx.reset(self.stop.code().unwrap_or(code::DONE));
+        false
     }
 }
 

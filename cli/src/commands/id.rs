@@ -12,7 +12,7 @@ use crate::registry::{Who, who};
 pub(super) async fn run(context: &Context) -> Outcome {
     let home = context.home()?;
     let mut config = ServiceConfig::new(&home);
-    config.tcp = false;
+    config.stacks.clear();
     let out = &context.out;
     let this = match NetworkingService::init_networking(config).await {
         Ok(service) => {

@@ -1,0 +1,1 @@
+kin_tests::conformance!(kin_tests::conformance::stacks::Quic);
