@@ -268,7 +268,13 @@ fn dial_failed(error: &DialError) -> io::Error {
         DialError::Denied { .. } => io::ErrorKind::QuotaExceeded,
         DialError::Transport(errors) => errors.first().map_or(io::ErrorKind::Other, |(_, error)| match error {
             TransportError::MultiaddrNotSupported(_) => io::ErrorKind::Unsupported,
-            TransportError::Other(error) => cause(error),
+            TransportError::Other(error) => match cause(error) {
+                // The system took the connection, and the process behind it was ending, or is another program.
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => io::ErrorKind::ConnectionRefused,
+                io::ErrorKind::Other if error.to_string().contains("Timeout") => io::ErrorKind::TimedOut,
+                io::ErrorKind::Other => io::ErrorKind::ConnectionRefused,
+                other => other,
+            },
         }),
     };
     io::Error::new(kind, error.to_string())

@@ -152,6 +152,8 @@ impl fmt::Debug for Host {
 struct Conn {
     orders: mpsc::UnboundedSender<Order>,
     one_stream: bool,
+    /// The other side may not have read yet what we sent last. Whoever reads the last word of a connection closes it; the other waits.
+    unread: bool,
 }
 
 /// The two ends of what tasks report.
@@ -265,7 +267,7 @@ impl Host {
     fn on(&mut self, what: Happened) {
         match what {
             Happened::ConnUp { conn, dialed, remote, orders } => {
-                self.conns.insert(conn, Conn { orders, one_stream: remote.one_stream });
+                self.conns.insert(conn, Conn { orders, one_stream: remote.one_stream, unread: false });
                 self.handle(Input::ConnUp { conn, dialed, remote });
             }
             Happened::ConnDown { conn } => {
@@ -310,6 +312,10 @@ impl Host {
     fn on_read_end(&mut self, id: StreamId, cut: Cut) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.end.get_or_insert(cut);
+        let conn = stream.conn;
+        if let Some(conn) = self.conns.get_mut(&conn).filter(|_| cut == Cut::Finished) {
+            conn.unread = false;
+        }
         if cut != Cut::Finished && stream.working.is_some() {
             stream.stopper.stop(code::REFUSED);
         }
@@ -359,7 +365,7 @@ impl Host {
                 }
                 Output::Hangup { conn, code } => self.hang_up(conn, code),
                 Output::Send { stream, bytes } => self.send(stream, bytes),
-                Output::Finish { stream } => self.write(stream, Write::Finish),
+                Output::Finish { stream } => self.finish(stream),
                 Output::Reset { stream, code } => {
                     if let Some(stream) = self.streams.remove(&stream) {
                         stream.stopper.stop(code);
@@ -400,16 +406,22 @@ impl Host {
         let waiting = stream.queue.bytes.fetch_add(bytes.len(), Ordering::AcqRel) + bytes.len();
         stream.queue.armed.store(true, Ordering::Release);
         drop(stream.write.send(Write::Bytes(bytes)));
+        if let Some(conn) = self.conns.get_mut(&stream.conn) {
+            conn.unread = true;
+        }
         if waiting > LONGEST {
             debug!(?id, waiting, "the remote does not read");
             self.on_read_end(id, Cut::Broken);
         }
     }
 
-    fn write(&self, id: StreamId, what: Write) {
+    fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get(&id) {
             // A writer that is gone has told, or will tell, how it ended.
-            drop(stream.write.send(what));
+            drop(stream.write.send(Write::Finish));
+            if let Some(conn) = self.conns.get_mut(&stream.conn) {
+                conn.unread = true;
+            }
         }
     }
 
@@ -444,8 +456,9 @@ impl Host {
             drop(stream.write.send(Write::Finish));
             streams.push(stream.write.clone());
         }
-        debug!(conn = ?id, code, one_stream = conn.one_stream, "hanging up");
-        drop(conn.orders.send(Order::Hangup { code, streams }));
+        let linger = conn.unread || !streams.is_empty();
+        debug!(conn = ?id, code, linger, one_stream = conn.one_stream, "hanging up");
+        drop(conn.orders.send(Order::Hangup { code, streams, linger }));
     }
 
     fn notify(&mut self, event: Event) {

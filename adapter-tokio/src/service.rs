@@ -77,6 +77,7 @@ impl fmt::Debug for BoxTransport {
 /// A network stack that is started with this device's own keys, where the home says.
 pub struct Stack {
     kind: TransportKind,
+    bind: Vec<SocketAddr>,
     #[allow(clippy::type_complexity, reason = "a closure that returns a future has no shorter name")]
     start: Box<dyn Fn(&NetworkIdentity, Vec<SocketAddr>) -> Pin<Box<dyn Future<Output = io::Result<Started>> + Send>> + Send + Sync>,
 }
@@ -98,7 +99,14 @@ impl Stack {
                 Box::pin(async move { started.await.map(|(transport, ports)| (BoxTransport::new(transport), ports)) });
             boxed
         };
-        Self { kind, start: Box::new(start) }
+        Self { kind, bind: Vec::new(), start: Box::new(start) }
+    }
+
+    /// Where it listens; none: on all interfaces. Port 0 stands for the port that it had the last time, if that is free.
+    #[must_use]
+    pub fn at(mut self, bind: Vec<SocketAddr>) -> Self {
+        self.bind = bind;
+        self
     }
 
     /// Bare TCP.
@@ -122,9 +130,6 @@ pub struct ServiceConfig {
     pub name: Option<String>,
     /// The stacks to start, at most one of a kind, the best first.
     pub stacks: Vec<Stack>,
-    /// Where they listen; none: on all interfaces. Port 0 stands for the port that a stack had the last time, if it is free. Of
-    /// several that cannot share another port (TCP and libp2p) only the first has it.
-    pub bind: Vec<SocketAddr>,
     /// Network stacks that run already, at most one of a kind.
     pub transports: Vec<BoxTransport>,
 }
@@ -132,7 +137,7 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// Bare TCP on all interfaces.
     pub fn new(home: impl Into<PathBuf>) -> Self {
-        Self { home: home.into(), name: None, stacks: vec![Stack::tcp()], bind: Vec::new(), transports: Vec::new() }
+        Self { home: home.into(), name: None, stacks: vec![Stack::tcp()], transports: Vec::new() }
     }
 }
 
@@ -235,12 +240,12 @@ impl NetworkingService {
     /// # Errors
     /// [`InitError`]; nothing runs then.
     pub async fn init_networking(config: ServiceConfig) -> Result<Self, InitError> {
-        let ServiceConfig { home, name, stacks, bind, transports } = config;
+        let ServiceConfig { home, name, stacks, transports } = config;
         let opened = tokio::task::spawn_blocking(move || open(&home, name)).await;
         let mut opened = opened.map_err(|error| InitError::Thread(error.into()))??;
         let mut listening: Vec<Box<dyn AnyTransport>> = Vec::new();
         for stack in stacks {
-            match start(&opened.home, &opened.identity, &stack, &bind).await {
+            match start(&opened.home, &opened.identity, &stack).await {
                 Ok((transport, warning)) => {
                     listening.push(transport.0);
                     opened.warnings.extend(warning);
@@ -352,19 +357,14 @@ fn host_name() -> String {
 }
 
 /// Starts a stack where it was asked, on the port of the last time where that is free.
-async fn start(
-    home: &Home,
-    identity: &NetworkIdentity,
-    stack: &Stack,
-    bind: &[SocketAddr],
-) -> Result<(BoxTransport, Option<Warning>), InitError> {
+async fn start(home: &Home, identity: &NetworkIdentity, stack: &Stack) -> Result<(BoxTransport, Option<Warning>), InitError> {
     let kind = &stack.kind;
     let mut settings = home.settings().map_err(InitError::Home)?;
     let wanted = settings.ports.get(kind.name()).copied();
     let at = |port: u16| {
         let with = |at: &SocketAddr| if at.port() == 0 { SocketAddr::new(at.ip(), port) } else { *at };
         let everywhere = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
-        let bind = if bind.is_empty() { everywhere.to_vec() } else { bind.iter().map(with).collect() };
+        let bind = if stack.bind.is_empty() { everywhere.to_vec() } else { stack.bind.iter().map(with).collect() };
         (stack.start)(identity, bind)
     };
     let first = |ports: &[u16]| ports.first().copied().unwrap_or(0);

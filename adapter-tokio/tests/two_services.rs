@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use adapter_tokio::files::ConflictPolicy;
-use adapter_tokio::service::{Events, Inbox, NetworkingService, SendRequest, ServiceConfig, read_snapshot};
+use adapter_tokio::service::{Events, Inbox, NetworkingService, SendRequest, ServiceConfig, Stack, read_snapshot};
 use protocol_core::effects::{DeviceState, Event, TransferKey};
 use protocol_core::ids::DeviceId;
 use protocol_core::limits::UNPROVED_WAIT;
@@ -37,7 +37,7 @@ impl Drop for TempDir {
 
 async fn start(home: &Path, name: &str) -> NetworkingService {
     let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let config = ServiceConfig { name: Some(name.to_owned()), bind: vec![loopback], ..ServiceConfig::new(home) };
+    let config = ServiceConfig { name: Some(name.to_owned()), stacks: vec![Stack::tcp().at(vec![loopback])], ..ServiceConfig::new(home) };
     NetworkingService::init_networking(config).await.unwrap()
 }
 

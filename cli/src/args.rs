@@ -1,24 +1,24 @@
 //! The command line: verbs, flags, environment and their help.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
-use protocol_core::info::{Address, TransportKind};
+use protocol_core::info::Address;
 use protocol_core::limits::CODE_TTL_RANGE;
 
 use crate::commands::completions::{complete_device, complete_word};
+use crate::transports::{self, Bind, Transports, VERSION};
 
 /// The longest wait that a flag takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Pair devices by twelve words, then send each other files and folders, end to end encrypted.
 #[derive(Debug, Parser)]
-#[command(name = "kin", version, propagate_version = true, max_term_width = 100, after_help = MEETING)]
+#[command(name = "kin", version = VERSION, propagate_version = true, max_term_width = 100, after_help = MEETING)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -45,29 +45,29 @@ pub(crate) struct Global {
     #[arg(long, env = "KIN_HOME", value_name = "DIR", global = true, help_heading = "Global options")]
     pub(crate) home: Option<PathBuf>,
 
-    /// A list of transports, or `auto`: all that are built in.
+    /// A list of transports (tcp, libp2p, iroh), or `auto`: all that are built in, the best that works.
     #[arg(
         long,
         env = "KIN_TRANSPORT",
-        value_name = "auto|tcp",
+        value_name = "auto|tcp,…",
         default_value = "auto",
-        value_parser = transports,
+        value_parser = transports::transports,
         global = true,
         help_heading = "Global options"
     )]
     pub(crate) transport: Transports,
 
-    /// An address to listen at, for example 127.0.0.1:0 [default: all interfaces].
+    /// An address to listen at, for example 127.0.0.1:0, or of one transport, iroh:0.0.0.0:4712 [default: all interfaces].
     #[arg(
         long,
         env = "KIN_BIND",
         value_name = "ADDR",
-        value_parser = bind_address,
+        value_parser = transports::bind,
         value_delimiter = ',',
         global = true,
         help_heading = "Global options"
     )]
-    pub(crate) bind: Vec<SocketAddr>,
+    pub(crate) bind: Vec<Bind>,
 
     /// Print one JSON object a line on standard output, and nothing else there.
     #[arg(long, env = "KIN_JSON", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue, global = true, help_heading = "Global options")]
@@ -96,10 +96,6 @@ pub(crate) struct Global {
     #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "Global options")]
     pub(crate) verbose: u8,
 }
-
-/// The transports that were chosen. This version has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Transports;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -194,7 +190,7 @@ pub(crate) struct Join {
     #[arg(long, conflicts_with_all = ["words", "code_file"])]
     pub(crate) code_stdin: bool,
     /// Where the other device listens: tcp:IP:PORT.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(long, value_name = "ADDR", value_parser = transports::address)]
     pub(crate) address: Vec<Address>,
     /// Pair without a question.
     #[arg(short, long)]
@@ -257,7 +253,7 @@ pub(crate) struct Send {
     #[arg(long, value_name = "DEVICE", add = ArgValueCompleter::new(complete_device))]
     pub(crate) to: String,
     /// Where the other device listens, beside the addresses of earlier contacts.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(long, value_name = "ADDR", value_parser = transports::address)]
     pub(crate) address: Vec<Address>,
     /// Try for so long until the device is there [default: 30s without the flag's value; exit 14 when it runs out].
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = wait)]
@@ -335,36 +331,6 @@ pub(crate) struct Completions {
     pub(crate) shell: String,
 }
 
-fn transports(text: &str) -> Result<Transports, String> {
-    for name in text.split(',').map(str::trim) {
-        match name {
-            "auto" | "tcp" => {}
-            "iroh" | "libp2p" => return Err(format!("{name} is not built in yet; this version has tcp")),
-            _ => return Err("there are: auto, tcp".to_owned()),
-        }
-    }
-    Ok(Transports)
-}
-
-fn bind_address(text: &str) -> Result<SocketAddr, String> {
-    text.strip_prefix("tcp:").unwrap_or(text).parse().map_err(|_| "an address has the form 127.0.0.1:0 or [::1]:0".to_owned())
-}
-
-fn address(text: &str) -> Result<Address, String> {
-    let address: Address = text.parse().map_err(|error| format!("{error}; for example tcp:192.168.1.7:4711"))?;
-    if address.kind != TransportKind::Tcp {
-        return Err(format!("{} is not built in yet; this version has tcp", address.kind));
-    }
-    let (host, port) = address.text.rsplit_once(':').ok_or("the port is missing; for example tcp:192.168.1.7:4711")?;
-    if host.is_empty() || port.parse::<u16>().map_or(true, |port| port == 0) {
-        return Err("host or port is missing; for example tcp:192.168.1.7:4711".to_owned());
-    }
-    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return Err("an IPv6 address stands in brackets: tcp:[::1]:4711".to_owned());
-    }
-    Ok(address)
-}
-
 fn ttl(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let (least, most) = CODE_TTL_RANGE;
@@ -401,25 +367,6 @@ mod tests {
             assert!(ttl(bad).is_err(), "{bad}");
         }
         assert!(wait("30s").is_ok() && wait("0s").is_err() && wait("1y").is_err());
-    }
-
-    #[test]
-    fn addresses_name_a_built_in_transport_a_host_and_a_port() {
-        for good in ["tcp:127.0.0.1:4711", "tcp:[::1]:1", "tcp:laptop.local:65535"] {
-            assert_eq!(address(good).unwrap().to_string(), good);
-        }
-        for bad in ["127.0.0.1:4711", "tcp:127.0.0.1", "tcp::1", "tcp:127.0.0.1:0", "tcp:::1:4711", "tcp:a:99999", "iroh:aa@1.2.3.4:5", ""]
-        {
-            assert!(address(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn transports_that_are_not_built_in_are_refused() {
-        assert!(transports("auto").is_ok() && transports("tcp").is_ok());
-        assert!(transports("iroh").unwrap_err().contains("not built in"));
-        assert!(transports("tcp,libp2p").unwrap_err().contains("not built in"));
-        assert!(transports("pigeon").is_err() && transports("").is_err());
     }
 
     #[test]

@@ -229,6 +229,8 @@ pub(crate) enum RouteKind {
     Lan,
     /// Straight through the internet.
     Direct,
+    /// Through a relay.
+    Relayed,
 }
 
 /// A file of a transfer.

@@ -15,6 +15,7 @@ mod progress;
 mod registry;
 mod scratch;
 mod stop;
+mod transports;
 mod words;
 
 use std::process::ExitCode;

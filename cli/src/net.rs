@@ -20,6 +20,7 @@ use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::output::{Output, shown};
 use crate::stop::Stop;
+use crate::transports::Transports;
 use crate::{private_file, registry};
 
 /// How a command wants the service.
@@ -36,6 +37,7 @@ pub(crate) struct Net {
     service: NetworkingService,
     events: Events,
     stop: Stop,
+    transports: Transports,
 }
 
 impl Net {
@@ -47,10 +49,7 @@ impl Net {
         let home = context.home()?;
         let mut config = ServiceConfig::new(&home);
         config.name = start.name.map(str::to_owned);
-        if start.offline {
-            config.stacks.clear();
-        }
-        config.bind = context.global.bind.clone();
+        config.stacks = if start.offline { Vec::new() } else { context.global.transport.stacks(&context.global.bind) };
         let service = NetworkingService::init_networking(config).await.map_err(|error| init_failed(&error))?;
         let events = service.events();
         let out = &context.out;
@@ -65,7 +64,7 @@ impl Net {
             out.warning(code, &shown(&warning.to_string()));
         }
         registry::remember(&home, service.identity());
-        Ok(Self { service, events, stop: context.stop.clone() })
+        Ok(Self { service, events, stop: context.stop.clone(), transports: context.global.transport.clone() })
     }
 
     /// Says who and where this device is. The file is complete before the events tell of the addresses.
@@ -103,7 +102,8 @@ impl Net {
     }
 
     pub(crate) async fn join(&self, code: PairingCode, addresses: &[Address], yes: bool) -> Outcome<SessionId> {
-        let started = self.service.start_pairing_as_joiner(code, addresses.to_vec(), confirm(yes)).await;
+        let addresses = self.transports.usable(addresses)?;
+        let started = self.service.start_pairing_as_joiner(code, addresses, confirm(yes)).await;
         started.map_err(|error| refused(error, Exit::Pairing))
     }
 
@@ -116,7 +116,8 @@ impl Net {
     }
 
     pub(crate) async fn connect(&self, device: DeviceId, extra: &[Address]) -> Outcome {
-        self.service.connect(device, extra.to_vec()).await.map_err(|error| refused(error, Exit::NotFound))
+        let extra = self.transports.usable(extra)?;
+        self.service.connect(device, extra).await.map_err(|error| refused(error, Exit::NotFound))
     }
 
     pub(crate) async fn share(&mut self, to: DeviceId, request: SendRequest) -> Outcome<Sharing> {

@@ -71,6 +71,13 @@ pub enum Failure {
     Disk(FileFault),
 }
 
+impl Failure {
+    /// Whether somebody is at the address who may take a connection soon: its process may be starting, or starting again.
+    pub(crate) const fn may_pass(self) -> bool {
+        matches!(self, Self::Refused | Self::Gone)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -79,16 +79,18 @@ pub struct TransportInfo {
     pub kind: TransportKind,
     /// The device's id on it; empty for tcp.
     pub id: Vec<u8>,
-    /// Addresses as the transport writes them, at most 16 of at most 128 bytes. Without kind and id.
+    /// Addresses as the transport writes them, at most 16 of at most 128 bytes. Without kind, and without id but for libp2p, whose
+    /// multiaddrs end with it.
     pub addresses: Vec<String>,
     /// The relay through which the device can be reached, at most 256 bytes.
     pub relay: Option<String>,
 }
 
 impl TransportInfo {
-    /// The addresses in the form that people and dialers use.
+    /// The addresses in the form that people and dialers use; of Iroh the relay too, last.
     pub fn dialable(&self) -> impl Iterator<Item = Address> + '_ {
-        self.addresses.iter().map(|address| Address {
+        let relay = self.relay.as_ref().filter(|_| self.kind == TransportKind::Iroh);
+        self.addresses.iter().chain(relay).map(|address| Address {
             kind: self.kind.clone(),
             text: if self.kind == TransportKind::Iroh { format!("{}@{address}", Hex(&self.id)) } else { address.clone() },
         })

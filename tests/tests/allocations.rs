@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adapter_tokio::files::ConflictPolicy;
-use adapter_tokio::service::{Events, Inbox, NetworkingService, SendRequest, ServiceConfig};
+use adapter_tokio::service::{Events, Inbox, NetworkingService, SendRequest, ServiceConfig, Stack};
 use protocol_core::effects::{Event, TransferKey};
 use protocol_core::limits::CHUNK_SIZE;
 use protocol_core::node::Confirm;
@@ -78,7 +78,9 @@ impl Drop for TempDir {
 
 async fn start(home: &Path, inbox: Option<PathBuf>) -> NetworkingService {
     let bind = vec!["127.0.0.1:0".parse().unwrap()];
-    let service = NetworkingService::init_networking(ServiceConfig { bind, ..ServiceConfig::new(home) }).await.unwrap();
+    let service = NetworkingService::init_networking(ServiceConfig { stacks: vec![Stack::tcp().at(bind)], ..ServiceConfig::new(home) })
+        .await
+        .unwrap();
     let inbox = inbox.map(|dir| Inbox { dir, on_conflict: ConflictPolicy::Fail });
     service.set_inbox(inbox).await.unwrap();
     service

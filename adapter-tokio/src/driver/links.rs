@@ -170,8 +170,8 @@ fn failure(error: &io::Error) -> Failure {
 pub(crate) enum Order {
     /// Open a stream for this.
     Open { ticket: Ticket, name: StreamName },
-    /// Close, after these streams have sent what they have.
-    Hangup { code: u32, streams: Vec<mpsc::UnboundedSender<Write>> },
+    /// Close, after these streams have sent what they have, and if the other side may have something to read, when it has ended too.
+    Hangup { code: u32, streams: Vec<mpsc::UnboundedSender<Write>>, linger: bool },
     /// Close now.
     Close,
 }
@@ -191,8 +191,8 @@ async fn serve<C: Connection>(conn: Arc<C>, dialed: Option<Ticket>, links: Links
                     let (conn, links) = (Arc::clone(&conn), links.clone());
                     tokio::spawn(async move { open(&*conn, id, ticket, name, &links).await });
                 }
-                Some(Order::Hangup { code, streams }) => {
-                    hang_up(&*conn, code, streams).await;
+                Some(Order::Hangup { code, streams, linger }) => {
+                    hang_up(&*conn, &mut wanted, code, (streams, linger)).await;
                     break;
                 }
                 Some(Order::Close) | None => {
@@ -223,15 +223,32 @@ async fn open<C: Connection>(conn: &C, id: ConnId, ticket: Ticket, name: StreamN
     }
 }
 
-/// Waits until everything has left and then, but not for long, until the other side has ended too: closing at once could destroy
-/// at the other side what has not been read there.
-async fn hang_up<C: Connection>(conn: &C, code: u32, streams: Vec<mpsc::UnboundedSender<Write>>) {
+/// Waits until everything has left and then, but not for long, until the other side has ended too, if it may have something to read:
+/// closing at once could destroy that. The loop may learn meanwhile that it has nothing.
+async fn hang_up<C: Connection>(
+    conn: &C,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    code: u32,
+    (streams, linger): (Vec<mpsc::UnboundedSender<Write>>, bool),
+) {
     let until = Instant::now() + LEAVE;
     for stream in streams {
         drop(timeout_at(until, stream.closed()).await);
     }
     let ended = async { while conn.accept().await.is_ok() {} };
-    drop(timeout(LINGER, ended).await);
+    let released = async {
+        while let Some(order) = orders.recv().await {
+            if matches!(order, Order::Close | Order::Hangup { linger: false, .. }) {
+                return;
+            }
+        }
+    };
+    if linger {
+        tokio::select! {
+            _ = timeout(LINGER, ended) => {}
+            () = released => {}
+        }
+    }
     conn.close(code);
 }
 
@@ -470,7 +487,8 @@ mod tests {
         let (tx, rx) = dialled.open().await.unwrap();
         let sent = bytes(512 << 10);
         let (write, _happened, _stopper) = written(tx, &sent);
-        hang_up(&dialled, code::DONE, vec![write]).await;
+        let (_open, mut orders) = mpsc::unbounded_channel();
+        hang_up(&dialled, &mut orders, code::DONE, (vec![write], true)).await;
         drop((dialled, rx));
         // Only now.
         let (_far_tx, mut far_rx) = accepted.accept().await.unwrap();
@@ -493,7 +511,8 @@ mod tests {
             arrived
         };
         let hung_up = async {
-            hang_up(&dialled, code::DONE, vec![write]).await;
+            let (_open, mut orders) = mpsc::unbounded_channel();
+            hang_up(&dialled, &mut orders, code::DONE, (vec![write], true)).await;
             drop(rx);
         };
         let ((), arrived) = tokio::join!(hung_up, late);

@@ -32,14 +32,15 @@ pub(crate) async fn run(context: &Context, demo: &Demo) -> Outcome {
         Scratch::new("kin-demo").map_err(|error| Problem::new(Exit::LocalIo, format!("no temporary directory could be made: {error}")))?;
     let mut stop = context.stop.clone();
     // When a signal wins, the story is dropped: its processes are killed, and then the directory goes.
-    let told = stop.or(tell(&context.out, scratch.path(), demo.path.as_deref())).await;
+    let told = stop.or(tell(context, scratch.path(), demo.path.as_deref())).await;
     drop(scratch);
     told?
 }
 
-async fn tell(out: &Output, scratch: &Path, path: Option<&Path>) -> Outcome {
+async fn tell(context: &Context, scratch: &Path, path: Option<&Path>) -> Outcome {
+    let out = &context.out;
     let source = prepare(scratch, path).await?;
-    let stage = Stage::new(scratch)?;
+    let stage = Stage::new(scratch, context.global.transport.to_string())?;
     let pairing = stage.pair(out).await?;
     out.say(&format!("Paired in {} ms: {} and {}.", pairing.took.as_millis(), quoted(&pairing.first.name), quoted(&pairing.second.name)));
 
@@ -82,6 +83,7 @@ async fn compare_off_thread(left: &Path, right: &Path) -> Outcome<Comparison> {
 struct Stage {
     program: PathBuf,
     scratch: PathBuf,
+    transports: String,
 }
 
 /// One of the two, as it introduced itself.
@@ -118,9 +120,9 @@ struct Sent {
 }
 
 impl Stage {
-    fn new(scratch: &Path) -> Outcome<Self> {
+    fn new(scratch: &Path, transports: String) -> Outcome<Self> {
         let program = std::env::current_exe().map_err(|error| Problem::internal(format_args!("where is this program? {error}")))?;
-        Ok(Self { program, scratch: scratch.to_owned() })
+        Ok(Self { program, scratch: scratch.to_owned(), transports })
     }
 
     async fn pair(&self, out: &Output) -> Outcome<Pairing> {
@@ -195,7 +197,14 @@ impl Stage {
         for name in ENVIRONMENT {
             command.env_remove(name);
         }
-        command.arg("--home").arg(self.scratch.join(format!("home-{home}"))).args(["--json", "--no-input", "--bind", "127.0.0.1:0"]);
+        command.arg("--home").arg(self.scratch.join(format!("home-{home}"))).args([
+            "--json",
+            "--no-input",
+            "--bind",
+            "127.0.0.1:0",
+            "--transport",
+            &self.transports,
+        ]);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().map_err(|error| Problem::internal(format_args!("a second process could not start: {error}")))?;
         let (Some(stdout), Some(mut stderr)) = (process.stdout.take(), process.stderr.take()) else {

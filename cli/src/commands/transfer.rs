@@ -1,5 +1,6 @@
 //! What `send` and `recv` share: following one transfer from its acceptance to its end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use crate::exit::{Outcome, Problem};
 use crate::names::is_flagged;
 use crate::output::{Output, count, files, rate, shown_path, size};
 use crate::progress::Progress;
+use crate::transports::ip;
 
 /// A transfer that was accepted.
 pub(super) struct Running<'a> {
@@ -188,17 +190,22 @@ pub(super) fn tell_route(out: &Output, route: &Route) -> String {
     let kind = match kind {
         RouteKind::Lan => "LAN",
         RouteKind::Direct => "direct",
+        RouteKind::Relayed => "relayed",
     };
     format!("{kind}, {}", route.transport)
 }
 
 /// Private, local and loopback addresses are near; everything else is somewhere in the internet.
 fn route_kind(address: &str) -> RouteKind {
-    let near = address.parse::<std::net::SocketAddr>().is_ok_and(|address| match address.ip() {
-        std::net::IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    let near = ip(address).is_some_and(|ip| match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     });
-    if near { RouteKind::Lan } else { RouteKind::Direct }
+    match near {
+        true => RouteKind::Lan,
+        false if address.contains("://") => RouteKind::Relayed,
+        false => RouteKind::Direct,
+    }
 }
 
 #[cfg(test)]
@@ -207,11 +214,12 @@ mod tests {
 
     #[test]
     fn near_and_far() {
-        for near in ["127.0.0.1:1", "192.168.1.7:4711", "10.0.0.1:1", "[::1]:1", "[fe80::1]:1", "[fd00::1]:1"] {
+        for near in ["127.0.0.1:1", "/ip4/10.1.2.3/tcp/1", "192.168.1.7:4711", "10.0.0.1:1", "[::1]:1", "[fe80::1]:1", "[fd00::1]:1"] {
             assert_eq!(route_kind(near), RouteKind::Lan, "{near}");
         }
-        for far in ["1.1.1.1:1", "[2001:db8::1]:1", "nonsense"] {
+        for far in ["1.1.1.1:1", "[2001:db8::1]:1", "/ip4/1.1.1.1/udp/1/quic-v1", "nonsense"] {
             assert_eq!(route_kind(far), RouteKind::Direct, "{far}");
         }
+        assert_eq!(route_kind("https://relay.example/"), RouteKind::Relayed);
     }
 }

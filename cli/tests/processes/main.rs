@@ -17,4 +17,5 @@ mod pairing;
 mod registry;
 mod stranger;
 mod transfers;
+mod transports;
 mod tree;

@@ -97,7 +97,7 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
     let a = stage.device("a");
     for line in [
         &["pair", "--ttl", "1h"][..],
-        &["pair", "--yes", "--transport", "iroh"],
+        &["pair", "--yes", "--transport", "pigeon"],
         &["join", "--address", "nowhere"],
         &["send", "-", "--to", "x", "--name"],
         &["send", "-", "--to", "x"],

@@ -17,12 +17,16 @@ use serde_json::Value;
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// A temporary directory with the homes of devices.
-pub(crate) struct Stage(PathBuf);
+pub(crate) struct Stage {
+    path: PathBuf,
+    transport: &'static str,
+}
 
 /// A home, and the program that uses it.
 #[derive(Clone)]
 pub(crate) struct Device {
     home: PathBuf,
+    transport: &'static str,
 }
 
 /// A running process.
@@ -43,16 +47,22 @@ pub(crate) struct Ended {
 }
 
 impl Stage {
+    /// Devices that speak bare TCP.
     pub(crate) fn new() -> Self {
+        Self::over("tcp")
+    }
+
+    /// Devices that speak this transport.
+    pub(crate) fn over(transport: &'static str) -> Self {
         let mut random = [0; 8];
         getrandom::fill(&mut random).unwrap();
         let path = std::env::temp_dir().join(format!("kin-processes-{:016x}", u64::from_ne_bytes(random)));
         fs::create_dir(&path).unwrap();
-        Self(path)
+        Self { path, transport }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
     pub(crate) fn text(&self, name: &str) -> String {
@@ -60,7 +70,7 @@ impl Stage {
     }
 
     pub(crate) fn device(&self, name: &str) -> Device {
-        Device { home: self.path(&format!("home-{name}")) }
+        Device { home: self.path(&format!("home-{name}")), transport: self.transport }
     }
 
     /// Two devices that are paired.
@@ -89,7 +99,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap_or(());
+        fs::remove_dir_all(&self.path).unwrap_or(());
     }
 }
 
@@ -104,13 +114,18 @@ pub(crate) fn join(device: &Device, code_file: &str, addresses: &[String], more:
 }
 
 impl Device {
+    /// The same device with these transports.
+    pub(crate) fn over(&self, transport: &'static str) -> Self {
+        Self { home: self.home.clone(), transport }
+    }
+
     /// The command, with a clean environment, events on standard output, and nobody to ask.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kin"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KIN_")) {
             command.env_remove(name);
         }
-        command.env("KIN_HOME", &self.home).env("KIN_BIND", "127.0.0.1:0").stdin(Stdio::null());
+        command.env("KIN_HOME", &self.home).env("KIN_BIND", "127.0.0.1:0").env("KIN_TRANSPORT", self.transport).stdin(Stdio::null());
         command
     }
 

@@ -237,14 +237,14 @@ fn make_tree(root: &Path, random: &mut Random) {
 
 /// What an entry is, with all of it that is to arrive.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+pub(crate) struct Seen {
     kind: &'static str,
     mode: u32,
     mtime: (i64, i64),
     content: Vec<u8>,
 }
 
-fn tree(root: &Path) -> BTreeMap<PathBuf, Seen> {
+pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut all = BTreeMap::new();
     let mut open = vec![root.to_owned()];
     while let Some(path) = open.pop() {

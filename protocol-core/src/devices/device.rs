@@ -9,7 +9,7 @@ use minicbor::Encoder;
 use crate::crypto::secret::{Secret, SecretBytes};
 use crate::effects::Route;
 use crate::ids::{DeviceId, PeerKey, SessionRef};
-use crate::info::{Address, DeviceInfo, TransportKind};
+use crate::info::{Address, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
 use crate::records::{Change, DEVICES};
 use crate::session::handshake::schedule::Pair;
@@ -121,10 +121,7 @@ impl Device {
             return;
         }
         self.told = Some(at);
-        let told = info
-            .transports
-            .iter()
-            .flat_map(|transport| transport.addresses.iter().map(|text| Address { kind: transport.kind.clone(), text: text.clone() }));
+        let told = info.transports.iter().flat_map(TransportInfo::dialable);
         let mut addresses: Vec<Address> = Vec::new();
         for address in reached.into_iter().chain(told).chain(self.addresses.iter().cloned()) {
             if addresses.len() < ADDRESSES && !addresses.contains(&address) && is_stored_as(&address) {
@@ -310,7 +307,6 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::info::TransportInfo;
 
     /// ID-15: whatever a peer says about its transports, its row can be read again, and holds what it said.
     #[test]
@@ -327,7 +323,13 @@ mod tests {
             os: String::new(),
             app: String::new(),
             caps: 1,
-            transports: vec![transport("pigeon", &["coop 7"]), transport("tcp", &["", "a b", "10.0.0.1:1", &long]), transport("", &["x"])],
+            transports: vec![
+                transport("pigeon", &["coop 7"]),
+                transport("tcp", &["", "a b", "10.0.0.1:1", &long]),
+                transport("", &["x"]),
+                // Of Iroh an address is of use only with the id.
+                TransportInfo { id: vec![0xab], relay: Some("https://r/".to_owned()), ..transport("iroh", &["10.0.0.1:2"]) },
+            ],
         };
         let (me, key) = (PeerKey([1; 32]), PeerKey([2; 32]));
         let mut device = Device {
@@ -349,6 +351,6 @@ mod tests {
         assert_eq!(again.info, info);
         assert_eq!(again.addresses, device.addresses);
         let texts: Vec<_> = again.addresses.iter().map(|address| address.text.clone()).collect();
-        assert_eq!(texts, ["10.0.0.1:1".to_owned(), long]);
+        assert_eq!(texts, ["10.0.0.1:1", &long, "ab@10.0.0.1:2", "ab@https://r/"]);
     }
 }

@@ -212,7 +212,7 @@ impl Joiner {
     /// A dial or an open failed.
     pub(crate) fn on_failed(&mut self, cx: &mut Cx<'_>, address: Address, failure: Failure) -> Step {
         self.dialing -= 1;
-        if failure == Failure::Refused && self.bound.is_none() && cx.now < self.refused_until {
+        if failure.may_pass() && self.bound.is_none() && cx.now < self.refused_until {
             self.refused.push_back(address);
             cx.set(TimerKind::JoinerRedial(self.session), REFUSED_EVERY);
         }

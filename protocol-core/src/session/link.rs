@@ -218,7 +218,7 @@ impl Dialer {
             self.dialing -= 1;
         }
         // LINK-13.
-        if failure == Failure::Refused && cx.now < self.refused_until && !planted!(RefusedNotRetried) {
+        if failure.may_pass() && cx.now < self.refused_until && !planted!(RefusedNotRetried) {
             self.refused.push_back(address);
             cx.set(TimerKind::LinkRedial(self.device), REFUSED_EVERY);
         }

@@ -1,0 +1,210 @@
+//! The network stacks of this build: their names, addresses, and how they are started.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use adapter_tokio::service::Stack;
+use protocol_core::info::{Address, TransportKind};
+
+use crate::exit::{Outcome, Problem};
+
+/// Those that are built in, the best first: bare TCP has one layer of encryption less than the others.
+pub(crate) const BUILT_IN: &[&str] = &[
+    "tcp",
+    #[cfg(feature = "libp2p")]
+    "libp2p",
+    #[cfg(feature = "iroh")]
+    "iroh",
+];
+
+/// The version, and what is built in.
+pub(crate) const VERSION: &str = match (cfg!(feature = "libp2p"), cfg!(feature = "iroh")) {
+    (true, true) => concat!(env!("CARGO_PKG_VERSION"), " (tcp, libp2p, iroh)"),
+    (true, false) => concat!(env!("CARGO_PKG_VERSION"), " (tcp, libp2p)"),
+    (false, true) => concat!(env!("CARGO_PKG_VERSION"), " (tcp, iroh)"),
+    (false, false) => concat!(env!("CARGO_PKG_VERSION"), " (tcp)"),
+};
+
+/// Every name that some build has.
+const KNOWN: [&str; 3] = ["tcp", "libp2p", "iroh"];
+
+/// The transports that were chosen, the best first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Transports(Vec<&'static str>);
+
+impl Transports {
+    /// The stacks to start, each at the addresses that are for it.
+    pub(crate) fn stacks(&self, bind: &[Bind]) -> Vec<Stack> {
+        let started = |(number, name): (usize, &&'static str)| {
+            // A port is one stack's: TCP and libp2p cannot share it, and nobody could tell their addresses apart.
+            let at = bind.iter().filter(|bind| bind.transport.is_none_or(|only| only == *name)).map(|bind| match bind.transport {
+                None if number > 0 => SocketAddr::new(bind.at.ip(), 0),
+                _ => bind.at,
+            });
+            stack(name).at(at.collect())
+        };
+        self.0.iter().enumerate().map(started).collect()
+    }
+
+    /// Those of the addresses that these transports can dial.
+    ///
+    /// # Errors
+    /// Some were given, and none is left.
+    pub(crate) fn usable(&self, addresses: &[Address]) -> Outcome<Vec<Address>> {
+        let usable: Vec<Address> = addresses.iter().filter(|address| self.0.contains(&address.kind.name())).cloned().collect();
+        if usable.is_empty() && !addresses.is_empty() {
+            return Err(Problem::usage(format!("no address is for a transport that was chosen ({self})")));
+        }
+        Ok(usable)
+    }
+}
+
+impl fmt::Display for Transports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+fn stack(name: &str) -> Stack {
+    match name {
+        #[cfg(feature = "libp2p")]
+        "libp2p" => adapter_libp2p::Libp2p::stack(),
+        #[cfg(feature = "iroh")]
+        "iroh" => adapter_iroh::Iroh::stack(adapter_iroh::IrohConfig::default()),
+        _ => Stack::tcp(),
+    }
+}
+
+/// Where to listen: with every transport, or with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bind {
+    transport: Option<&'static str>,
+    at: SocketAddr,
+}
+
+/// Reads `auto`, or a list of names.
+pub(crate) fn transports(text: &str) -> Result<Transports, String> {
+    let names = text.split(',').map(str::trim).map(|name| if name == "auto" { Ok(None) } else { built_in(name).map(Some) });
+    let names: Vec<Option<&str>> = names.collect::<Result<_, String>>()?;
+    let chosen = |name: &&&str| names.contains(&None) || names.contains(&Some(*name));
+    Ok(Transports(BUILT_IN.iter().filter(|name| chosen(&name)).copied().collect()))
+}
+
+fn built_in(name: &str) -> Result<&'static str, String> {
+    match BUILT_IN.iter().find(|known| **known == name) {
+        Some(known) => Ok(known),
+        None if KNOWN.contains(&name) => Err(format!("{name} is not built in; this program has {}", BUILT_IN.join(", "))),
+        None => Err(format!("there are: auto, {}", BUILT_IN.join(", "))),
+    }
+}
+
+/// Reads an address to listen at, with or without a transport before it.
+pub(crate) fn bind(text: &str) -> Result<Bind, String> {
+    let (transport, at) = match text.split_once(':') {
+        Some((name, at)) if KNOWN.contains(&name) => (Some(built_in(name)?), at),
+        _ => (None, text),
+    };
+    let at = at.parse().map_err(|_| "an address has the form 127.0.0.1:0 or [::1]:0, or begins with tcp:, libp2p: or iroh:".to_owned())?;
+    Ok(Bind { transport, at })
+}
+
+/// Reads an address to dial.
+pub(crate) fn address(text: &str) -> Result<Address, String> {
+    let address: Address = text.parse().map_err(|error| format!("{error}; for example tcp:192.168.1.7:4711"))?;
+    built_in(address.kind.name())?;
+    match address.kind {
+        TransportKind::Iroh => iroh(&address.text)?,
+        TransportKind::Libp2p => libp2p(&address.text)?,
+        _ => tcp(&address.text)?,
+    }
+    Ok(address)
+}
+
+fn tcp(text: &str) -> Result<(), String> {
+    let (host, port) = text.rsplit_once(':').ok_or("the port is missing; for example tcp:192.168.1.7:4711")?;
+    if host.is_empty() || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err("host or port is missing; for example tcp:192.168.1.7:4711".to_owned());
+    }
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err("an IPv6 address stands in brackets: tcp:[::1]:4711".to_owned());
+    }
+    Ok(())
+}
+
+fn iroh(text: &str) -> Result<(), String> {
+    let (id, at) = text.split_once('@').unwrap_or((text, ""));
+    if id.len() != 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("an address of Iroh is the 64 digits of the other device's id, @, and IP:PORT".to_owned());
+    }
+    if at.is_empty() || at.contains("://") || at.parse::<SocketAddr>().is_ok_and(|at| at.port() != 0) {
+        return Ok(());
+    }
+    Err("behind the @ stands IP:PORT, or the URL of a relay".to_owned())
+}
+
+fn libp2p(text: &str) -> Result<(), String> {
+    let named = text.rsplit_once("/p2p/").is_some_and(|(at, peer)| at.starts_with('/') && !peer.is_empty() && !peer.contains('/'));
+    if named { Ok(()) } else { Err("an address of libp2p looks like /ip4/192.168.1.7/tcp/4711/p2p/12D3KooW…".to_owned()) }
+}
+
+/// The address of IP in what a transport calls the place of a remote.
+pub(crate) fn ip(place: &str) -> Option<IpAddr> {
+    let socket = place.parse::<SocketAddr>().map(|at| at.ip()).ok();
+    socket.or_else(|| place.split('/').find_map(|part| part.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_a_built_in_transport_and_a_place() {
+        let (id, peer) = ("ab".repeat(32), "12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq");
+        for good in ["tcp:127.0.0.1:4711", "tcp:[::1]:1", "tcp:laptop.local:65535"] {
+            assert_eq!(address(good).unwrap().to_string(), good);
+        }
+        for bad in ["127.0.0.1:4711", "tcp:127.0.0.1", "tcp::1", "tcp:127.0.0.1:0", "tcp:::1:4711", "tcp:a:99999", "iroh:aa@1.2.3.4:5", ""]
+        {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+        let built = |good: &str, name: &str| assert_eq!(address(good).is_ok(), BUILT_IN.contains(&name), "{good}");
+        built(&format!("iroh:{id}@127.0.0.1:4711"), "iroh");
+        built(&format!("iroh:{id}@https://relay.example/"), "iroh");
+        built(&format!("iroh:{id}"), "iroh");
+        built(&format!("libp2p:/ip4/127.0.0.1/tcp/1/p2p/{peer}"), "libp2p");
+        for bad in ["iroh:@1.2.3.4:5", &format!("iroh:{id}@1.2.3.4"), "libp2p:/ip4/127.0.0.1/tcp/1", "libp2p:127.0.0.1:1"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_transports_is_read_and_put_in_order() {
+        assert_eq!(transports("auto").unwrap().0, BUILT_IN);
+        assert_eq!(transports("tcp").unwrap().0, ["tcp"]);
+        for name in ["libp2p", "iroh"] {
+            let list = transports(&format!("{name},tcp"));
+            match BUILT_IN.contains(&name) {
+                true => assert_eq!(list.unwrap().0, ["tcp", name]),
+                false => assert!(list.unwrap_err().contains("not built in")),
+            }
+        }
+        assert!(transports("pigeon").is_err() && transports("").is_err());
+    }
+
+    #[test]
+    fn places_to_listen_are_for_all_or_for_one() {
+        assert_eq!(bind("127.0.0.1:0").unwrap().transport, None);
+        assert_eq!(bind("[::1]:7").unwrap(), Bind { transport: None, at: "[::1]:7".parse().unwrap() });
+        assert_eq!(bind("tcp:127.0.0.1:1").unwrap().transport, Some("tcp"));
+        assert!(bind("pigeon:127.0.0.1:1").is_err() && bind("127.0.0.1").is_err());
+    }
+
+    #[test]
+    fn places_of_every_transport_have_an_address_of_ip() {
+        for place in ["127.0.0.1:1", "/ip4/127.0.0.1/tcp/1"] {
+            assert_eq!(ip(place), Some(IpAddr::from([127, 0, 0, 1])));
+        }
+        assert_eq!(ip("/ip6/::1/udp/1/quic-v1"), Some("::1".parse().unwrap()));
+        assert_eq!(ip("https://relay.example/"), None);
+    }
+}
