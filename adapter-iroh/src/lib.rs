@@ -83,6 +83,7 @@ impl Iroh {
     ///
     /// # Errors
     /// `AddrInUse` if a port is taken; else what the system says.
+    // HOST-18.
     pub async fn bind(seed: &[u8; 32], at: &[SocketAddr], config: IrohConfig) -> io::Result<Self> {
         let quic = QuicTransportConfig::builder()
             .max_idle_timeout(Some(IdleTimeout::try_from(IDLE).map_err(io::Error::other)?))
@@ -198,6 +199,7 @@ impl Transport for Iroh {
         self.closed.send_replace(true);
     }
 
+    // HOST-20.
     async fn shutdown(&self) {
         self.closed.send_replace(true);
         let Some(acceptor) = &self.acceptor else { return };

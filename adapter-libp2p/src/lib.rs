@@ -248,6 +248,7 @@ impl Transport for Libp2p {
         drop(self.commands.send(Command::Deafen));
     }
 
+    // HOST-20.
     async fn shutdown(&self) {
         self.close().await;
         let swarm = self.swarm.lock().unwrap_or_else(PoisonError::into_inner).take();

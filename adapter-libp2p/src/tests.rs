@@ -23,3 +23,72 @@ async fn a_refusal_is_told_as_one() {
     }
     hanging_up.join().unwrap();
 }
+
+/// An embedder's swarm has another behaviour beside kin's: connections that it needs stay when kin has no use for them.
+#[tokio::test]
+async fn a_swarm_of_the_embedder_is_shared() {
+    use adapter_tokio::transport::{Connection as _, Rx as _, Tx as _};
+
+    #[derive(libp2p::swarm::NetworkBehaviour)]
+    struct Both {
+        kin: Streams,
+        identify: libp2p::identify::Behaviour,
+    }
+    let keys = Keypair::ed25519_from_bytes([3; 32]).unwrap();
+    let (shared, streams) = Libp2p::shared(keys.public().to_peer_id());
+    let mut swarm = SwarmBuilder::with_existing_identity(keys)
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|keys| Both {
+            kin: streams,
+            identify: libp2p::identify::Behaviour::new(libp2p::identify::Config::new("other/1".into(), keys.public())),
+        })
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
+        .build();
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    while !matches!(swarm.select_next_some().await, SwarmEvent::NewListenAddr { .. }) {}
+    let (connected, mut connections) = mpsc::unbounded_channel();
+    let polling = tokio::spawn(async move {
+        loop {
+            let event = swarm.select_next_some().await;
+            if matches!(event, SwarmEvent::ConnectionEstablished { .. } | SwarmEvent::ConnectionClosed { .. }) {
+                connected.send(swarm.connected_peers().count()).unwrap();
+            }
+        }
+    });
+
+    let (other, _) = Libp2p::bind([1; 32], &["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    // Who only connects is no business of kin's: nothing is accepted before there is a stream.
+    let to = shared.local().dialable().next().unwrap();
+    let dialled = other.dial(&to).await.unwrap();
+    assert_eq!(connections.recv().await, Some(1));
+    let opening = async {
+        let mut stream = dialled.open().await.unwrap();
+        stream.0.write_all(b"hello").await.unwrap();
+        stream
+    };
+    let (_stream, accepted) = tokio::join!(opening, shared.accept());
+    let accepted = accepted.unwrap();
+    let (mut tx, mut rx) = accepted.accept().await.unwrap();
+    let mut came = [0; 5];
+    assert_eq!((rx.read(&mut came).await.unwrap(), &came), (5, b"hello"));
+
+    // kin lets go of the connection: its streams end, and the connection is the embedder's to keep. Another stream is a new beginning.
+    accepted.close(0);
+    assert!(rx.read(&mut came).await.is_err() && tx.write_all(b"more").await.is_err());
+    drop((accepted, tx, rx));
+    let opening = async {
+        let mut stream = dialled.open().await.unwrap();
+        stream.0.write_all(b"again").await.unwrap();
+        stream
+    };
+    let (_stream, again) = tokio::join!(opening, shared.accept());
+    let again = again.unwrap();
+    let (_tx, mut rx) = again.accept().await.unwrap();
+    assert_eq!((rx.read(&mut came).await.unwrap(), &came), (5, b"again"));
+    assert!(connections.try_recv().is_err(), "the connection was closed");
+    polling.abort();
+    other.shutdown().await;
+}

@@ -3,7 +3,7 @@
 use kin_tests::conformance::nothing_is_left;
 use kin_tests::conformance::stacks::{Bare, Noise, Quic};
 
-/// Pairs that come and go.
+/// HOST-20. Pairs that come and go; KIN_CYCLES asks for more of them.
 const CYCLES: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -225,6 +225,7 @@ async fn open<C: Connection>(conn: &C, id: ConnId, ticket: Ticket, name: StreamN
 
 /// Waits until everything has left and then, but not for long, until the other side has ended too, if it may have something to read:
 /// closing at once could destroy that. The loop may learn meanwhile that it has nothing.
+// HOST-19.
 async fn hang_up<C: Connection>(
     conn: &C,
     orders: &mut mpsc::UnboundedReceiver<Order>,
@@ -493,6 +494,23 @@ mod tests {
         // Only now.
         let (_far_tx, mut far_rx) = accepted.accept().await.unwrap();
         assert!(read_to_end(&mut far_rx).await.unwrap() == sent);
+    }
+
+    /// HOST-19: who has read the last word does not wait for the other side, also if it learns that only while it waits.
+    #[tokio::test]
+    async fn a_hang_up_waits_only_for_who_may_have_something_to_read() {
+        for linger in [false, true] {
+            let (dialled, accepted) = pair().await;
+            let (_tx, _rx) = dialled.open().await.unwrap();
+            let (_far_tx, _far_rx) = accepted.accept().await.unwrap();
+            let (to, mut orders) = mpsc::unbounded_channel();
+            to.send(Order::Hangup { code: code::DONE, streams: Vec::new(), linger: false }).unwrap();
+            tokio::select! {
+                biased;
+                () = hang_up(&dialled, &mut orders, code::DONE, (Vec::new(), linger)) => {}
+                () = std::future::ready(()) => panic!("it waits"),
+            }
+        }
     }
 
     /// More than the system takes: it leaves when the remote reads, however late that is within the bound.
