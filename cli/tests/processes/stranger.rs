@@ -5,6 +5,9 @@ use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::thread;
 
+use adapter_iroh::{Iroh, IrohConfig};
+use adapter_libp2p::Libp2p;
+use adapter_tokio::transport::{Connection as _, Rx as _, Transport, Tx as _};
 use protocol_core::pairing::handshake::JoinerWaiting;
 use protocol_core::wire::deframer::StreamName;
 
@@ -48,19 +51,7 @@ fn honest_request(code_file: &str) -> Vec<u8> {
 fn one(address: &str, request: &[u8], shape: Shape, random: &mut Random) -> Option<Vec<u8>> {
     let mut socket = TcpStream::connect(address).ok()?;
     socket.set_read_timeout(Some(WATCHDOG)).unwrap();
-    let mut sent = [&StreamName::Pair.preamble()[..], request].concat();
-    match shape {
-        Shape::WrongTag => {
-            let tag = sent.len() - 32;
-            sent[tag..].copy_from_slice(&random.bytes(32));
-        }
-        Shape::Flipped => {
-            let at = usize::try_from(random.next()).unwrap() % sent.len();
-            sent[at] ^= 1 << (random.next() % 8);
-        }
-        Shape::Nonsense => sent = random.bytes(1400),
-        Shape::Half => sent.truncate(usize::try_from(random.next()).unwrap() % sent.len()),
-    }
+    let sent = shaped(request, shape, random);
     // It may be thrown out before it is through.
     socket.write_all(&sent).unwrap_or(());
     socket.shutdown(Shutdown::Write).unwrap_or(());
@@ -75,6 +66,24 @@ fn one(address: &str, request: &[u8], shape: Shape, random: &mut Random) -> Opti
             }
         }
     }
+}
+
+/// Preamble and request, as this shape has them.
+fn shaped(request: &[u8], shape: Shape, random: &mut Random) -> Vec<u8> {
+    let mut sent = [&StreamName::Pair.preamble()[..], request].concat();
+    match shape {
+        Shape::WrongTag => {
+            let tag = sent.len() - 32;
+            sent[tag..].copy_from_slice(&random.bytes(32));
+        }
+        Shape::Flipped => {
+            let at = usize::try_from(random.next()).unwrap() % sent.len();
+            sent[at] ^= 1 << (random.next() % 8);
+        }
+        Shape::Nonsense => sent = random.bytes(1400),
+        Shape::Half => sent.truncate(usize::try_from(random.next()).unwrap() % sent.len()),
+    }
+    sent
 }
 
 /// Sends these requests, or as many as somebody listens to; nothing but the greeting ever comes back. How many there were.
@@ -112,4 +121,57 @@ fn ten_thousand_bad_requests_teach_nothing_and_burn_nothing() {
         assert_eq!(shown.all("pair_request").len(), 1, "nobody else was even asked about: {:?}", shown.events);
         assert_eq!(a.run(&["devices"]).event("device")["device_id"], b.id());
     }
+}
+
+/// Streams of bad requests on one connection, and how many connections of them.
+const STREAMS: u64 = 100;
+const CONNECTIONS: u64 = 10;
+
+/// The same over a network stack that has many streams on a connection: nothing is answered, and who has the words pairs meanwhile.
+fn bad_requests_over<T: Transport>(transport: &'static str, stranger: impl Future<Output = T>) {
+    let mut random = Random::new(seed());
+    let stage = Stage::over(transport);
+    let (a, b) = (stage.device("a"), stage.device("b"));
+    let (showing, code, addresses) = stage.show_code(&a, &["--yes"]);
+    let (to, request) = (addresses[0].parse().unwrap(), honest_request(&code));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut joined = None;
+    runtime.block_on(async {
+        let stranger = stranger.await;
+        for connection in 0..CONNECTIONS {
+            if connection == CONNECTIONS / 2 {
+                joined = Some(join(&b, &code, &addresses, &["--yes", "--name", "device b"]));
+            }
+            // With the pairing the door closes.
+            let Ok(conn) = stranger.dial(&to).await else { break };
+            for number in 0..STREAMS {
+                let Ok((mut tx, mut rx)) = conn.open().await else { break };
+                // It may be thrown out before it is through.
+                let shape = shape(number);
+                drop(tx.write_all(&shaped(&request, shape, &mut random)).await);
+                drop(tx.finish().await);
+                let heard = tokio::time::timeout(WATCHDOG, rx.read(&mut [0; 64])).await;
+                let heard = heard.unwrap_or_else(|_| panic!("{shape:?} is never answered over {transport}"));
+                assert!(matches!(heard, Ok(0) | Err(_)), "{shape:?} is answered over {transport}: {heard:?}");
+            }
+        }
+        stranger.shutdown().await;
+    });
+    let (joined, shown) = (joined.unwrap().end(), showing.end());
+    assert_eq!((shown.code, joined.code), (0, 0), "{:?} {:?}", shown.events, joined.events);
+    assert_eq!(shown.all("pair_request").len(), 1, "nobody else was even asked about: {:?}", shown.events);
+    assert_eq!(a.run(&["devices"]).event("device")["device_id"], b.id());
+}
+
+#[test]
+// LIM-7, PAIR-11, PAIR-14.
+fn bad_requests_over_iroh_teach_nothing_and_burn_nothing() {
+    let here = "127.0.0.1:0".parse().unwrap();
+    bad_requests_over("iroh", async move { Iroh::bind(&[7; 32], &[here], IrohConfig::default()).await.unwrap() });
+}
+
+#[test]
+fn bad_requests_over_libp2p_teach_nothing_and_burn_nothing() {
+    let here = "127.0.0.1:0".parse().unwrap();
+    bad_requests_over("libp2p", async move { Libp2p::bind([7; 32], &[here]).await.unwrap().0 });
 }
