@@ -1,9 +1,11 @@
-//! One large file between two processes over loopback: `kin`, the reference pipe, and scp, in turns.
+//! One large file between two processes over loopback: `kin`, the reference pipe, and scp, in turns; and `kin` over each network stack,
+//! its reference pipe, and the stack's bare stream.
 //!
 //! ```sh
 //! cargo build --release -p kin
 //! cargo build --release -p adapter-tokio --example reference-pipe
-//! cargo run --release -p kin-tests --example bench-transfer [ROUNDS]
+//! cargo build --release -p kin-tests --example stack-pipe
+//! cargo run --release -p kin-tests --example bench-transfer [ROUNDS [tcp|iroh|libp2p|memory]]
 //! ```
 //!
 //! Files lie on tmpfs. The processor time is that of both processes, user and system, as `/usr/bin/time` (GNU) tells it. With
@@ -38,16 +40,23 @@ struct Bench {
     dir: PathBuf,
     kin: PathBuf,
     pipe: PathBuf,
+    stack_pipe: PathBuf,
 }
 
 fn main() {
     let rounds = std::env::args().nth(1).map_or(5, |rounds| rounds.parse().unwrap());
+    let only = std::env::args().nth(2);
     let built = std::env::current_exe().unwrap();
     let examples = built.parent().unwrap();
     let dir = Path::new("/dev/shm").join(format!("kin-bench-{}", std::process::id()));
-    let bench = Bench { kin: examples.parent().unwrap().join("kin"), pipe: examples.join("reference-pipe"), dir };
+    let bench = Bench {
+        kin: examples.parent().unwrap().join("kin"),
+        pipe: examples.join("reference-pipe"),
+        stack_pipe: examples.join("stack-pipe"),
+        dir,
+    };
     fs::create_dir(&bench.dir).unwrap();
-    let done = std::panic::catch_unwind(|| bench.all(rounds));
+    let done = std::panic::catch_unwind(|| bench.all(rounds, only.as_deref()));
     fs::remove_dir_all(&bench.dir).unwrap();
     done.unwrap();
 }
@@ -57,14 +66,54 @@ impl Bench {
         self.dir.join(name)
     }
 
-    fn all(&self, rounds: usize) {
+    fn all(&self, rounds: usize, only: Option<&str>) {
         self.pair();
+        let wanted = |name: &str| only.is_none_or(|only| only == name);
+        if wanted("tcp") {
+            self.tcp(rounds);
+        }
+        for stack in ["iroh", "libp2p"].into_iter().filter(|stack| wanted(stack)) {
+            self.stack(rounds, stack);
+        }
+        if wanted("memory") {
+            self.memory();
+        }
+    }
+
+    /// `kin` over this stack alone and over its default route, against the stack's reference pipe and its bare stream.
+    fn stack(&self, rounds: usize, stack: &str) {
+        let file = self.file(1024);
+        let (mut kin, mut pipe, mut default, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for round in 0..=rounds {
+            let taken = [self.kin(&file, stack), self.stack_pipe(&file, stack), self.kin(&file, "auto"), self.bare(stack)];
+            for (all, taken) in [&mut kin, &mut pipe, &mut default, &mut bare].into_iter().zip(taken) {
+                // The first round only warms up.
+                all.extend(Some(taken).filter(|_| round > 0));
+            }
+        }
+        println!("\n1 GiB on tmpfs over {stack}, {rounds} rounds in turns: median (min to max)\n");
+        println!("| | MiB/s | CPU s/GiB, both sides |\n| --- | --- | --- |");
+        for (name, all) in [
+            (format!("kin over {stack}"), &kin),
+            (format!("reference pipe over {stack}"), &pipe),
+            ("kin by its default route".to_owned(), &default),
+            (format!("a bare stream of {stack}, no disk"), &bare),
+        ] {
+            println!("| {name} | {:.0} | {:.2} |", Figure::of(speed(all)), Figure::of(cpu(all)));
+        }
+        for (name, one, other) in [("over it ÷ reference pipe", &kin, &pipe), ("by default ÷ bare stream", &default, &bare)] {
+            println!("| kin {name} | {} | {} |", Figure::ratio(&speed(one), &speed(other)), Figure::ratio(&cpu(one), &cpu(other)));
+        }
+        fs::remove_file(&file).unwrap();
+    }
+
+    fn tcp(&self, rounds: usize) {
         let file = self.file(1024);
         let sshd = Sshd::start(self);
         let (mut kin, mut pipe, mut scp) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=rounds {
             for (all, taken) in [
-                (&mut kin, Some(self.kin(&file))),
+                (&mut kin, Some(self.kin(&file, "tcp"))),
                 (&mut pipe, Some(self.pipe(&file))),
                 (&mut scp, sshd.as_ref().map(|sshd| sshd.scp(self, &file))),
             ] {
@@ -75,8 +124,6 @@ impl Bench {
         drop(sshd);
         println!("1 GiB on tmpfs, {rounds} rounds in turns: median (min to max)\n");
         println!("| | MiB/s | CPU s/GiB, both sides |\n| --- | --- | --- |");
-        let speed = |all: &[Taken]| all.iter().map(|taken| 1024.0 / taken.seconds).collect::<Vec<_>>();
-        let cpu = |all: &[Taken]| all.iter().map(|taken| taken.cpu).collect::<Vec<_>>();
         for (name, all) in [("kin", &kin), ("reference pipe", &pipe)] {
             println!("| {name} | {:.0} | {:.2} |", Figure::of(speed(all)), Figure::of(cpu(all)));
         }
@@ -88,14 +135,13 @@ impl Bench {
             println!("| kin ÷ scp | {} | |", Figure::ratio(&speed(&kin), &speed(&scp)));
         }
         fs::remove_file(&file).unwrap();
-        self.memory();
     }
 
     fn memory(&self) {
         println!("\n| peak memory, MiB | sender | receiver |\n| --- | --- | --- |");
         for mib in [64, 4096] {
             let file = self.file(mib);
-            let [sender, receiver] = self.kin(&file).rss;
+            let [sender, receiver] = self.kin(&file, "tcp").rss;
             println!("| {mib} MiB | {sender:.1} | {receiver:.1} |");
             fs::remove_file(file).unwrap();
         }
@@ -153,15 +199,16 @@ impl Bench {
         assert!(joined.unwrap().success() && pairing.wait().unwrap().success());
     }
 
-    fn kin(&self, file: &Path) -> Taken {
+    fn kin(&self, file: &Path, transport: &str) -> Taken {
         let inbox = self.at("inbox");
         fs::create_dir(&inbox).unwrap();
         let mut receiver = self.device("t", "a");
-        let receiver = receiver.args(["--json", "recv", "--once", "--yes"]).arg(&inbox).stdout(Stdio::piped());
+        let receiver = receiver.args(["--transport", transport, "--json", "recv", "--once", "--yes"]).arg(&inbox).stdout(Stdio::piped());
         let mut receiver = receiver.spawn().unwrap();
         let to = said(receiver.stdout.take().unwrap(), listening).unwrap();
         let started = Instant::now();
-        let sent = self.device("u", "b").args(["send", "--to", "first", "--address", &to]).arg(file).status().unwrap();
+        let sent =
+            self.device("u", "b").args(["--transport", transport, "send", "--to", "first", "--address", &to]).arg(file).status().unwrap();
         let seconds = started.elapsed().as_secs_f64();
         assert!(sent.success() && receiver.wait().unwrap().success());
         assert_eq!(fs::metadata(inbox.join("big")).unwrap().len(), fs::metadata(file).unwrap().len());
@@ -183,6 +230,29 @@ impl Bench {
         self.taken(seconds)
     }
 
+    fn stack_pipe(&self, file: &Path, stack: &str) -> Taken {
+        let arrived = self.at("arrived");
+        let taken = self.piped(&[stack, "receive", &arrived.display().to_string()], &[stack, "send", &file.display().to_string()]);
+        fs::remove_file(arrived).unwrap();
+        taken
+    }
+
+    fn bare(&self, stack: &str) -> Taken {
+        self.piped(&[stack, "sink"], &[stack, "pour", "1024"])
+    }
+
+    /// Two processes of the stack's pipe; the address of the one is the last word of the other.
+    fn piped(&self, receiver: &[&str], sender: &[&str]) -> Taken {
+        let mut receiving = self.timed(&self.stack_pipe, "t");
+        let mut receiving = receiving.args(receiver).stdout(Stdio::piped()).spawn().unwrap();
+        let to = said(receiving.stdout.take().unwrap(), |line| Some(line.to_owned())).unwrap();
+        let started = Instant::now();
+        let sent = self.timed(&self.stack_pipe, "u").args(sender).arg(to).status().unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        assert!(sent.success() && receiving.wait().unwrap().success());
+        self.taken(seconds)
+    }
+
     fn taken(&self, seconds: f64) -> Taken {
         let read = |times: &str| -> [f64; 3] {
             let text = fs::read_to_string(self.at(times)).unwrap();
@@ -192,6 +262,14 @@ impl Bench {
         let ([user, system, sender], [their_user, their_system, receiver]) = (read("u"), read("t"));
         Taken { seconds, cpu: user + system + their_user + their_system, rss: [sender / 1024.0, receiver / 1024.0] }
     }
+}
+
+fn speed(all: &[Taken]) -> Vec<f64> {
+    all.iter().map(|taken| 1024.0 / taken.seconds).collect()
+}
+
+fn cpu(all: &[Taken]) -> Vec<f64> {
+    all.iter().map(|taken| taken.cpu).collect()
 }
 
 /// The first line on `output` in which `wanted` finds something; what follows is read and dropped.
