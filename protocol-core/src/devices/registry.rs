@@ -129,11 +129,19 @@ impl DeviceRegistry {
             last_route: None,
             addresses: Vec::new(),
             roots: Vec::new(),
+            displaced: Vec::new(),
         });
         device.learn(info, reached, told);
         device.last_seen_unix = Some(unix_s);
         device.add_root(root);
         device.change()
+    }
+
+    /// A root that was added is durable.
+    pub(crate) fn stored(&mut self, peer: &PeerKey, session_ref: SessionRef) {
+        if let Some(device) = self.devices.get_mut(peer) {
+            device.root_stored(session_ref);
+        }
     }
 
     /// Both sides hold the root. `None` if there is no such root.

@@ -128,7 +128,9 @@ impl Node {
     pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, written: (PeerKey, SessionRef), stored: bool) {
         let stored = stored || planted!(FailedWritePairs);
         let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
-        if !stored {
+        if stored {
+            self.registry.stored(&written.0, written.1);
+        } else {
             // Nothing was written: memory must not know more than the disk, also where the stream is gone by now.
             self.registry.drop_root(&written.0, written.1);
         }
@@ -274,6 +276,9 @@ impl Node {
     pub(super) fn on_pending_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
         self.note_response(stream);
         let Some(joiner) = &mut self.joiner else { return };
+        if let (Some(bound), true) = (joiner.bound(), stored) {
+            self.registry.stored(&bound.peer, bound.session_ref);
+        }
         let step = joiner.on_stored(cx!(self, env), stream, stored);
         self.joiner_step(env, stream, step);
     }
