@@ -381,7 +381,7 @@ impl Node {
             // The attempt still has its handshake, and hears that it came to nothing.
             return self.drop_stream(env, stream, code::DONE);
         }
-        let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
+        let Some((done, root)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
         if !self.registry.holds(&peer, root) {
             return self.drop_stream(env, stream, code::DONE);
         }
