@@ -43,6 +43,8 @@ pub(super) struct Sender {
     label: Option<String>,
     /// It was offered again, and the other side may have taken that for another offer.
     again: bool,
+    /// A session was replaced before the receiver was heard out: an Accept may be lost with it.
+    unheard: bool,
     state: State,
 }
 
@@ -76,7 +78,7 @@ enum Pages {
 
 impl Sender {
     pub(super) const fn new(manifest: Arc<Manifest>, label: Option<String>) -> Self {
-        Self { manifest, label, again: false, state: State::Waiting(Waiting) }
+        Self { manifest, label, again: false, unheard: false, state: State::Waiting(Waiting) }
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -128,6 +130,11 @@ impl Sender {
             State::Sending(sending) => sending.on_session(io),
             State::Offered(_) | State::Over => {}
         }
+    }
+
+    /// A session was replaced before the receiver was heard out: what it said may be lost.
+    pub(super) const fn on_unheard(&mut self) {
+        self.unheard = true;
     }
 
     /// A session has taken over from another, and from here on everything goes over the newer one. What was not answered is offered
@@ -214,6 +221,12 @@ impl Sender {
             ToSender::Cancel(reason) => {
                 self.state = State::Offered(offered);
                 self.end(io, TransferFailure::CancelledThere(reason));
+            }
+            // It was accepted, and needed nothing from here.
+            // XFER-24.
+            ToSender::Receipt { .. } if self.unheard => {
+                self.state = State::Offered(offered);
+                self.stop(io, Stop::Lost);
             }
             ToSender::Stored(_) | ToSender::Receipt { .. } => {
                 self.state = State::Offered(offered);
