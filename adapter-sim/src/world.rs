@@ -687,12 +687,16 @@ impl World {
         let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         let node = device.node.as_mut().expect("the device runs");
+        Recorder::set_device(dev);
+        let due = node.probe_due(now);
         let mut env = Env { now, unix_s, entropy: &mut device.random };
-        let key = node.share_with_device(&mut env, id, Arc::clone(&manifest), None)?;
-        device.disk.offer(key, manifest, tree.clone());
-        self.look(dev, false);
+        let shared = node.share_with_device(&mut env, id, Arc::clone(&manifest), None);
+        if let Ok(key) = shared {
+            device.disk.offer(key, manifest, tree.clone());
+        }
+        self.look(dev, due > 0);
         self.perform(dev);
-        Ok(key)
+        shared
     }
 
     /// Pairs two devices; both users say yes, and a session is up.
