@@ -754,8 +754,12 @@ impl World {
             (true, Some((_, dev))) => self.handle(dev, Input::Tick),
             _ => {
                 if let Some((_, act)) = self.queue.pop_first() {
-                    match self.sleeper(&act) {
-                        Some(dev) => self.devices[dev.0].dreams.push(*act),
+                    match self.place(&act) {
+                        Some(dev) if self.devices[dev.0].asleep_until > self.now => self.devices[dev.0].dreams.push(*act),
+                        Some(dev) => {
+                            self.wake(dev);
+                            self.act(*act);
+                        }
                         None => self.act(*act),
                     }
                 }
@@ -794,17 +798,16 @@ impl World {
         }
     }
 
-    /// The device in which something is to happen, if it sleeps.
-    fn sleeper(&self, act: &Act) -> Option<Dev> {
-        let dev = act.place().or_else(|| match *act {
+    /// The device in which something is to happen.
+    fn place(&self, act: &Act) -> Option<Dev> {
+        act.place().or_else(|| match *act {
             Act::Opened { stream } => Some(self.device_of(stream, 1)),
             Act::Bytes { stream, from, .. } | Act::End { stream, from } => Some(self.device_of(stream, 1 - from)),
             Act::Broken { stream, end } | Act::Seal { stream, end } | Act::Drained { stream, end } => Some(self.device_of(stream, end)),
             Act::Up { conn, .. } => Some(self.conns[conn].ends[0].dev),
             Act::Gone { conn, end } => Some(self.conns[conn].ends[end].dev),
             _ => None,
-        })?;
-        (self.devices[dev.0].asleep_until > self.now).then_some(dev)
+        })
     }
 
     pub(crate) fn after(&mut self, delay: u64, act: Act) {
