@@ -259,7 +259,7 @@ impl Oracle {
             ("sessions that are heard out", held.heard_out, limits::SUCCESSIONS),
             ("offers to one peer", held.most_of_peer.0, limits::OPEN_OFFERS),
             ("offers of one peer", held.most_of_peer.1, limits::OPEN_OFFERS),
-            ("bulk streams of one peer", held.most_of_peer.2, limits::BULK_STREAMS),
+            ("bulk streams that one peer opened", held.most_of_peer.2, limits::BULK_STREAMS),
             ("tickets of what is over", held.unwanted, 0),
             (
                 "timers",

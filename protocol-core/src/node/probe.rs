@@ -86,7 +86,7 @@ pub struct Holdings {
     pub pairing: bool,
     /// Tickets of attempts and transfers that are over.
     pub unwanted: usize,
-    /// Of the peer with the most: offers of ours, offers of its own, bulk streams.
+    /// Of the peer with the most: offers of ours, offers of its own, bulk streams that it opened.
     pub most_of_peer: (usize, usize, usize),
     /// Wishes for streams that nobody could open yet.
     pub wanted: usize,

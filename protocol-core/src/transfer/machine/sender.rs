@@ -259,7 +259,7 @@ impl Sender {
     }
 
     pub(super) fn on_stream(&mut self, io: &mut Io<'_, '_>, data: DataStream) {
-        let DataStream { stream, half, aead } = data;
+        let DataStream { stream, half, aead, .. } = data;
         match (half, &mut self.state) {
             (DataHalf::SendRecords(sealer), State::Offered(offered)) => {
                 if let Pages::Flowing { stream, .. } = offered.pages {
@@ -273,6 +273,13 @@ impl Sender {
                 DataHalf::SendRecords(_) | DataHalf::SendChunks(_) | DataHalf::ReceiveRecords(_) | DataHalf::ReceiveChunks(_),
                 State::Waiting(_) | State::Offered(_) | State::Sending(_) | State::Over,
             ) => io.reset(stream),
+        }
+    }
+
+    /// A bulk stream has ended, perhaps another transfer's.
+    pub(super) fn on_room(&mut self, io: &mut Io<'_, '_>) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.on_room(io);
         }
     }
 
