@@ -85,7 +85,7 @@ pub enum Pieces {
 
 impl Act {
     /// The device in which this happens, if it is in one.
-    fn place(&self) -> Option<Dev> {
+    pub(crate) fn place(&self) -> Option<Dev> {
         match self {
             Self::Tell { dev, .. }
             | Self::Dial { dev, .. }
@@ -787,27 +787,6 @@ impl World {
     /// Something happened to a device.
     pub(crate) fn note(&mut self, dev: Dev, what: What) {
         self.trace.push(self.now, Some(dev), what);
-    }
-
-    /// A device that has slept long enough hears what it missed, before what comes to it now.
-    pub(crate) fn wake(&mut self, dev: Dev) {
-        if self.devices[dev.0].asleep_until <= self.now {
-            for act in std::mem::take(&mut self.devices[dev.0].dreams) {
-                self.act(act);
-            }
-        }
-    }
-
-    /// The device in which something is to happen.
-    fn place(&self, act: &Act) -> Option<Dev> {
-        act.place().or_else(|| match *act {
-            Act::Opened { stream } => Some(self.device_of(stream, 1)),
-            Act::Bytes { stream, from, .. } | Act::End { stream, from } => Some(self.device_of(stream, 1 - from)),
-            Act::Broken { stream, end } | Act::Seal { stream, end } | Act::Drained { stream, end } => Some(self.device_of(stream, end)),
-            Act::Up { conn, .. } => Some(self.conns[conn].ends[0].dev),
-            Act::Gone { conn, end } => Some(self.conns[conn].ends[end].dev),
-            _ => None,
-        })
     }
 
     pub(crate) fn after(&mut self, delay: u64, act: Act) {
