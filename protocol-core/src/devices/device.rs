@@ -322,6 +322,15 @@ impl Device {
     }
 }
 
+/// Of the unfinished roots only the newest stay.
+pub(super) fn keep_newest(roots: &mut Vec<Root>) {
+    let mut unfinished = 0;
+    roots.retain(|root| {
+        unfinished += usize::from(root.state != RootState::Confirmed);
+        root.state == RootState::Confirmed || unfinished <= limits::PENDING_ROOTS_PER_DEVICE
+    });
+}
+
 /// Whether an address can be read back from its text.
 fn is_stored_as(address: &Address) -> bool {
     let text = address.to_string();

@@ -268,7 +268,7 @@ impl Node {
 
     /// The confirmation that a listener's session waits for is durable, or could not be written.
     pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, root): (PeerKey, SessionRef), stored: bool) {
-        self.registry.confirmation_stored(&peer, stored);
+        self.registry.confirmation_stored(&peer, root, stored);
         // Its owner may have let go of it meanwhile.
         let stored = stored && self.registry.holds(&peer, root);
         self.watch_pending(env, &peer);
@@ -368,7 +368,7 @@ impl Node {
     }
 
     pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, root): (PeerKey, SessionRef), stored: bool) {
-        self.registry.confirmation_stored(&peer, stored);
+        self.registry.confirmation_stored(&peer, root, stored);
         self.watch_pending(env, &peer);
         self.scan_waiting(env);
         // Whatever has become of the stream: the pairing is through.

@@ -312,7 +312,7 @@ impl Node {
         let bound = joiner.bound().cloned();
         let confirmed = joiner.on_confirmed(cx!(self, env), stream, stored);
         if let Some(bound) = bound {
-            self.registry.confirmation_stored(&bound.peer, stored);
+            self.registry.confirmation_stored(&bound.peer, bound.session_ref, stored);
             if !stored && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref) {
                 self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
             }
@@ -334,7 +334,7 @@ impl Node {
     fn undo_join(&mut self, env: &mut Env<'_>, bound: &Bound, refusing: Option<(StreamId, PairingKeys)>) {
         self.joiner = None;
         // A confirmation that is being written has replaced what was there before: that comes back.
-        self.registry.confirmation_stored(&bound.peer, false);
+        self.registry.confirmation_stored(&bound.peer, bound.session_ref, false);
         if !planted!(NoKeepsPending)
             && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref)
         {
