@@ -165,6 +165,9 @@ impl Node {
         }
         let Role::AwaitOpening(awaited) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
         self.timers.cancel(TimerKind::Stream(stream));
+        if awaited.link.is_some_and(|root| !self.registry.holds(&awaited.proven.peer, root)) {
+            return self.drop_stream(env, stream, code::DONE);
+        }
         match awaited.on_record(cx!(self, env), &record) {
             Some(Opened::Session(session)) => self.session_up(env, *session),
             Some(Opened::Refused(peer, session_ref, why)) => self.pair_refused(env, stream, (peer, session_ref), why),
