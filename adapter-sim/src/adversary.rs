@@ -165,6 +165,8 @@ pub(crate) struct Foe {
     moves_of: BTreeMap<usize, u64>,
     /// Somebody named the streams of others.
     squatted: bool,
+    /// Data streams of honest devices whose beginning was played again before it had come.
+    overtaken: BTreeSet<usize>,
     /// Devices may be late from now on: what they owe within a time is not asked for.
     late: bool,
     /// A device fell, forgot or could not write, or may soon.

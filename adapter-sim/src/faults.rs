@@ -129,6 +129,27 @@ impl World {
         self.at(until, Act::Wake { dev });
     }
 
+    /// A device that has slept long enough hears what it missed, before what comes to it now.
+    pub(crate) fn wake(&mut self, dev: Dev) {
+        if self.devices[dev.0].asleep_until <= self.now {
+            for act in std::mem::take(&mut self.devices[dev.0].dreams) {
+                self.act(act);
+            }
+        }
+    }
+
+    /// The device in which something is to happen.
+    pub(crate) fn place(&self, act: &Act) -> Option<Dev> {
+        act.place().or_else(|| match *act {
+            Act::Opened { stream } => Some(self.device_of(stream, 1)),
+            Act::Bytes { stream, from, .. } | Act::End { stream, from } => Some(self.device_of(stream, 1 - from)),
+            Act::Broken { stream, end } | Act::Seal { stream, end } | Act::Drained { stream, end } => Some(self.device_of(stream, end)),
+            Act::Up { conn, .. } => Some(self.conns[conn].ends[0].dev),
+            Act::Gone { conn, end } => Some(self.conns[conn].ends[end].dev),
+            _ => None,
+        })
+    }
+
     /// What one device sends another stays under way for this long, then arrives at once.
     pub fn hold(&mut self, from: Dev, to: Dev, time: Duration) {
         self.holds.insert((from, to), self.now + time.as_micros() as u64);

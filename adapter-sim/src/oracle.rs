@@ -109,6 +109,8 @@ pub struct Oracle {
     started: BTreeMap<Dev, u64>,
     /// Roots that were durable and agreed when the device last wrote, and when they expire by its wall clock.
     agreed: BTreeMap<Dev, BTreeSet<(PeerKey, SessionRef, Option<u64>)>>,
+    /// Those of them that were over by its wall clock when it asked for a write.
+    expired: BTreeSet<(Dev, SessionRef)>,
     /// Roots that have just left a store.
     gone: Vec<(Dev, DeviceId, SessionRef)>,
     /// Peers with whom a device was told that a pairing came to nothing, or that it was removed.
@@ -257,7 +259,7 @@ impl Oracle {
             ("sessions that are heard out", held.heard_out, limits::SUCCESSIONS),
             ("offers to one peer", held.most_of_peer.0, limits::OPEN_OFFERS),
             ("offers of one peer", held.most_of_peer.1, limits::OPEN_OFFERS),
-            ("bulk streams of one peer", held.most_of_peer.2, limits::BULK_STREAMS),
+            ("bulk streams that one peer opened", held.most_of_peer.2, limits::BULK_STREAMS),
             ("tickets of what is over", held.unwanted, 0),
             (
                 "timers",
@@ -283,6 +285,10 @@ impl Oracle {
         for root in roots_in(world.key(dev), rows) {
             self.since.entry((dev, root.session_ref)).or_insert(world.micros());
         }
+        let unix_s = world.unix_s(dev);
+        let over = |expires: Option<u64>| expires.is_some_and(|expires| expires <= unix_s);
+        let over = self.agreed.get(&dev).into_iter().flatten().filter(|(.., expires)| over(*expires));
+        self.expired.extend(over.map(|&(_, session_ref, _)| (dev, session_ref)));
     }
 
     /// A write has become durable.
@@ -309,8 +315,8 @@ impl Oracle {
             let since = self.since.get(&(dev, session_ref)).copied().unwrap_or(0);
             // It expires at a full second.
             let old = world.micros().saturating_sub(since) + 1_000_000 >= DAY;
-            // A wall clock that jumps ends a day too.
-            let old = old || expires.is_some_and(|expires| expires <= world.unix_s(dev));
+            // A wall clock that jumps ends a day too, also if it has jumped back when that is durable.
+            let old = old || expires.is_some_and(|expires| expires <= world.unix_s(dev)) || self.expired.contains(&(dev, session_ref));
             if !(there || replaced || old) {
                 self.gone.push((dev, protocol_core::identity::device_id(&peer), session_ref));
             }

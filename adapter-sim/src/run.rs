@@ -352,6 +352,12 @@ impl Run {
     /// R3, A6, A7: one session, the same on both sides; one confirmed root.
     fn check_pair(&mut self, one: Dev, other: Dev) {
         self.wait(Duration::from_secs(1));
+        // One may be renewing it just now: who opened the newer is sure of it when it is answered.
+        let sure = |world: &World, dev: Dev, peer: Dev| {
+            let peer = world.key(peer);
+            world.node(dev).probe_sessions().iter().all(|session| session.peer != peer || !session.primary || session.answered)
+        };
+        self.world.run_until(Duration::from_secs(5), |world| sure(world, one, other) && sure(world, other, one));
         let world = &self.world;
         let primary = |dev: Dev, peer: Dev| {
             let peer = world.key(peer);

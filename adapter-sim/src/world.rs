@@ -85,7 +85,7 @@ pub enum Pieces {
 
 impl Act {
     /// The device in which this happens, if it is in one.
-    fn place(&self) -> Option<Dev> {
+    pub(crate) fn place(&self) -> Option<Dev> {
         match self {
             Self::Tell { dev, .. }
             | Self::Dial { dev, .. }
@@ -687,12 +687,16 @@ impl World {
         let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
         let node = device.node.as_mut().expect("the device runs");
+        Recorder::set_device(dev);
+        let due = node.probe_due(now);
         let mut env = Env { now, unix_s, entropy: &mut device.random };
-        let key = node.share_with_device(&mut env, id, Arc::clone(&manifest), None)?;
-        device.disk.offer(key, manifest, tree.clone());
-        self.look(dev, false);
+        let shared = node.share_with_device(&mut env, id, Arc::clone(&manifest), None);
+        if let Ok(key) = shared {
+            device.disk.offer(key, manifest, tree.clone());
+        }
+        self.look(dev, due > 0);
         self.perform(dev);
-        Ok(key)
+        shared
     }
 
     /// Pairs two devices; both users say yes, and a session is up.
@@ -750,8 +754,12 @@ impl World {
             (true, Some((_, dev))) => self.handle(dev, Input::Tick),
             _ => {
                 if let Some((_, act)) = self.queue.pop_first() {
-                    match self.sleeper(&act) {
-                        Some(dev) => self.devices[dev.0].dreams.push(*act),
+                    match self.place(&act) {
+                        Some(dev) if self.devices[dev.0].asleep_until > self.now => self.devices[dev.0].dreams.push(*act),
+                        Some(dev) => {
+                            self.wake(dev);
+                            self.act(*act);
+                        }
                         None => self.act(*act),
                     }
                 }
@@ -779,28 +787,6 @@ impl World {
     /// Something happened to a device.
     pub(crate) fn note(&mut self, dev: Dev, what: What) {
         self.trace.push(self.now, Some(dev), what);
-    }
-
-    /// A device that has slept long enough hears what it missed, before what comes to it now.
-    pub(crate) fn wake(&mut self, dev: Dev) {
-        if self.devices[dev.0].asleep_until <= self.now {
-            for act in std::mem::take(&mut self.devices[dev.0].dreams) {
-                self.act(act);
-            }
-        }
-    }
-
-    /// The device in which something is to happen, if it sleeps.
-    fn sleeper(&self, act: &Act) -> Option<Dev> {
-        let dev = act.place().or_else(|| match *act {
-            Act::Opened { stream } => Some(self.device_of(stream, 1)),
-            Act::Bytes { stream, from, .. } | Act::End { stream, from } => Some(self.device_of(stream, 1 - from)),
-            Act::Broken { stream, end } | Act::Seal { stream, end } | Act::Drained { stream, end } => Some(self.device_of(stream, end)),
-            Act::Up { conn, .. } => Some(self.conns[conn].ends[0].dev),
-            Act::Gone { conn, end } => Some(self.conns[conn].ends[end].dev),
-            _ => None,
-        })?;
-        (self.devices[dev.0].asleep_until > self.now).then_some(dev)
     }
 
     pub(crate) fn after(&mut self, delay: u64, act: Act) {

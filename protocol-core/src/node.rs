@@ -377,7 +377,7 @@ impl Node {
     /// Performs what transfers want of sessions, until they want nothing, and forgets the streams that machines have reset.
     fn settle(&mut self, env: &mut Env<'_>) {
         for _ in 0..64 {
-            let wants = self.transfers.take_wants();
+            let wants = self.transfers.take_wants(cx!(self, env));
             if wants.is_empty() {
                 break;
             }

@@ -57,6 +57,9 @@ impl World {
         // The same for one that was turned away before it had said anything.
         let first = self.tap.iter().filter(|tapped| tapped.stream == stream && tapped.by_opener).take(2).map(|tapped| tapped.bytes.len());
         let unheard = matches!(name, StreamName::Data(_)) && self.streams[stream].pipes[0].delivered < first.sum::<usize>() as u64;
+        if same && unheard {
+            self.foe.overtaken.insert(stream);
+        }
         let refused = !(astray || same && unheard) && (!like || tcp || (same && answered));
         self.talk(raw, Lie::Again, State::Over).refused = refused.then_some("S24");
     }
@@ -151,7 +154,9 @@ impl World {
         if data && soon && end == 1 && code == code::REFUSED && slot.pipes[0].newest > 0 && !slot.pipes[0].vanish {
             self.note_unknown(stream);
         }
-        let squatted = end == 1 && self.foe.squatted && self.foe.steady && self.device_of(stream, 0).0 < self.honest;
+        // Who was played to its device before it came itself is there twice (DATA-8).
+        let honest = self.device_of(stream, 0).0 < self.honest && !self.foe.overtaken.contains(&stream);
+        let squatted = end == 1 && self.foe.squatted && self.foe.steady && honest;
         let dev = self.device_of(stream, 1);
         if !(squatted && soon && data && code == code::REFUSED) {
             return;

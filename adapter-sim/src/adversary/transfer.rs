@@ -8,7 +8,7 @@ use protocol_core::bulk::sealer::{CHUNK_HEAD, ChunkKey};
 use protocol_core::crypto::aead::TAG;
 use protocol_core::crypto::kdf::put_lp;
 use protocol_core::crypto::labels::strings;
-use protocol_core::effects::{Direction, TransferKey};
+use protocol_core::effects::{Direction, Event, TransferKey};
 use protocol_core::ids::TransferId;
 use protocol_core::session::keys::StreamKey;
 use protocol_core::session::record::{RecordSealer, RecordType};
@@ -22,11 +22,11 @@ use protocol_core::wire::header::StreamKind;
 use serde::{Deserialize, Serialize};
 
 use super::{Expect, Session};
-use crate::World;
 use crate::disk::{Item, Tree, manifest_of};
 use crate::link::Wire;
 use crate::raw::Raw;
 use crate::script::{CHUNK, tree};
+use crate::{Dev, World};
 
 /// The one thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -505,6 +505,18 @@ impl World {
         let Session { who, peer, .. } = self.foe.sessions[session];
         let key = TransferKey { device: self.id(who), direction, id };
         self.expect(Expect::Ended(peer, key), millis, "S23");
+    }
+
+    /// Whether none of the files that a device sends to a liar is what it was: nothing is left that could be asked for in vain.
+    pub(super) fn gave_all_up(&self, dev: Dev, key: &TransferKey) -> bool {
+        let Some(deal) = self.incoming_deal(key.id).map(|deal| &self.foe.deals[deal]) else { return false };
+        let gone = |number: u32| {
+            self.events().iter().any(|(of, event)| {
+                let Event::Entry { transfer, entry, outcome, .. } = event else { return false };
+                (*of, transfer, *entry) == (dev, key, number) && matches!(outcome, Outcome::SourceChanged | Outcome::Failed)
+            })
+        };
+        (0..).zip(deal.manifest.entries()).all(|(number, entry)| entry.size == 0 || gone(number))
     }
 
     /// A liar's session must be closed soon, by this rule: what is said in a new one waits for the end of the one before.

@@ -118,7 +118,7 @@ impl Watch {
             let several = several || change.released();
             // A liar may put several messages into one record; honest devices do not.
             let lied_to = |machine| matches!(machine, Machine::Sender | Machine::Receiver) && world.devices_len() > world.honest;
-            for (edge, id) in change.edges(fresh, &gone) {
+            for (edge, id) in change.edges(fresh, several, &gone) {
                 match edge {
                     (Machine::Root, _, "gone") => drop(gone.insert(id)),
                     (Machine::Root, "back", _) => drop(gone.remove(&id)),
@@ -182,8 +182,8 @@ impl Change<'_> {
         })
     }
 
-    fn edges(&self, fresh: bool, gone: &BTreeSet<u128>) -> Vec<(Edge, u128)> {
-        let edge = |&(Standing { machine, id, .. }, from, to): &Moved| {
+    fn edges(&self, fresh: bool, several: bool, gone: &BTreeSet<u128>) -> Vec<(Edge, u128)> {
+        let edges = |&(Standing { machine, id, .. }, from, to): &Moved| {
             let lasts = matches!(machine, Machine::Root | Machine::Device);
             let from = match from {
                 Some(from) => from,
@@ -191,9 +191,15 @@ impl Change<'_> {
                 None if machine == Machine::Root && gone.contains(&id) => "back",
                 None => "new",
             };
-            ((machine, from, to.unwrap_or_else(|| self.end(machine, id))), id)
+            let end = self.end(machine, id);
+            // Who types a code again when the attempt with it was due to end begins another of that name.
+            let again = several && machine == Machine::Joiner && end != "gone";
+            match to {
+                Some(to) if again && from != "new" => vec![((machine, from, end), id), ((machine, "new", to), id)],
+                _ => vec![((machine, from, to.unwrap_or(end)), id)],
+            }
         };
-        self.moved.iter().map(edge).collect()
+        self.moved.iter().flat_map(edges).collect()
     }
 
     /// The state of a stream behind the change.

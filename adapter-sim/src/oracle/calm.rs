@@ -7,7 +7,7 @@ use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::faults::{CancelReason, LinkFailure, PairFailure, TransferFailure};
 use protocol_core::ids::{DeviceId, SessionId, SessionRef};
 use protocol_core::limits;
-use protocol_core::node::probe::{Machine, SessionProbe, Trust, number_of_transfer};
+use protocol_core::node::probe::{Machine, RootProbe, SessionProbe, Trust, number_of_transfer};
 
 use super::sums::spoken;
 use super::{Oracle, stored};
@@ -51,6 +51,17 @@ pub(super) struct Calm {
     left: BTreeSet<(Dev, DeviceId)>,
     /// Sessions that a device did not know when a data stream of theirs came, which it refused.
     unknown: BTreeSet<(Dev, SessionRef)>,
+}
+
+/// What a frame of a handshake says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Response,
+    /// Of an initiator: not about what the device has as a joiner. It may be a no.
+    Complete,
+    Accept,
+    /// The peer will be sure of it.
+    Finish,
 }
 
 /// A transfer that has ended on one side: the other is to hear of it, as long as their session stands.
@@ -174,15 +185,16 @@ impl Oracle {
     }
 
     /// PAIR-23, PAIR-29, PAIR-32, LINK-9: what a message of a handshake says is durable when it leaves. A device knows no more of a
-    /// pairing than its store does, unless it is busy with another pairing of the two. `sure`: the peer will be sure of it.
-    pub(super) fn check_said(&mut self, world: &World, dev: Dev, peer: Dev, sure: bool) {
+    /// pairing than its store does, unless it is busy with another pairing of the two.
+    pub(super) fn check_said(&mut self, world: &World, dev: Dev, peer: Dev, said: Said) {
         let (Some(node), key) = (world.node_of(dev), world.key(peer)) else { return };
         let kept: BTreeMap<SessionRef, Trust> =
             stored(world, dev).filter(|root| root.peer == key).map(|root| (root.session_ref, root.trust)).collect();
-        let of_peer: Vec<_> = node.probe_roots().into_iter().filter(|root| root.peer == key).collect();
+        let meant = |root: &RootProbe| root.peer == key && !(said == Said::Complete && matches!(root.trust, Trust::Provisional { .. }));
+        let of_peer: Vec<_> = node.probe_roots().into_iter().filter(meant).collect();
         let durable = |trust: Trust, session_ref: &SessionRef| match (trust, kept.get(session_ref)) {
             (_, None) => false,
-            (Trust::Confirmed, Some(kept)) => !(sure && matches!(kept, Trust::Provisional { .. })),
+            (Trust::Confirmed, Some(kept)) => !(said == Said::Finish && matches!(kept, Trust::Provisional { .. })),
             (Trust::Unconfirmed | Trust::Provisional { .. }, Some(_)) => true,
         };
         // A root that is being replaced is in the store alone, and good for a session.

@@ -4,6 +4,7 @@ use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::handshake::{Accept, Challenge, Hello, PairingRequest};
 
+use super::calm::Said;
 use super::{Oracle, Recorder};
 use crate::{Dev, World};
 
@@ -23,13 +24,15 @@ impl Oracle {
             _ => {}
         }
         // A Hello says nothing yet: whoever can answer it holds the root.
-        let says = match name {
-            Some(StreamName::Pair) => frame == 2,
-            Some(StreamName::Link) => frame == 2 || !by_opener,
-            Some(StreamName::Data(_)) | None => false,
+        let said = match (name, by_opener, frame) {
+            (Some(StreamName::Pair), true, 2) => Some(Said::Response),
+            (Some(StreamName::Pair), false, 2) => Some(Said::Complete),
+            (Some(StreamName::Link), _, 2) => Some(Said::Finish),
+            (Some(StreamName::Link), false, _) => Some(Said::Accept),
+            _ => None,
         };
-        if says {
-            self.check_said(world, dev, peer, name == Some(StreamName::Link) && frame == 2);
+        if let Some(said) = said {
+            self.check_said(world, dev, peer, said);
         }
         let (Some(body), 1) = (bytes.get(4..), frame) else { return };
         let exchange = match (name, by_opener) {

@@ -95,6 +95,16 @@ pub(crate) struct Device {
     pub(crate) addresses: Vec<Address>,
     /// Newest first.
     pub(crate) roots: Vec<Root>,
+    /// Roots that gave their place to newer ones, until those are durable.
+    pub(crate) displaced: Vec<Displaced>,
+}
+
+/// A root that is there again if what took its place cannot be written.
+#[derive(Debug)]
+pub(crate) struct Displaced {
+    by: SessionRef,
+    at: usize,
+    root: Root,
 }
 
 impl Device {
@@ -136,17 +146,24 @@ impl Device {
         }
     }
 
-    /// Adds a root before the others; the oldest unfinished ones go.
+    /// Adds a root before the others; the oldest unfinished one goes.
     pub(crate) fn add_root(&mut self, root: Root) {
         if planted!(OldRootDropped) {
             self.roots.clear();
         }
+        let by = root.session_ref;
+        let mut unfinished = self.roots.iter().enumerate().filter(|(_, root)| root.state != RootState::Confirmed);
+        let oldest = unfinished.nth(limits::PENDING_ROOTS_PER_DEVICE - 1).filter(|_| !planted!(PendingRootsUnbounded));
+        if let Some(at) = oldest.map(|(at, _)| at) {
+            let root = self.roots.remove(at);
+            self.displaced.push(Displaced { by, at, root });
+        }
         self.roots.insert(0, root);
-        let mut unfinished = 0;
-        self.roots.retain(|root| {
-            unfinished += usize::from(root.state != RootState::Confirmed);
-            root.state == RootState::Confirmed || unfinished <= limits::PENDING_ROOTS_PER_DEVICE || planted!(PendingRootsUnbounded)
-        });
+    }
+
+    /// A root that was added is durable: what it displaced is gone for good.
+    pub(crate) fn root_stored(&mut self, session_ref: SessionRef) {
+        self.displaced.retain(|displaced| displaced.by != session_ref);
     }
 
     /// Both sides hold this root: it replaces those before it, and does not touch what a newer pairing has begun. False if it is not
@@ -162,6 +179,7 @@ impl Device {
             // What stays beside it was decided then.
             return true;
         }
+        self.displaced.clear();
         let joined = matches!(self.roots[at].state, RootState::Provisional { .. });
         let keeps = *me < self.key && !planted!(CrossedRootsLost);
         let mut number = 0..;
@@ -193,9 +211,13 @@ impl Device {
         self.roots.iter().map(Root::duplicate).collect()
     }
 
-    /// Deletes one root.
+    /// Deletes one root. What it displaced comes back, unless the disk knows better by now.
+    // PAIR-35.
     pub(crate) fn drop_root(&mut self, session_ref: SessionRef) {
         self.roots.retain(|root| root.session_ref != session_ref);
+        for displaced in self.displaced.extract_if(.., |displaced| displaced.by == session_ref) {
+            self.roots.insert(displaced.at.min(self.roots.len()), displaced.root);
+        }
     }
 
     /// The row to write: the device, or its removal if no root is left.
@@ -292,8 +314,18 @@ impl Device {
             last_route,
             addresses,
             roots,
+            displaced: Vec::new(),
         })
     }
+}
+
+/// Of the unfinished roots only the newest stay.
+pub(super) fn keep_newest(roots: &mut Vec<Root>) {
+    let mut unfinished = 0;
+    roots.retain(|root| {
+        unfinished += usize::from(root.state != RootState::Confirmed);
+        root.state == RootState::Confirmed || unfinished <= limits::PENDING_ROOTS_PER_DEVICE
+    });
 }
 
 /// Whether an address can be read back from its text.
@@ -307,6 +339,49 @@ mod tests {
     use alloc::vec;
 
     use super::*;
+
+    const ME: PeerKey = PeerKey([1; 32]);
+    const PEER: PeerKey = PeerKey([2; 32]);
+
+    fn root(number: u8, state: RootState) -> Root {
+        Root::new(Secret::new([number; 32]), SessionRef([number; 16]), state, &ME, &PEER)
+    }
+
+    fn device(info: DeviceInfo, roots: Vec<Root>) -> Device {
+        Device {
+            id: crate::identity::device_id(&PEER),
+            key: PEER,
+            info,
+            told: None,
+            own_name: None,
+            paired_unix: 1,
+            last_seen_unix: None,
+            last_route: None,
+            addresses: Vec::new(),
+            roots,
+            displaced: Vec::new(),
+        }
+    }
+
+    /// PAIR-35: a fifth unfinished root takes the place of the oldest, and gives it back if it cannot be written.
+    #[test]
+    fn what_a_root_displaced_comes_back_unless_that_is_durable() {
+        let info = DeviceInfo { name: "other".to_owned(), os: String::new(), app: String::new(), caps: 1, transports: Vec::new() };
+        let mut device = device(info, vec![root(4, RootState::Confirmed), root(9, RootState::Unconfirmed)]);
+        let held = |device: &Device| device.roots.iter().map(|root| root.session_ref.0[0]).collect::<Vec<_>>();
+        for number in 5..8 {
+            device.add_root(root(number, RootState::Unconfirmed));
+        }
+        assert_eq!(held(&device), [7, 6, 5, 4, 9]);
+        device.add_root(root(8, RootState::Unconfirmed));
+        assert_eq!(held(&device), [8, 7, 6, 5, 4]);
+        device.drop_root(SessionRef([8; 16]));
+        assert_eq!(held(&device), [7, 6, 5, 4, 9], "it could not be written");
+        device.add_root(root(8, RootState::Unconfirmed));
+        device.root_stored(SessionRef([8; 16]));
+        device.drop_root(SessionRef([8; 16]));
+        assert_eq!(held(&device), [7, 6, 5, 4], "it was written");
+    }
 
     /// ID-15: whatever a peer says about its transports, its row can be read again, and holds what it said.
     #[test]
@@ -331,23 +406,11 @@ mod tests {
                 TransportInfo { id: vec![0xab], relay: Some("https://r/".to_owned()), ..transport("iroh", &["10.0.0.1:2"]) },
             ],
         };
-        let (me, key) = (PeerKey([1; 32]), PeerKey([2; 32]));
-        let mut device = Device {
-            id: crate::identity::device_id(&key),
-            key,
-            info: info.clone(),
-            told: None,
-            own_name: None,
-            paired_unix: 1,
-            last_seen_unix: None,
-            last_route: None,
-            addresses: Vec::new(),
-            roots: vec![Root::new(Secret::new([3; 32]), SessionRef([4; 16]), RootState::Confirmed, &me, &key)],
-        };
+        let mut device = device(info.clone(), vec![root(3, RootState::Confirmed)]);
         let unknown = Address { kind: TransportKind::Other("pigeon".to_owned()), text: "coop 7".to_owned() };
         device.learn(info.clone(), Some(unknown), Timestamp::from_micros(1));
         let row = device.change().value.expect("it has a root");
-        let again = Device::decode(&me, &key.0, row.bytes()).expect("readable");
+        let again = Device::decode(&ME, &PEER.0, row.bytes()).expect("readable");
         assert_eq!(again.info, info);
         assert_eq!(again.addresses, device.addresses);
         let texts: Vec<_> = again.addresses.iter().map(|address| address.text.clone()).collect();

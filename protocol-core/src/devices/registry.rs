@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::device::{Device, Root, RootState};
+use super::device::{Device, Root, RootState, keep_newest};
 use crate::effects::{DeviceState, Route};
 use crate::identity;
 use crate::ids::{DeviceId, PeerKey, SessionRef};
@@ -58,13 +58,21 @@ pub(crate) struct DeviceRegistry {
     me: PeerKey,
     devices: BTreeMap<PeerKey, Device>,
     ids: BTreeMap<DeviceId, PeerKey>,
-    /// Roots as they were before a confirmation that is being written.
-    before: BTreeMap<PeerKey, Vec<Root>>,
+    /// Confirmations that are being written, in their order.
+    confirming: BTreeMap<PeerKey, Vec<Confirming>>,
+}
+
+/// A root that counts as confirmed once that is durable.
+#[derive(Debug)]
+struct Confirming {
+    root: SessionRef,
+    /// The peer's roots as they were.
+    before: Vec<Root>,
 }
 
 impl DeviceRegistry {
     pub(crate) const fn new(me: PeerKey) -> Self {
-        Self { me, devices: BTreeMap::new(), ids: BTreeMap::new(), before: BTreeMap::new() }
+        Self { me, devices: BTreeMap::new(), ids: BTreeMap::new(), confirming: BTreeMap::new() }
     }
 
     /// Takes a row of the store. A pending root whose day is over, or whose question died with the process, is not taken: the
@@ -129,11 +137,19 @@ impl DeviceRegistry {
             last_route: None,
             addresses: Vec::new(),
             roots: Vec::new(),
+            displaced: Vec::new(),
         });
         device.learn(info, reached, told);
         device.last_seen_unix = Some(unix_s);
         device.add_root(root);
         device.change()
+    }
+
+    /// A root that was added is durable.
+    pub(crate) fn stored(&mut self, peer: &PeerKey, session_ref: SessionRef) {
+        if let Some(device) = self.devices.get_mut(peer) {
+            device.root_stored(session_ref);
+        }
     }
 
     /// Both sides hold the root. `None` if there is no such root.
@@ -146,7 +162,7 @@ impl DeviceRegistry {
     pub(crate) fn confirm_if_stored(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
         let before = self.devices.get(peer)?.duplicate_roots();
         let change = self.confirm(peer, session_ref)?;
-        self.before.entry(*peer).or_insert(before);
+        self.confirming.entry(*peer).or_default().push(Confirming { root: session_ref, before });
         Some(change)
     }
 
@@ -157,15 +173,26 @@ impl DeviceRegistry {
 
     /// Whether a root is a joiner's whose confirmation is not durable: still to come, or being written.
     pub(crate) fn is_unsure(&self, peer: &PeerKey, session_ref: SessionRef) -> bool {
-        let roots = self.before.get(peer).or_else(|| self.devices.get(peer).map(|device| &device.roots));
-        let unsure = |root: &Root| root.session_ref == session_ref && matches!(root.state, RootState::Provisional { .. });
-        roots.is_some_and(|roots| roots.iter().any(unsure))
+        let provisional = |root: &Root| root.session_ref == session_ref && matches!(root.state, RootState::Provisional { .. });
+        self.devices.get(peer).is_some_and(|device| device.roots.iter().any(provisional))
+            || self.confirming.get(peer).is_some_and(|confirming| confirming.iter().any(|confirming| confirming.root == session_ref))
     }
 
-    /// If the write failed the roots are what they were: memory must not know more than the disk.
-    pub(crate) fn confirmation_stored(&mut self, peer: &PeerKey, stored: bool) {
-        if let (Some(before), false, Some(device)) = (self.before.remove(peer), stored, self.devices.get_mut(peer)) {
-            device.roots = before;
+    /// If the write failed the roots are what they were: memory must not know more than the disk. What is confirmed behind that stays.
+    pub(crate) fn confirmation_stored(&mut self, peer: &PeerKey, session_ref: SessionRef, stored: bool) {
+        let Some(confirming) = self.confirming.get_mut(peer) else { return };
+        if stored {
+            confirming.retain(|confirming| confirming.root != session_ref);
+        } else if let Some(at) = confirming.iter().position(|confirming| confirming.root == session_ref) {
+            let before = confirming.remove(at).before;
+            match (confirming.get_mut(at), self.devices.get_mut(peer)) {
+                (Some(next), _) => restore(&mut next.before, before),
+                (None, Some(device)) => restore(&mut device.roots, before),
+                (None, None) => {}
+            }
+        }
+        if confirming.is_empty() {
+            self.confirming.remove(peer);
         }
     }
 
@@ -182,6 +209,9 @@ impl DeviceRegistry {
 
     /// Deletes a root, and the device with its last one.
     pub(crate) fn drop_root(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
+        for confirming in self.confirming.get_mut(peer).into_iter().flatten() {
+            confirming.before.retain(|root| root.session_ref != session_ref);
+        }
         let device = self.devices.get_mut(peer)?;
         device.drop_root(session_ref);
         let change = device.change();
@@ -198,10 +228,17 @@ impl DeviceRegistry {
 
     /// Deletes a device.
     pub(crate) fn remove(&mut self, peer: &PeerKey) -> Option<Change> {
-        self.before.remove(peer);
+        self.confirming.remove(peer);
         let mut device = self.devices.remove(peer)?;
         self.ids.remove(&device.id);
         device.roots.clear();
         Some(device.change())
     }
+}
+
+/// The roots as they were before a confirmation, and those that came since.
+fn restore(roots: &mut Vec<Root>, before: Vec<Root>) {
+    roots.retain(|root| before.iter().all(|known| known.session_ref != root.session_ref));
+    roots.extend(before);
+    keep_newest(roots);
 }

@@ -156,7 +156,7 @@ impl Node {
         cx!(self, env).send(stream, opened.bytes);
         if key.direction == Direction::Outgoing {
             let half = if kind == StreamKind::Manifest { DataHalf::SendRecords(opened.out) } else { DataHalf::SendChunks(opened.chunks) };
-            return self.serve(env, stream, session_ref, (key, kind, half));
+            return self.serve(env, stream, session_ref, (key, kind, half, true));
         }
         // The sender answers; our direction carries nothing more.
         cx!(self, env).finish(stream);
@@ -174,22 +174,22 @@ impl Node {
             StreamKind::Manifest => DataHalf::ReceiveRecords(records),
             StreamKind::Bulk | StreamKind::Control | StreamKind::Custom => DataHalf::ReceiveChunks(chunks),
         };
-        self.serve(env, stream, session_ref, (key, header.kind(), half));
+        self.serve(env, stream, session_ref, (key, header.kind(), half, true));
     }
 
-    /// Gives a stream that is ready to its transfer.
+    /// Gives a stream that is ready to its transfer; the last says whether we opened it.
     fn serve(
         &mut self,
         env: &mut Env<'_>,
         stream: StreamId,
         session_ref: SessionRef,
-        (key, kind, half): (TransferKey, StreamKind, DataHalf),
+        (key, kind, half, ours): (TransferKey, StreamKind, DataHalf, bool),
     ) {
         let Some(session) = self.sessions.get(&session_ref) else { return self.drop_stream(env, stream, code::DONE) };
         let aead = session.aead;
         self.set_role(stream, Role::Data(session_ref));
         self.timers.cancel(TimerKind::Stream(stream));
-        self.transfers.on_data_stream(cx!(self, env), key, kind, DataStream { stream, half, aead });
+        self.transfers.on_data_stream(cx!(self, env), key, kind, DataStream { stream, ours, half, aead });
         let Some(Held { records, ended }) = self.held.remove(&stream) else { return };
         for record in records {
             self.transfers.on_record(cx!(self, env), stream, record);
@@ -232,7 +232,7 @@ impl Node {
             return self.set_role(stream, Role::Early(Early::Proved(header, accepted)));
         };
         let key = TransferKey { device, direction, id };
-        if self.transfers.digest_of(key) != Some(digest) || self.bulk_streams(header.session()) >= 2 * limits::BULK_STREAMS {
+        if self.transfers.digest_of(key) != Some(digest) {
             return self.drop_stream(env, stream, code::REFUSED);
         }
         let session_ref = header.session();
@@ -247,17 +247,13 @@ impl Node {
                 if kind == StreamKind::Manifest { DataHalf::SendRecords(records) } else { DataHalf::SendChunks(chunks) }
             }
         };
-        self.serve(env, stream, session_ref, (key, header.kind(), half));
+        self.serve(env, stream, session_ref, (key, header.kind(), half, false));
     }
 
     fn early_streams(&self, device: DeviceId) -> usize {
         let of_device = |header: &Header| self.sessions.get(&header.session()).is_some_and(|session| session.device == device);
         let waits = |role: &Role| matches!(role, Role::Early(Early::Proved(header, _)) if of_device(header));
         self.streams.values().filter(|slot| waits(&slot.role)).count()
-    }
-
-    fn bulk_streams(&self, session_ref: SessionRef) -> usize {
-        self.streams.values().filter(|slot| matches!(slot.role, Role::Data(session) if session == session_ref)).count()
     }
 
     /// Something that early streams may wait for has come.

@@ -237,7 +237,7 @@ impl Node {
     fn is_coming(&self, peer: &PeerKey) -> bool {
         self.streams.values().any(|slot| match &slot.role {
             Role::Listener(listening) => listening.peer == *peer,
-            Role::AwaitOpening(awaited) => awaited.from_link && awaited.proven.peer == *peer,
+            Role::AwaitOpening(awaited) => awaited.link.is_some() && awaited.proven.peer == *peer,
             _ => false,
         })
     }
@@ -251,10 +251,14 @@ impl Node {
             self.stats.refused += 1;
             return self.drop_stream(env, stream, code::REFUSED);
         };
+        // Its owner may have let go of the root meanwhile: a session would say that it holds.
+        if !self.registry.holds(&peer, root) {
+            return self.drop_stream(env, stream, code::DONE);
+        }
         let LinkKeys { traffic, session_ref } = done.keys;
         let Some(proven) = self.proven(stream, (peer, &done.peer.info), session_ref, (traffic, false)) else { return };
         let mut awaited = Awaited::new(proven);
-        awaited.from_link = true;
+        awaited.link = Some(root);
         self.learn(env, &done.peer, None);
         // As a joiner: the initiator will believe that we are sure, so the disk has to be first.
         awaited.storing = self.registry.is_unsure(&peer, root) && !planted!(ListenerBeforeDurable);
@@ -268,7 +272,7 @@ impl Node {
 
     /// The confirmation that a listener's session waits for is durable, or could not be written.
     pub(super) fn on_listener_stored(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, root): (PeerKey, SessionRef), stored: bool) {
-        self.registry.confirmation_stored(&peer, stored);
+        self.registry.confirmation_stored(&peer, root, stored);
         // Its owner may have let go of it meanwhile.
         let stored = stored && self.registry.holds(&peer, root);
         self.watch_pending(env, &peer);
@@ -368,7 +372,7 @@ impl Node {
     }
 
     pub(super) fn on_link_stored(&mut self, env: &mut Env<'_>, stream: StreamId, (peer, root): (PeerKey, SessionRef), stored: bool) {
-        self.registry.confirmation_stored(&peer, stored);
+        self.registry.confirmation_stored(&peer, root, stored);
         self.watch_pending(env, &peer);
         self.scan_waiting(env);
         // Whatever has become of the stream: the pairing is through.
@@ -381,7 +385,7 @@ impl Node {
             // The attempt still has its handshake, and hears that it came to nothing.
             return self.drop_stream(env, stream, code::DONE);
         }
-        let Some((done, root, _)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
+        let Some((done, root)) = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_confirmed(stream)) else { return };
         if !self.registry.holds(&peer, root) {
             return self.drop_stream(env, stream, code::DONE);
         }

@@ -128,7 +128,9 @@ impl Node {
     pub(super) fn on_pair_stored(&mut self, env: &mut Env<'_>, stream: StreamId, written: (PeerKey, SessionRef), stored: bool) {
         let stored = stored || planted!(FailedWritePairs);
         let completed = self.initiator.on_stored(cx!(self, env), stream, stored);
-        if !stored {
+        if stored {
+            self.registry.stored(&written.0, written.1);
+        } else {
             // Nothing was written: memory must not know more than the disk, also where the stream is gone by now.
             self.registry.drop_root(&written.0, written.1);
         }
@@ -163,6 +165,9 @@ impl Node {
         }
         let Role::AwaitOpening(awaited) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
         self.timers.cancel(TimerKind::Stream(stream));
+        if awaited.link.is_some_and(|root| !self.registry.holds(&awaited.proven.peer, root)) {
+            return self.drop_stream(env, stream, code::DONE);
+        }
         match awaited.on_record(cx!(self, env), &record) {
             Some(Opened::Session(session)) => self.session_up(env, *session),
             Some(Opened::Refused(peer, session_ref, why)) => self.pair_refused(env, stream, (peer, session_ref), why),
@@ -274,6 +279,9 @@ impl Node {
     pub(super) fn on_pending_stored(&mut self, env: &mut Env<'_>, stream: StreamId, stored: bool) {
         self.note_response(stream);
         let Some(joiner) = &mut self.joiner else { return };
+        if let (Some(bound), true) = (joiner.bound(), stored) {
+            self.registry.stored(&bound.peer, bound.session_ref);
+        }
         let step = joiner.on_stored(cx!(self, env), stream, stored);
         self.joiner_step(env, stream, step);
     }
@@ -307,7 +315,7 @@ impl Node {
         let bound = joiner.bound().cloned();
         let confirmed = joiner.on_confirmed(cx!(self, env), stream, stored);
         if let Some(bound) = bound {
-            self.registry.confirmation_stored(&bound.peer, stored);
+            self.registry.confirmation_stored(&bound.peer, bound.session_ref, stored);
             if !stored && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref) {
                 self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
             }
@@ -329,7 +337,7 @@ impl Node {
     fn undo_join(&mut self, env: &mut Env<'_>, bound: &Bound, refusing: Option<(StreamId, PairingKeys)>) {
         self.joiner = None;
         // A confirmation that is being written has replaced what was there before: that comes back.
-        self.registry.confirmation_stored(&bound.peer, false);
+        self.registry.confirmation_stored(&bound.peer, bound.session_ref, false);
         if !planted!(NoKeepsPending)
             && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref)
         {

@@ -55,6 +55,8 @@ pub struct SessionProbe {
     pub we_opened: bool,
     /// It is the one that its device is spoken with.
     pub primary: bool,
+    /// The peer has shown that it stands there too.
+    pub answered: bool,
     /// The secret under which this side seals, and the one under which it opens.
     pub prints: (Print, Print),
 }
@@ -84,7 +86,7 @@ pub struct Holdings {
     pub pairing: bool,
     /// Tickets of attempts and transfers that are over.
     pub unwanted: usize,
-    /// Of the peer with the most: offers of ours, offers of its own, bulk streams.
+    /// Of the peer with the most: offers of ours, offers of its own, bulk streams that it opened.
     pub most_of_peer: (usize, usize, usize),
     /// Wishes for streams that nobody could open yet.
     pub wanted: usize,
@@ -288,6 +290,7 @@ impl Node {
             session_ref: session.session_ref,
             we_opened: session.we_opened,
             primary: self.primary.get(&session.device) == Some(&session.session_ref),
+            answered: session.is_answered(),
             prints: session.probe_traffic().into(),
         };
         self.sessions.values().map(probe).collect()

@@ -182,10 +182,13 @@ impl Dialer {
         }
     }
 
-    /// Takes the handshake whose confirmation is durable.
-    pub(crate) fn take_confirmed(&mut self, stream: StreamId) -> Option<(Box<DialerDone>, SessionRef, Address)> {
+    /// Takes the handshake whose confirmation is durable. Its stream may still come to nothing.
+    pub(crate) fn take_confirmed(&mut self, stream: StreamId) -> Option<(Box<DialerDone>, SessionRef)> {
         match self.trying.take() {
-            Some((address, _, Trying::Confirming { stream: own, done, root })) if own == stream => Some((done, root, address)),
+            Some((address, refusals, Trying::Confirming { stream: own, done, root })) if own == stream => {
+                self.trying = Some((address, refusals, Trying::Opening));
+                Some((done, root))
+            }
             other => {
                 self.trying = other;
                 None

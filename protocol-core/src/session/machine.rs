@@ -51,8 +51,8 @@ pub(crate) struct Awaited {
     pub(crate) storing: bool,
     /// The opening record, and what a dialler sends directly behind it.
     pub(crate) held: Vec<Vec<u8>>,
-    /// It comes from a reconnect, and will be there soon if at all.
-    pub(crate) from_link: bool,
+    /// The root of the reconnect that it comes from: it will be there soon if at all.
+    pub(crate) link: Option<SessionRef>,
 }
 
 /// What an opening record said.
@@ -66,7 +66,7 @@ pub(crate) enum Opened {
 
 impl Awaited {
     pub(crate) fn new(proven: Proven) -> Self {
-        Self { proven, header: None, storing: false, held: Vec::new(), from_link: false }
+        Self { proven, header: None, storing: false, held: Vec::new(), link: None }
     }
 
     /// The header. False: it belongs to another session, or is the second.

@@ -72,6 +72,8 @@ pub(crate) enum DataHalf {
 #[derive(Debug)]
 pub(crate) struct DataStream {
     pub(crate) stream: StreamId,
+    /// We opened it.
+    pub(crate) ours: bool,
     pub(crate) half: DataHalf,
     pub(crate) aead: Aead,
 }
@@ -200,11 +202,28 @@ struct Shared {
     cipher: Arc<dyn BulkCipher>,
     wants: Vec<Want>,
     peers: BTreeMap<DeviceId, Peer>,
-    streams: BTreeMap<StreamId, (TransferKey, StreamKind)>,
+    streams: BTreeMap<StreamId, Carrier>,
     /// Bulk streams that the Node was asked for, and that are not there yet.
     opening: BTreeMap<TransferKey, usize>,
+    /// A bulk stream is gone: there is room for another.
+    room: bool,
     /// The message that is being handled broke a rule.
     violation: bool,
+}
+
+/// A data stream that a transfer has.
+#[derive(Clone, Copy)]
+struct Carrier {
+    key: TransferKey,
+    kind: StreamKind,
+    ours: bool,
+}
+
+impl Carrier {
+    /// Whether it brings chunks to or from this device.
+    fn is_bulk_of(&self, device: DeviceId) -> bool {
+        self.key.device == device && self.kind == StreamKind::Bulk
+    }
 }
 
 /// What a machine may use while it handles something of its transfer.
@@ -267,10 +286,12 @@ impl Io<'_, '_> {
 
     /// Bulk streams of the peer, those included that are still being opened.
     fn bulk_streams(&self) -> usize {
-        let device = self.key.device;
-        let up = self.shared.streams.values().filter(|(key, kind)| key.device == device && *kind == StreamKind::Bulk).count();
-        let opening: usize = self.shared.opening.iter().filter(|(key, _)| key.device == device).map(|(_, count)| count).sum();
-        up + opening
+        let opening = self.shared.opening.iter().filter(|(key, _)| key.device == self.key.device);
+        self.bulk_streams_up() + opening.map(|(_, count)| count).sum::<usize>()
+    }
+
+    fn bulk_streams_up(&self) -> usize {
+        self.shared.streams.values().filter(|carrier| carrier.is_bulk_of(self.key.device)).count()
     }
 
     /// Ends a stream at once. Nothing more is heard of it.
@@ -281,14 +302,15 @@ impl Io<'_, '_> {
 
     /// Ends every stream of the transfer.
     fn reset_all(&mut self) {
-        let mine: Vec<_> = self.shared.streams.iter().filter(|(_, (key, _))| *key == self.key).map(|(&stream, _)| stream).collect();
+        let mine: Vec<_> = self.shared.streams.iter().filter(|(_, carrier)| carrier.key == self.key).map(|(&stream, _)| stream).collect();
         for stream in mine {
             self.reset(stream);
         }
     }
 
     fn release(&mut self, stream: StreamId) {
-        self.shared.streams.remove(&stream);
+        let released = self.shared.streams.remove(&stream);
+        self.shared.room |= released.is_some_and(|carrier| carrier.kind == StreamKind::Bulk);
         self.unset(TransferTimer::Stall(stream));
     }
 
@@ -348,7 +370,7 @@ impl Transfers {
         (self.senders.len(), self.receivers.len())
     }
 
-    /// What the peer with the most has open: offers of ours, offers of its own, bulk streams.
+    /// What the peer with the most has open: offers of ours, offers of its own, bulk streams that it opened.
     #[cfg(feature = "testing")]
     pub(crate) fn probe_most(&self) -> (usize, usize, usize) {
         let most = |devices: &mut dyn Iterator<Item = DeviceId>| {
@@ -356,11 +378,11 @@ impl Transfers {
             devices.for_each(|device| *counts.entry(device).or_default() += 1);
             counts.into_values().max().unwrap_or(0)
         };
-        let bulk = self.shared.streams.values().filter(|(_, kind)| *kind == StreamKind::Bulk);
+        let bulk = self.shared.streams.values().filter(|carrier| carrier.kind == StreamKind::Bulk && !carrier.ours);
         (
             most(&mut self.senders.keys().map(|key| key.device)),
             most(&mut self.receivers.keys().map(|key| key.device)),
-            most(&mut bulk.map(|(key, _)| key.device)),
+            most(&mut bulk.map(|carrier| carrier.key.device)),
         )
     }
 
@@ -392,6 +414,7 @@ impl Transfers {
             peers: BTreeMap::new(),
             streams: BTreeMap::new(),
             opening: BTreeMap::new(),
+            room: false,
             violation: false,
         };
         Self { shared, senders: BTreeMap::new(), receivers: BTreeMap::new() }
@@ -477,6 +500,9 @@ impl Transfers {
 
     /// A newer session has replaced one whose end did not come: what the peer said last is lost.
     pub(crate) fn on_unheard(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        for (_, sender) in self.senders.iter_mut().filter(|(key, _)| key.device == device) {
+            sender.on_unheard();
+        }
         for key in of_device(&self.receivers, device) {
             self.with_receiver(cx, key, Receiver::on_unheard);
         }
@@ -609,7 +635,7 @@ impl Transfers {
 
     /// A data stream is proved: one that was wanted, or one that the peer opened for a transfer and digest that are known here.
     pub(crate) fn on_data_stream(&mut self, cx: &mut Cx<'_>, key: TransferKey, kind: StreamKind, data: DataStream) {
-        let stream = data.stream;
+        let (stream, ours) = (data.stream, data.ours);
         if kind == StreamKind::Bulk {
             self.shared.opened(key);
         }
@@ -618,15 +644,14 @@ impl Transfers {
             Direction::Incoming => self.receivers.contains_key(&key),
         };
         // LIM-4.
-        let bounded = kind == StreamKind::Bulk && !planted!(BulkStreamsUnbounded);
-        let full = bounded
-            && Io { cx: &mut *cx, shared: &mut self.shared, key }.bulk_streams()
-                >= limits::BULK_STREAMS + usize::from(planted!(NinthBulkStream));
+        let bounded = kind == StreamKind::Bulk && !ours && !planted!(BulkStreamsUnbounded);
+        let theirs = self.shared.streams.values().filter(|carrier| carrier.is_bulk_of(key.device) && !carrier.ours).count();
+        let full = bounded && theirs >= limits::BULK_STREAMS + usize::from(planted!(NinthBulkStream));
         if !known || full {
             cx.reset(stream, code::REFUSED);
             return;
         }
-        self.shared.streams.insert(stream, (key, kind));
+        self.shared.streams.insert(stream, Carrier { key, kind, ours });
         match key.direction {
             Direction::Outgoing => self.with_sender(cx, key, |sender, io| sender.on_stream(io, data)),
             Direction::Incoming => self.with_receiver(cx, key, |receiver, io| receiver.on_stream(io, data)),
@@ -645,13 +670,13 @@ impl Transfers {
 
     /// Whether we send pages on this stream, and have more of them.
     pub(crate) fn sends_pages_on(&self, stream: StreamId) -> bool {
-        let key = self.shared.streams.get(&stream).map(|(key, _)| key);
-        key.and_then(|key| self.senders.get(key)).is_some_and(|sender| sender.sends_pages_on(stream))
+        let key = self.shared.streams.get(&stream).map(|carrier| carrier.key);
+        key.and_then(|key| self.senders.get(&key)).is_some_and(|sender| sender.sends_pages_on(stream))
     }
 
     /// A whole record, head included, of a stream with pages.
     pub(crate) fn on_record(&mut self, cx: &mut Cx<'_>, stream: StreamId, record: Vec<u8>) {
-        let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
+        let Some(&Carrier { key, .. }) = self.shared.streams.get(&stream) else { return };
         let pages: usize =
             self.receivers.iter().filter(|(other, _)| other.device == key.device).map(|(_, receiver)| receiver.unanswered()).sum();
         let room = limits::UNANSWERED_MANIFESTS.saturating_sub(pages);
@@ -665,17 +690,17 @@ impl Transfers {
 
     /// The queue of a stream is short again.
     pub(crate) fn on_drained(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
-        let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
+        let Some(&Carrier { key, .. }) = self.shared.streams.get(&stream) else { return };
         self.with_either(cx, key, |sender, io| sender.on_drained(io, stream), |_, _| ());
     }
 
     pub(crate) fn on_bulk(&mut self, cx: &mut Cx<'_>, stream: StreamId, report: &BulkReport) {
-        let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
+        let Some(&Carrier { key, .. }) = self.shared.streams.get(&stream) else { return };
         self.with_either(cx, key, |sender, io| sender.on_bulk(io, stream, report), |receiver, io| receiver.on_bulk(io, stream, report));
     }
 
     pub(crate) fn on_stream_down(&mut self, cx: &mut Cx<'_>, stream: StreamId, how: Cut) {
-        let Some(&(key, _)) = self.shared.streams.get(&stream) else { return };
+        let Some(&Carrier { key, .. }) = self.shared.streams.get(&stream) else { return };
         Io { cx: &mut *cx, shared: &mut self.shared, key }.release(stream);
         self.with_either(cx, key, |sender, io| sender.on_stream_down(io, stream, how), |receiver, io| receiver.on_stream_down(io, stream));
     }
@@ -691,7 +716,15 @@ impl Transfers {
     }
 
     /// What is wanted since the last call.
-    pub(crate) fn take_wants(&mut self) -> Vec<Want> {
+    pub(crate) fn take_wants(&mut self, cx: &mut Cx<'_>) -> Vec<Want> {
+        if mem::take(&mut self.shared.room) {
+            for key in self.senders.keys().copied().collect::<Vec<_>>() {
+                self.with_sender(cx, key, Sender::on_room);
+            }
+            for key in self.receivers.keys().copied().collect::<Vec<_>>() {
+                self.with_receiver(cx, key, Receiver::on_room);
+            }
+        }
         mem::take(&mut self.shared.wants)
     }
 

@@ -377,6 +377,13 @@ impl Receiver {
         }
     }
 
+    /// A bulk stream has ended, perhaps another transfer's.
+    pub(super) fn on_room(&mut self, io: &mut Io<'_, '_>) {
+        if let State::Receiving(receiving) = &mut self.state {
+            receiving.on_room(io, self.offer.manifest_digest);
+        }
+    }
+
     pub(super) fn on_bulk(&mut self, io: &mut Io<'_, '_>, stream: StreamId, report: &BulkReport) {
         self.receiving(io, |receiving, io| receiving.on_bulk(io, stream, report));
     }
@@ -451,7 +458,7 @@ impl Receiver {
                 let early = mem::take(&mut self.early);
                 self.receiving(io, |receiving, io| {
                     receiving.start(io);
-                    for DataStream { stream, half, aead } in early {
+                    for DataStream { stream, half, aead, .. } in early {
                         if let DataHalf::ReceiveChunks(key) = half {
                             receiving.on_stream(io, stream, &key, aead);
                         }

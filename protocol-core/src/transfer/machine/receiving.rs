@@ -33,6 +33,8 @@ pub(super) struct Receiving {
     streams: BTreeSet<StreamId>,
     /// Streams that are being opened, because the sender asked.
     awaited: usize,
+    /// Streams that the sender asked for, and that there was no room for.
+    owed: usize,
     /// Chunks that hold an entry that we want and were not written.
     missing: Ranges,
     /// Chunks that were.
@@ -105,6 +107,7 @@ impl Receiving {
             chunks,
             streams: BTreeSet::new(),
             awaited: 0,
+            owed: 0,
             missing: Ranges::new(),
             written: 0,
             unsynced: Unsynced::default(),
@@ -215,13 +218,26 @@ impl Receiving {
     // XFER-22.
     pub(super) fn on_open_bulk(&mut self, io: &mut Io<'_, '_>, count: u8, digest: [u8; 32]) -> Result<(), Stop> {
         if io.peer().is_some_and(|peer| peer.can_open) {
-            let room = limits::BULK_STREAMS.saturating_sub(io.bulk_streams());
-            for _ in 0..usize::from(count).min(room) {
-                self.awaited += 1;
-                io.want_stream(StreamKind::Bulk, digest);
-            }
+            self.owed = usize::from(count);
+            self.open_owed(io, digest);
         }
         Ok(())
+    }
+
+    fn open_owed(&mut self, io: &mut Io<'_, '_>, digest: [u8; 32]) {
+        let count = self.owed.min(limits::BULK_STREAMS.saturating_sub(io.bulk_streams()));
+        self.owed -= count;
+        self.awaited += count;
+        for _ in 0..count {
+            io.want_stream(StreamKind::Bulk, digest);
+        }
+    }
+
+    /// There is room for a stream, perhaps: for one that was asked for when there was none.
+    pub(super) fn on_room(&mut self, io: &mut Io<'_, '_>, digest: [u8; 32]) {
+        if self.streams.is_empty() && self.awaited == 0 && !self.missing.is_empty() {
+            self.open_owed(io, digest);
+        }
     }
 
     pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) -> Result<(), Stop> {
@@ -278,6 +294,11 @@ impl Receiving {
             io.set(TransferTimer::Missing, limits::ROUND_WAIT);
             return Ok(());
         }
+        if io.bulk_streams_up() >= limits::BULK_STREAMS {
+            // It is the turn of others, whose streams have deadlines of their own.
+            io.set(TransferTimer::Missing, limits::ROUND_WAIT);
+            return Ok(());
+        }
         let has = (self.written, self.named.len());
         self.rounds.fruitless = if has == self.rounds.had { self.rounds.fruitless + 1 } else { 1 };
         self.rounds.had = has;
@@ -286,7 +307,7 @@ impl Receiving {
             return Err(Stop::Cancel(if integrity { CancelReason::Integrity } else { CancelReason::Io }));
         }
         if !self.missing.is_empty() && !planted!(MissingNotNamed) {
-            self.awaited = 0;
+            (self.awaited, self.owed) = (0, 0);
             io.shared.opening.remove(&io.key);
             self.tell_accept(io, self.missing.clone(), Ranges::new());
         }

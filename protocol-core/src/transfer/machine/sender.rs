@@ -43,6 +43,8 @@ pub(super) struct Sender {
     label: Option<String>,
     /// It was offered again, and the other side may have taken that for another offer.
     again: bool,
+    /// A session was replaced before the receiver was heard out: an Accept may be lost with it.
+    unheard: bool,
     state: State,
 }
 
@@ -76,7 +78,7 @@ enum Pages {
 
 impl Sender {
     pub(super) const fn new(manifest: Arc<Manifest>, label: Option<String>) -> Self {
-        Self { manifest, label, again: false, state: State::Waiting(Waiting) }
+        Self { manifest, label, again: false, unheard: false, state: State::Waiting(Waiting) }
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -128,6 +130,11 @@ impl Sender {
             State::Sending(sending) => sending.on_session(io),
             State::Offered(_) | State::Over => {}
         }
+    }
+
+    /// A session was replaced before the receiver was heard out: what it said may be lost.
+    pub(super) const fn on_unheard(&mut self) {
+        self.unheard = true;
     }
 
     /// A session has taken over from another, and from here on everything goes over the newer one. What was not answered is offered
@@ -215,6 +222,12 @@ impl Sender {
                 self.state = State::Offered(offered);
                 self.end(io, TransferFailure::CancelledThere(reason));
             }
+            // It was accepted, and needed nothing from here.
+            // XFER-24.
+            ToSender::Receipt { .. } if self.unheard => {
+                self.state = State::Offered(offered);
+                self.stop(io, Stop::Lost);
+            }
             ToSender::Stored(_) | ToSender::Receipt { .. } => {
                 self.state = State::Offered(offered);
                 self.stop(io, Stop::Violation);
@@ -246,7 +259,7 @@ impl Sender {
     }
 
     pub(super) fn on_stream(&mut self, io: &mut Io<'_, '_>, data: DataStream) {
-        let DataStream { stream, half, aead } = data;
+        let DataStream { stream, half, aead, .. } = data;
         match (half, &mut self.state) {
             (DataHalf::SendRecords(sealer), State::Offered(offered)) => {
                 if let Pages::Flowing { stream, .. } = offered.pages {
@@ -260,6 +273,13 @@ impl Sender {
                 DataHalf::SendRecords(_) | DataHalf::SendChunks(_) | DataHalf::ReceiveRecords(_) | DataHalf::ReceiveChunks(_),
                 State::Waiting(_) | State::Offered(_) | State::Sending(_) | State::Over,
             ) => io.reset(stream),
+        }
+    }
+
+    /// A bulk stream has ended, perhaps another transfer's.
+    pub(super) fn on_room(&mut self, io: &mut Io<'_, '_>) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.on_room(io);
         }
     }
 

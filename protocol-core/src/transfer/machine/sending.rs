@@ -297,6 +297,11 @@ impl Sending {
         // What was claimed and not sent came back. If streams end again and again without carrying anything, the receiver has
         // to ask.
         self.fruitless += 1;
+        self.on_room(io);
+    }
+
+    /// There is room for a stream, perhaps.
+    pub(super) fn on_room(&mut self, io: &mut Io<'_, '_>) {
         if self.fruitless < limits::STREAM_TRIES {
             self.open_streams(io);
         }

@@ -298,7 +298,9 @@ impl World {
     }
 
     fn take_up(&mut self, who: Who) {
-        for want in self.sides.get_mut(&who).unwrap().transfers.take_wants() {
+        let side = self.sides.get_mut(&who).unwrap();
+        let mut cx = Cx { now: self.now, entropy: &mut side.entropy, out: &mut side.out, timers: &mut side.timers };
+        for want in side.transfers.take_wants(&mut cx) {
             match want {
                 Want::Tell { mut message, device } => {
                     assert_eq!(device, who.other().device());
@@ -449,7 +451,7 @@ impl World {
             halves.reverse();
         }
         for (who, half) in halves {
-            let data = DataStream { stream, half, aead: Aead::ChaCha20Poly1305 };
+            let data = DataStream { stream, ours: by == who, half, aead: Aead::ChaCha20Poly1305 };
             let at = Self::key_at(who, key.id);
             assert_eq!(by == who, at == key, "a side opens for its own transfer");
             self.call(who, |transfers, cx| transfers.on_data_stream(cx, at, kind, data));

@@ -328,7 +328,7 @@ fn read(offer: &Offer, pages: &[&[u8]], fin: bool) -> World {
     let stream_key = || StreamKey::of_answerer(&crate::crypto::secret::Secret::new([1; 32]), &header, &[2; 16]);
     let mut sealer = RecordSealer::new(&stream_key());
     let half = DataHalf::ReceiveRecords(RecordOpener::new(&stream_key()));
-    let data = DataStream { stream: StreamId(1), half, aead: Aead::ChaCha20Poly1305 };
+    let data = DataStream { stream: StreamId(1), ours: false, half, aead: Aead::ChaCha20Poly1305 };
     world.call(R, |transfers, cx| transfers.on_data_stream(cx, key, StreamKind::Manifest, data));
     let mut records: Vec<_> = pages.iter().map(|page| sealer.seal(crate::session::record::RecordType::Data, page).unwrap()).collect();
     if fin {
@@ -378,17 +378,38 @@ fn manifests_that_lie_are_declined_before_anything_else() {
     assert_eq!(last_decline(&world, 1), Some(DeclineReason::UnsafeManifest));
 }
 
+fn bulk_stream(world: &mut World, stream: u64, ours: bool) {
+    let key = world.key(R).unwrap();
+    let header = Header::new(StreamKind::Bulk, crate::ids::SessionRef([7; 16]), stream, [0; 8]).unwrap();
+    let half = DataHalf::ReceiveChunks(StreamKey::of_opener(&crate::crypto::secret::Secret::new([1; 32]), &header));
+    let data = DataStream { stream: StreamId(stream), ours, half, aead: Aead::ChaCha20Poly1305 };
+    world.call(R, |transfers, cx| transfers.on_data_stream(cx, key, StreamKind::Bulk, data));
+}
+
+// LIM-4.
+#[test]
+fn streams_count_against_who_opened_them() {
+    let manifest = Manifest::build(tree(), CHUNK).unwrap();
+    let pages: Vec<_> = manifest.pages().collect();
+    let mut world = read(&offer_of(&manifest), &pages, true);
+    world.settle();
+    world.accept();
+    world.settle();
+    for stream in 10..10 + 2 * limits::BULK_STREAMS as u64 {
+        bulk_stream(&mut world, stream, stream % 2 == 0);
+    }
+    assert_eq!(world.sides[&R].resets, 0);
+    bulk_stream(&mut world, 50, false);
+    assert_eq!(world.sides[&R].resets, 1, "the ninth of the peer");
+}
+
 #[test]
 fn bulk_streams_wait_for_acceptance_and_are_few() {
     let manifest = Manifest::build(tree(), CHUNK).unwrap();
     let pages: Vec<_> = manifest.pages().collect();
     let mut world = read(&offer_of(&manifest), &pages, true);
-    let key = world.key(R).unwrap();
     for stream in 10..30 {
-        let header = Header::new(StreamKind::Bulk, crate::ids::SessionRef([7; 16]), stream, [0; 8]).unwrap();
-        let half = DataHalf::ReceiveChunks(StreamKey::of_opener(&crate::crypto::secret::Secret::new([1; 32]), &header));
-        let data = DataStream { stream: StreamId(stream), half, aead: Aead::ChaCha20Poly1305 };
-        world.call(R, |transfers, cx| transfers.on_data_stream(cx, key, StreamKind::Bulk, data));
+        bulk_stream(&mut world, stream, false);
     }
     assert_eq!(world.sides[&R].resets, 20 - limits::EARLY_STREAMS);
     world.settle();
