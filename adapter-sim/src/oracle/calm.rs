@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol_core::effects::{Direction, TransferKey};
+use protocol_core::effects::{Direction, Event, TransferKey};
 use protocol_core::faults::{CancelReason, LinkFailure, PairFailure, TransferFailure};
 use protocol_core::ids::{DeviceId, SessionId, SessionRef};
 use protocol_core::limits;
@@ -57,7 +57,7 @@ pub(super) struct Calm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Response,
-    /// Of an initiator: not about what the device has as a joiner. It may be a no.
+    /// Of an initiator: not about what the device has as a joiner.
     Complete,
     Accept,
     /// The peer will be sure of it.
@@ -188,6 +188,12 @@ impl Oracle {
     /// pairing than its store does, unless it is busy with another pairing of the two.
     pub(super) fn check_said(&mut self, world: &World, dev: Dev, peer: Dev, said: Said) {
         let (Some(node), key) = (world.node_of(dev), world.key(peer)) else { return };
+        // A no says nothing of what is stored, and its owner is about to hear of it.
+        let shows = |session: &SessionId| self.begun.contains_key(&(dev, *session, true));
+        let fails = |event: &Event| matches!(event, Event::PairFailed { session, .. } if shows(session));
+        if said == Said::Complete && node.probe_told().any(fails) {
+            return;
+        }
         let kept: BTreeMap<SessionRef, Trust> =
             stored(world, dev).filter(|root| root.peer == key).map(|root| (root.session_ref, root.trust)).collect();
         let meant = |root: &RootProbe| root.peer == key && !(said == Said::Complete && matches!(root.trust, Trust::Provisional { .. }));
