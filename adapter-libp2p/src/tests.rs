@@ -14,7 +14,7 @@ async fn a_refusal_is_told_as_one() {
     let hanging_up = std::thread::spawn(move || {
         drop(listener.accept().unwrap());
         let (mut socket, _) = listener.accept().unwrap();
-        std::io::Write::write_all(&mut socket, b"220 this is another program\r\n").unwrap();
+        io::Write::write_all(&mut socket, b"220 this is another program\r\n").unwrap();
     });
     for _ in 0..2 {
         let text = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", gone.peer());

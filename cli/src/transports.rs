@@ -86,8 +86,8 @@ pub(crate) struct Bind {
 pub(crate) fn transports(text: &str) -> Result<Transports, String> {
     let names = text.split(',').map(str::trim).map(|name| if name == "auto" { Ok(None) } else { built_in(name).map(Some) });
     let names: Vec<Option<&str>> = names.collect::<Result<_, String>>()?;
-    let chosen = |name: &&&str| names.contains(&None) || names.contains(&Some(*name));
-    Ok(Transports(BUILT_IN.iter().filter(|name| chosen(&name)).copied().collect()))
+    let chosen = |name: &&str| names.contains(&None) || names.contains(&Some(*name));
+    Ok(Transports(BUILT_IN.iter().filter(|name| chosen(name)).copied().collect()))
 }
 
 fn built_in(name: &str) -> Result<&'static str, String> {

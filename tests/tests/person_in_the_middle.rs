@@ -1,5 +1,6 @@
 //! Somebody stands between two devices, with keys of its own: it accepts the one over Noise or QUIC, dials the other, and passes every
 //! byte on. The transports are content; the handshake is bound to what each side sees of its connection, and is not (section 6.2).
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
