@@ -2,7 +2,8 @@
 //!
 //! [`Iroh`] is the transport: with an endpoint of its own ([`Iroh::bind`]), or with one that the embedder has and shares with other
 //! protocols ([`Iroh::shared`]). Nothing but the addresses that are given is ever contacted: relays and lookups are off unless
-//! [`IrohConfig`], or the embedder's endpoint, has some.
+//! [`IrohConfig`], or the embedder's endpoint, has some. One thing the library does on its own and lets nobody forbid: two endpoints that
+//! are connected try the addresses that each names to the other.
 //!
 //! A connection is a QUIC connection, a stream one of its bidirectional streams. Handshakes are bound to the connection by its
 //! exported keying material, so that somebody in the middle who speaks TLS with both sides is noticed (PROTOCOL.md, section 6.2).
@@ -19,7 +20,7 @@ use std::time::Duration;
 use adapter_tokio::service::Stack;
 use adapter_tokio::transport::Transport;
 use iroh::endpoint::{
-    BindError, ConnectError, ConnectingError, Endpoint, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    BindError, BindOpts, ConnectError, ConnectingError, Endpoint, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
 };
 use iroh::{EndpointAddr, EndpointId, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr};
 use protocol_core::identity::NetworkIdentity;
@@ -102,7 +103,11 @@ impl Iroh {
             .portmapper_config(PortmapperConfig::Disabled)
             .clear_ip_transports();
         for at in at {
-            builder = builder.bind_addr(*at).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+            // A machine may have no IPv6.
+            let required = !(at.is_ipv6() && at.ip().is_unspecified());
+            builder = builder
+                .bind_addr_with_opts(*at, BindOpts::default().set_is_required(required))
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
         }
         let endpoint = builder.bind().await.map_err(bind_failed)?;
         let closed = watch::Sender::new(false);
@@ -169,7 +174,8 @@ impl Transport for Iroh {
         let mut moved = self.moved.lock().await;
         loop {
             let local = self.local();
-            if moved.last.replace(local.clone()).is_some_and(|last| last != local) {
+            // The first time too: something may have changed before anybody asked.
+            if moved.last.replace(local.clone()).is_none_or(|last| last != local) {
                 return;
             }
             if watcher.updated().await.is_err() {
