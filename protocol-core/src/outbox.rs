@@ -93,9 +93,9 @@ impl Outbox {
         core::mem::take(&mut self.reset)
     }
 
-    /// Whether nothing more is said on a stream.
+    /// Whether nothing more is said on a stream: its sending half is closed, or it was reset.
     pub(crate) fn has_finished(&self, stream: StreamId) -> bool {
-        self.finished.contains(&stream)
+        self.finished.contains(&stream) || self.reset.contains(&stream)
     }
 
     /// A stream is gone.

@@ -158,7 +158,7 @@ impl Node {
         Ok(())
     }
 
-    /// Ends the session with a device in order.
+    /// Ends the session with a device in order, and cancels what is under way with it.
     pub fn disconnect(&mut self, env: &mut Env<'_>, device: DeviceId) {
         self.advance(env);
         self.end_primary(env, device);
@@ -167,6 +167,7 @@ impl Node {
 
     /// Ends whatever runs with a device that nothing stands on any more: transfers, sessions, attempts.
     pub(super) fn end_all(&mut self, env: &mut Env<'_>, device: DeviceId, peer: PeerKey) {
+        self.cancel_transfers(env, device);
         self.transfers.on_forget(cx!(self, env), device);
         self.end_primary(env, device);
         self.stop_dialling(env, device);
@@ -177,7 +178,14 @@ impl Node {
         self.met.remove(&device);
     }
 
+    /// Tells the peer what ends with the session, ahead of its fin.
+    pub(super) fn cancel_transfers(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        self.transfers.on_leave(cx!(self, env), device);
+        self.settle(env);
+    }
+
     fn end_primary(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        self.cancel_transfers(env, device);
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.end(cx!(self, env));
         session.left = true;

@@ -698,6 +698,10 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| !session.ending) else { return };
         let expired = self.now.since(session.born) >= limits::SESSION_LIFE;
         if expired && !planted!(SessionLifeUnlimited) {
+            let device = session.device;
+            if self.primary.get(&device) == Some(&session_ref) {
+                self.cancel_transfers(env, device);
+            }
             return self.session_over(env, session_ref, LinkFailure::Closed);
         }
         // If nothing comes of it there is time to try again, up to the end.

@@ -536,6 +536,17 @@ impl Transfers {
         }
     }
 
+    /// The session is ended here, in order. A peer that has a newer one already would take the fin for that of a succession, and
+    /// wait there for what ends here.
+    // XFER-24.
+    pub(crate) fn on_leave(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        let told = self.senders.iter().filter(|(_, sender)| sender.was_offered()).map(|(&key, _)| key);
+        let told = told.chain(self.receivers.iter().filter(|(_, receiver)| !receiver.is_discarding()).map(|(&key, _)| key));
+        for key in told.filter(|key| key.device == device) {
+            Io { cx: &mut *cx, shared: &mut self.shared, key }.cancel(CancelReason::User);
+        }
+    }
+
     /// Nothing of this device goes on. What is under way at files is still waited for: a name that comes behind the last word would
     /// be one that nobody was told of.
     pub(crate) fn on_forget(&mut self, cx: &mut Cx<'_>, device: DeviceId) {

@@ -165,6 +165,11 @@ impl Receiver {
         matches!(self.state, State::Asking(_) | State::Preparing(_) | State::Receiving(_))
     }
 
+    /// Whether it came to nothing, which the peer knows.
+    pub(super) const fn is_discarding(&self) -> bool {
+        matches!(self.state, State::Discarding(_))
+    }
+
     /// Bytes of pages that nobody has answered yet.
     pub(super) fn unanswered(&self) -> usize {
         let of = |manifest: &Manifest| manifest.pages().map(<[u8]>::len).sum();

@@ -213,6 +213,15 @@ impl Sending {
         if ours != receipt.digest && !planted!(ReceiptUnverified) {
             return Err(Stop::Violation);
         }
+        // What is there is durable, also where the Stored that said so is lost with its session.
+        // XFER-15.
+        let mut durable = self.sent.clone();
+        for &entry in receipt.others.keys().filter(|&&entry| !there(entry)) {
+            durable.remove(self.manifest.layout().chunks_of(entry));
+        }
+        durable.subtract(&self.durable);
+        durable.subtract(&self.uncounted);
+        self.progress.durable += bytes_of(&self.manifest, &durable);
         self.chunks.stop();
         self.progress.tell_now(io);
         for entry in (0..self.manifest.len()).filter(|entry| !self.failed.contains(entry) || planted!(EntryToldTwice)) {

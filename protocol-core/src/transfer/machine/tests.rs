@@ -387,6 +387,29 @@ fn a_lost_session_at_any_moment_ends_both_sides() {
 }
 
 #[test]
+// XFER-24.
+fn who_leaves_says_so_to_a_peer_whose_session_goes_on() {
+    for (who, other) in [(S, R), (R, S)] {
+        for after in 0..steps() {
+            let mut world = accepted(tree());
+            world.steps(after);
+            // Of what its owner has not seen a receiver tells no end, and what is all there is done.
+            let waits = matches!(world.state(other), "Offered" | "Sending" | "Asking" | "Preparing" | "Receiving");
+            let over = world.state(who) == "over";
+            world.call(who, |transfers, cx| {
+                transfers.on_leave(cx, other.device());
+                transfers.on_session_lost(cx, other.device());
+            });
+            world.run();
+            world.check_ended();
+            if waits && !over && !world.is_done(R) {
+                assert_eq!(world.failure(other), Some(TransferFailure::CancelledThere(CancelReason::User)));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_forgotten_device_ends_everything_when_its_files_rest() {
     for after in 0..steps() {
         let mut world = accepted(tree());
