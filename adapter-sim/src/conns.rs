@@ -1,5 +1,7 @@
 //! Connections of a world: who dials whom, who accepts, what goes down.
 
+use std::collections::BTreeSet;
+
 use protocol_core::effects::{Cut, Input, Remote};
 use protocol_core::faults::Failure;
 use protocol_core::ids::{ConnId, StreamId, Ticket};
@@ -119,6 +121,16 @@ impl World {
     pub(crate) fn device_of(&self, stream: usize, end: usize) -> Dev {
         let slot = &self.streams[stream];
         self.conns[slot.conn].ends[slot.conn_end(end)].dev
+    }
+
+    /// Whether somebody opened a data stream over tcp to a device to which it has dialled no session there.
+    pub(crate) fn data_went_a_faster_way(&self) -> bool {
+        let over_tcp = |data: bool| {
+            let of_kind = move |stream: &&Stream| stream.name.is_some_and(|name| matches!(name, StreamName::Data(_)) == data);
+            let tcp = self.streams.iter().filter(|stream| self.conns[stream.conn].wire == Wire::Tcp).filter(of_kind);
+            tcp.map(|stream| [0, 1].map(|end| self.conns[stream.conn].ends[end].dev)).collect::<BTreeSet<_>>()
+        };
+        over_tcp(true).difference(&over_tcp(false)).next().is_some()
     }
 
     pub(crate) fn open(&mut self, dev: Dev, ticket: Ticket, conn: ConnId, name: StreamName) {

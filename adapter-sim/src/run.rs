@@ -491,6 +491,9 @@ impl Run {
 
     /// What was seen at least once in this run.
     fn note_marks(&mut self) {
+        if self.world.data_went_a_faster_way() {
+            self.mark("data went over tcp for a session that did not");
+        }
         for (_, event) in self.world.events() {
             let mark = match event {
                 Event::PairRequest { .. } => "asked about a pairing",

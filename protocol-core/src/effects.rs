@@ -461,6 +461,14 @@ pub enum Event {
         /// Which.
         device: DeviceId,
     },
+    /// The data streams that this device opens for a transfer take this way from now on, and no more that of the session, or the other
+    /// way round.
+    DataRoute {
+        /// The transfer.
+        transfer: TransferKey,
+        /// Their way.
+        route: Route,
+    },
     /// `Node::connect` came to nothing.
     ConnectFailed {
         /// To whom.

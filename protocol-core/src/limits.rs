@@ -175,6 +175,10 @@ pub const OPEN_OFFERS: usize = 16;
 pub const UNANSWERED_MANIFESTS: usize = 64 << 20;
 /// Bulk streams of a peer, and the largest count of OpenBulk.
 pub const BULK_STREAMS: usize = 8;
+/// How long a data stream waits for a faster path than that of its session; no longer than a person notices.
+pub const FASTER_WAIT: Duration = Duration::from_millis(400);
+/// After a faster path that came to nothing: how long data goes over the session's own.
+pub const FASTER_AGAIN: Duration = Duration::from_secs(60);
 /// Data streams that wait for their Offer.
 pub const EARLY_STREAMS: usize = 8;
 /// Records that wait on such a stream behind its opening record.

@@ -370,6 +370,7 @@ impl Node {
                 let reason = self.dialers.get(&device).map_or(LinkFailure::Unreachable, Dialer::failure);
                 self.connect_failed(env, device, reason);
             }
+            TimerKind::Faster(number) => self.give_up_faster(env, number),
             TimerKind::Transfer(key, timer) => self.transfers.on_timer(cx!(self, env), key, timer),
         }
     }

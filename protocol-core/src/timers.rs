@@ -43,6 +43,8 @@ pub(crate) enum TimerKind {
     Erase(SessionRef),
     /// A connection attempt to a device.
     Connect(DeviceId),
+    /// The faster path of a data stream.
+    Faster(u64),
     /// A transfer's own.
     Transfer(TransferKey, TransferTimer),
 }
@@ -64,6 +66,7 @@ impl TimerKind {
             Self::Age(_) => "a session's age",
             Self::Erase(_) => "secrets of a replaced session",
             Self::Connect(_) => "a connection attempt",
+            Self::Faster(_) => "a data stream's faster path",
             Self::Transfer(_, timer) => timer.why(),
         }
     }

@@ -180,6 +180,7 @@ fn told(event: &Event, lanes: &[Lane]) -> Words {
             let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             say(tone, format!("{}: {state}{why}", who(device)))
         }
+        Event::DataRoute { transfer, route } => say(Plain, format!("data goes over {}{}", route.transport, id(transfer))),
         Event::Answered { device } => say(Plain, format!("{} answered", who(device))),
         Event::ConnectFailed { device, reason } => say(Bad, format!("no connection to {}: {reason}", who(device))),
         Event::Removed { device } => say(Bad, format!("{} is no longer paired", who(device))),

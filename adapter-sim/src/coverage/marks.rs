@@ -55,6 +55,7 @@ pub const MARKS: &[(&str, u64)] = &[
     ("an offer was shown", 500),
     ("a transfer was done", 500),
     ("a transfer failed", 500),
+    ("data went over tcp for a session that did not", 500),
     ("a stream overtook its session", 2_000),
     ("a stream overtook its offer", 500),
     ("an offer was made again on a newer session", 5_000),

@@ -159,6 +159,8 @@ async fn wait_for_answer(out: &Output, net: &mut Net, key: TransferKey, target: 
         loop {
             match net.next().await? {
                 CoreEvent::Accepted { transfer } if transfer == key => return Ok(()),
+                // The manifest goes before the answer comes.
+                CoreEvent::DataRoute { transfer, route } if transfer == key => drop(tell_route(out, &route)),
                 CoreEvent::Failed { transfer, reason } if transfer == key => return Err(refused(out, key, reason)),
                 _ => {}
             }

@@ -112,6 +112,7 @@ impl<'a> Running<'a> {
                 let blake3 = digest.map(|digest| HEXLOWER.encode(&digest));
                 self.entry(entry, Finished { status: status(outcome, renamed_to.is_some()), blake3, renamed_to, fault });
             }
+            CoreEvent::DataRoute { transfer, route } if transfer == self.key => drop(tell_route(self.out, &route)),
             CoreEvent::Done { transfer, summary } if transfer == self.key => return Some(Ok(summary)),
             CoreEvent::Failed { transfer, reason } if transfer == self.key => return Some(Err(reason)),
             _ => {}

@@ -86,3 +86,19 @@ fn the_version_names_what_is_built_in() {
     let stage = Stage::new();
     assert_eq!(stage.device("a").say(&["--version"]).trim(), format!("kin {} (tcp, libp2p, iroh)", env!("CARGO_PKG_VERSION")));
 }
+
+/// DATA-29: a session is where the other was found; data goes over bare TCP, as soon as it is known that the other listens there.
+#[test]
+fn data_takes_the_faster_way() {
+    let stage = Stage::over("iroh");
+    let (a, b) = stage.pair();
+    fs::write(stage.path("pictures"), vec![7; 3_000_000]).unwrap();
+    let mut receiving = b.over("auto").start(&["recv", &stage.text("inbox"), "--once", "--yes"]);
+    receiving.until("listening");
+    // Of the pairing only the addresses of Iroh are known; the reconnect brings the others.
+    let sending = a.over("auto").run(&["send", &stage.text("pictures"), "--to", "device b"]);
+    assert_eq!((sending.code, receiving.end().code), (0, 0), "{}", sending.words);
+    let routes: Vec<&str> = sending.all("route").iter().map(|route| route["transport"].as_str().unwrap()).collect();
+    assert_eq!(routes, ["iroh", "tcp"]);
+    assert_eq!(fs::read(stage.path("inbox/pictures")).unwrap(), vec![7; 3_000_000]);
+}

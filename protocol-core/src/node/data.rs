@@ -5,10 +5,10 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
-use crate::effects::{Cut, Direction, Env, TransferKey};
+use crate::effects::{Cut, Direction, Env, Event, Route, TransferKey};
 use crate::faults::{LinkFailure, code};
 use crate::ids::{ConnId, DeviceId, SessionRef, StreamId, TransferId};
-use crate::info::Address;
+use crate::info::{Address, TransportKind};
 use crate::limits;
 use crate::outbox::Purpose;
 use crate::session::machine::{AcceptedData, Session};
@@ -25,8 +25,10 @@ pub(super) struct Wanted {
     kind: StreamKind,
     digest: [u8; 32],
     session: SessionRef,
-    /// Where a connection for it is dialled: there now, then the others. None: it goes over the session's own connection.
+    /// Where a connection for it is dialled: there now, then the others.
     addresses: VecDeque<Address>,
+    /// The session's own connection, for when no address is left; none on tcp, where that is one stream.
+    over: Option<ConnId>,
 }
 
 /// A data stream that we opened as a receiver; the reply is awaited.
@@ -92,19 +94,31 @@ impl Node {
         let Some(session) = self.primary.get(&key.device).and_then(|primary| self.sessions.get(primary)) else {
             return self.transfers.on_stream_failed(cx!(self, env), key, kind);
         };
-        let (conn, one_stream, session_ref) = (session.conn, session.remote.one_stream, session.session_ref);
-        let addresses = if one_stream { self.addresses_for_data(session) } else { VecDeque::new() };
-        let to = addresses.front().cloned();
-        if one_stream && to.is_none() {
-            // On tcp only the side that dialled can open.
-            return self.transfers.on_stream_failed(cx!(self, env), key, kind);
-        }
+        let (session_ref, over) = (session.session_ref, (!session.remote.one_stream).then_some(session.conn));
+        let addresses = if over.is_none() { self.addresses_for_data(session) } else { self.faster_addresses(session) };
+        let faster = over.is_some() && !addresses.is_empty();
         self.last_wanted += 1;
         let number = self.last_wanted;
-        self.wanted.insert(number, Wanted { key, kind, digest, session: session_ref, addresses });
-        match to {
-            Some(to) => cx!(self, env).dial(to.clone(), Purpose::Data { address: Some(to), number }),
-            None => cx!(self, env).open(conn, StreamName::Data(kind), Purpose::Data { address: None, number }),
+        self.wanted.insert(number, Wanted { key, kind, digest, session: session_ref, addresses, over });
+        if faster {
+            self.timers.set(TimerKind::Faster(number), self.now, limits::FASTER_WAIT);
+        }
+        self.try_wanted(env, number);
+    }
+
+    /// Dials the next address, or opens on the session's connection, or gives up: on tcp only the side that dialled can open.
+    fn try_wanted(&mut self, env: &mut Env<'_>, number: u64) {
+        let Some(wanted) = self.wanted.get_mut(&number) else { return };
+        if let Some(to) = wanted.addresses.front().cloned() {
+            return cx!(self, env).dial(to.clone(), Purpose::Data { address: Some(to), number });
+        }
+        self.timers.cancel(TimerKind::Faster(number));
+        if let Some(conn) = wanted.over.take() {
+            let name = StreamName::Data(wanted.kind);
+            return cx!(self, env).open(conn, name, Purpose::Data { address: None, number });
+        }
+        if let Some(wanted) = self.wanted.remove(&number) {
+            self.transfers.on_stream_failed(cx!(self, env), wanted.key, wanted.kind);
         }
     }
 
@@ -115,6 +129,58 @@ impl Node {
         let known = self.registry.get(&session.peer).into_iter().flat_map(|device| &device.addresses);
         let others: Vec<Address> = known.filter(|address| address.kind == reached.kind && **address != reached).cloned().collect();
         core::iter::once(reached).chain(others).take(limits::JOINER_CANDIDATES).collect()
+    }
+
+    /// Bare tcp has one layer of encryption less than any other transport: where the peer says that it listens there too, data goes
+    /// there, unless that came to nothing a moment ago.
+    // DATA-29.
+    fn faster_addresses(&self, session: &Session) -> VecDeque<Address> {
+        if session.slow.is_some_and(|slow| self.now.since(slow) < limits::FASTER_AGAIN) {
+            return VecDeque::new();
+        }
+        let known = self.registry.get(&session.peer).into_iter().flat_map(|device| &device.addresses);
+        let tcp = known.filter(|address| address.kind == TransportKind::Tcp && self.can_dial(address));
+        tcp.take(limits::JOINER_CONNECTIONS).cloned().collect()
+    }
+
+    /// The faster path takes too long: the session's own is there.
+    pub(super) fn give_up_faster(&mut self, env: &mut Env<'_>, number: u64) {
+        let Some(wanted) = self.wanted.get_mut(&number) else { return };
+        wanted.addresses.clear();
+        let session = wanted.session;
+        self.out.forget(|purpose| matches!(purpose, Purpose::Data { number: of, .. } if *of == number));
+        self.note_slow(session);
+        self.try_wanted(env, number);
+    }
+
+    fn note_slow(&mut self, session: SessionRef) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.slow = Some(self.now);
+        }
+    }
+
+    /// Tells the owner if data goes another way than before.
+    fn tell_way(&mut self, env: &mut Env<'_>, session: SessionRef, transfer: TransferKey, conn: ConnId) {
+        let (Some(session), Some(conn)) = (self.sessions.get_mut(&session), self.conns.get(&conn)) else { return };
+        let faster = session.remote.kind != conn.remote.kind;
+        if core::mem::replace(&mut session.faster, faster) != faster {
+            let route = Route { transport: conn.remote.kind.clone(), address: conn.remote.address.clone() };
+            cx!(self, env).notify(Event::DataRoute { transfer, route });
+        }
+    }
+
+    /// A data stream broke off. On a path of its own that may lead to somebody else, or nowhere.
+    pub(super) fn on_data_broken(&mut self, stream: StreamId) {
+        let Some(slot) = self.streams.get(&stream) else { return };
+        let session = match &slot.role {
+            Role::Data(session) => *session,
+            Role::AwaitReply(opened) => opened.session,
+            _ => return,
+        };
+        let conn = slot.conn;
+        if self.sessions.get(&session).is_some_and(|session| !session.remote.one_stream && session.conn != conn) {
+            self.note_slow(session);
+        }
     }
 
     /// The connection for a data stream is up.
@@ -129,18 +195,20 @@ impl Node {
     pub(super) fn data_failed(&mut self, env: &mut Env<'_>, number: u64) {
         let Some(wanted) = self.wanted.get_mut(&number) else { return };
         wanted.addresses.pop_front();
-        let waits = self.sessions.contains_key(&wanted.session) && self.transfers.digest_of(wanted.key).is_some();
-        if let Some(to) = wanted.addresses.front().filter(|_| waits).cloned() {
-            return cx!(self, env).dial(to.clone(), Purpose::Data { address: Some(to), number });
+        let (session, faster, last) = (wanted.session, wanted.over.is_some(), wanted.addresses.is_empty());
+        if !self.sessions.contains_key(&session) || self.transfers.digest_of(wanted.key).is_none() {
+            (wanted.addresses, wanted.over) = (VecDeque::new(), None);
         }
-        if let Some(wanted) = self.wanted.remove(&number) {
-            self.transfers.on_stream_failed(cx!(self, env), wanted.key, wanted.kind);
+        if faster && last {
+            self.note_slow(session);
         }
+        self.try_wanted(env, number);
     }
 
     /// The stream is open: header and opening record leave at once.
     pub(super) fn data_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, number: u64) {
         self.adopt(stream, conn, Role::Closing);
+        self.timers.cancel(TimerKind::Faster(number));
         let Some(Wanted { key, kind, digest, session: session_ref, .. }) = self.wanted.remove(&number) else {
             return self.drop_stream(env, stream, code::DONE);
         };
@@ -154,6 +222,7 @@ impl Node {
             return self.drop_stream(env, stream, code::DONE);
         };
         cx!(self, env).send(stream, opened.bytes);
+        self.tell_way(env, session_ref, key, conn);
         if key.direction == Direction::Outgoing {
             let half = if kind == StreamKind::Manifest { DataHalf::SendRecords(opened.out) } else { DataHalf::SendChunks(opened.chunks) };
             return self.serve(env, stream, session_ref, (key, kind, half, true));

@@ -1,6 +1,7 @@
 //! Reconnects and sessions, between `session/`, the registry and the transfers.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{Listening, Node, Role, cx};
@@ -27,7 +28,7 @@ impl Node {
         let Some(device) = self.registry.get(&peer) else { return };
         let id = device.id;
         let mut addresses = first;
-        addresses.extend(device.addresses.iter().filter(|address| self.can_dial(address)).cloned());
+        addresses.extend(in_turn(device.addresses.iter().filter(|address| self.can_dial(address)).cloned()));
         addresses.truncate(limits::JOINER_CANDIDATES);
         if let Some(dialer) = self.dialers.get_mut(&id) {
             dialer.add(cx!(self, env), addresses);
@@ -39,7 +40,7 @@ impl Node {
         }
     }
 
-    fn can_dial(&self, address: &Address) -> bool {
+    pub(super) fn can_dial(&self, address: &Address) -> bool {
         self.transports.iter().any(|transport| transport.kind == address.kind)
     }
 
@@ -767,6 +768,21 @@ impl Node {
             self.drop_stream(env, stream, code::DONE);
         }
     }
+}
+
+/// Addresses with their transports in turn, the first of each first: a few are dialled at once, and one transport that leads nowhere
+/// does not keep the others waiting.
+fn in_turn(addresses: impl Iterator<Item = Address>) -> Vec<Address> {
+    let mut counts = BTreeMap::new();
+    let mut places: Vec<(usize, Address)> = addresses
+        .map(|address| {
+            let count = counts.entry(address.kind.clone()).or_insert(0_usize);
+            *count += 1;
+            (*count, address)
+        })
+        .collect();
+    places.sort_by_key(|(place, _)| *place);
+    places.into_iter().map(|(_, address)| address).collect()
 }
 
 /// Who can open data streams: on tcp the side that dialled the control stream opens every one (section 9.2).

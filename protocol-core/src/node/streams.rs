@@ -183,6 +183,8 @@ impl Node {
         }
         if how == Cut::Finished {
             self.end_unheard(env, stream);
+        } else {
+            self.on_data_broken(stream);
         }
         if how == Cut::Finished && self.streams.contains_key(&stream) && !self.out.has_finished(stream) {
             // What is awaited on it will not come, and nobody else would end our half.

@@ -174,6 +174,10 @@ pub(crate) struct Session {
     pub(crate) held: Vec<Vec<u8>>,
     /// How its stream ended behind them.
     pub(crate) cut: Option<Cut>,
+    /// When a faster path than its own came to nothing.
+    pub(crate) slow: Option<Timestamp>,
+    /// Data goes such a path, as the owner knows.
+    pub(crate) faster: bool,
     /// The root that the peer's first record confirms.
     pub(crate) confirms: Option<SessionRef>,
     traffic: Traffic,
@@ -221,6 +225,8 @@ impl Session {
             passed_over: false,
             told: false,
             waits_for: None,
+            slow: None,
+            faster: false,
             held: Vec::new(),
             cut: None,
             confirms: None,
