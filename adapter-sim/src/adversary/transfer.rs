@@ -10,6 +10,7 @@ use protocol_core::crypto::kdf::put_lp;
 use protocol_core::crypto::labels::strings;
 use protocol_core::effects::{Direction, Event, TransferKey};
 use protocol_core::ids::TransferId;
+use protocol_core::limits;
 use protocol_core::session::keys::StreamKey;
 use protocol_core::session::record::{RecordSealer, RecordType};
 use protocol_core::session::stream::Opening;
@@ -292,8 +293,9 @@ impl World {
             return messages;
         }
         if matches!(trick, Trick::Withhold | Trick::NoDigests | Trick::Short | Trick::Idle) && !begun {
-            // Four times 15 s, or 16 where a stream has to be given up first.
-            self.expect_end(session, Direction::Incoming, id, 80_000);
+            // Four times 15 s, or 16 where a stream has to be given up first; eight at a time have one.
+            let turns = (1 + self.crowd(session, deal)).div_ceil(limits::BULK_STREAMS);
+            self.expect_end(session, Direction::Incoming, id, 80_000 * turns as u64);
         }
         let (raws, opening) = (
             match trick {
@@ -328,7 +330,14 @@ impl World {
 
     /// Whether streams that carry nothing stand in the way of more in a session.
     fn is_crowded(&self, session: usize) -> bool {
-        self.foe.deals.iter().any(|deal| deal.session == session && matches!(deal.trick, Trick::Many | Trick::Idle))
+        self.crowd(session, usize::MAX) > 0
+    }
+
+    /// How many other deals of a session have streams that carry nothing.
+    fn crowd(&self, session: usize, but: usize) -> usize {
+        let idle =
+            |(number, deal): &(usize, &Deal)| *number != but && deal.session == session && matches!(deal.trick, Trick::Many | Trick::Idle);
+        self.foe.deals.iter().enumerate().filter(idle).count()
     }
 
     /// What a sender says when its offer was taken.
