@@ -58,22 +58,17 @@ pub struct Iroh {
     closed: watch::Sender<bool>,
     /// For an endpoint of our own: the task that accepts.
     acceptor: Option<Mutex<Option<JoinHandle<()>>>>,
-    moved: tokio::sync::Mutex<Moved>,
-}
-
-/// What [`Transport::changed`] compares.
-#[derive(Debug, Default)]
-struct Moved {
-    last: Option<TransportInfo>,
+    /// What [`Transport::changed`] has told of last.
+    told: tokio::sync::Mutex<Option<TransportInfo>>,
 }
 
 impl Iroh {
     /// The stack for [`ServiceConfig::stacks`](adapter_tokio::service::ServiceConfig::stacks): an endpoint under the device's own key.
     pub fn stack(config: IrohConfig) -> Stack {
         Stack::new(TransportKind::Iroh, move |identity: &NetworkIdentity, bind| {
-            let (seed, config) = (*identity.iroh_seed().bytes(), config.clone());
+            let (seed, config) = (identity.iroh_seed().duplicate(), config.clone());
             async move {
-                let iroh = Self::bind(&seed, &bind, config).await?;
+                let iroh = Self::bind(seed.bytes(), &bind, config).await?;
                 let ports = iroh.bound().iter().map(SocketAddr::port).collect();
                 Ok((iroh, ports))
             }
@@ -118,7 +113,7 @@ impl Iroh {
             accepted: tokio::sync::Mutex::new(accepted),
             closed,
             acceptor: Some(Mutex::new(Some(acceptor))),
-            moved: tokio::sync::Mutex::default(),
+            told: tokio::sync::Mutex::default(),
         })
     }
 
@@ -129,7 +124,7 @@ impl Iroh {
         let (to, accepted) = mpsc::channel(WAITING);
         let incoming = Incoming::new(to, closed.subscribe());
         let accepted = tokio::sync::Mutex::new(accepted);
-        (Self { endpoint, accepted, closed, acceptor: None, moved: tokio::sync::Mutex::default() }, incoming)
+        (Self { endpoint, accepted, closed, acceptor: None, told: tokio::sync::Mutex::default() }, incoming)
     }
 
     /// The sockets on which it listens.
@@ -171,11 +166,11 @@ impl Transport for Iroh {
     async fn changed(&self) {
         use n0_watcher::Watcher as _;
         let mut watcher = self.endpoint.watch_addr();
-        let mut moved = self.moved.lock().await;
+        let mut told = self.told.lock().await;
         loop {
             let local = self.local();
             // The first time too: something may have changed before anybody asked.
-            if moved.last.replace(local.clone()).is_none_or(|last| last != local) {
+            if told.replace(local.clone()).is_none_or(|last| last != local) {
                 return;
             }
             if watcher.updated().await.is_err() {

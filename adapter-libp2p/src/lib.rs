@@ -1,4 +1,5 @@
-//! kin over [libp2p](https://docs.rs/libp2p): TCP, Noise and Yamux, and with the feature `quic` QUIC.
+//! kin over [libp2p](https://docs.rs/libp2p): TCP, Noise and Yamux. With the feature `quic` addresses of QUIC can be dialled too; nothing
+//! listens on QUIC yet, and no test runs it.
 //!
 //! [`Libp2p`] is the transport: with a swarm of its own ([`Libp2p::bind`]), or as a part of the embedder's ([`Libp2p::shared`]).
 //! Nothing but the addresses that are given is ever contacted.
@@ -66,8 +67,8 @@ impl Libp2p {
     /// The stack for [`ServiceConfig::stacks`](adapter_tokio::service::ServiceConfig::stacks): a swarm under the device's own key.
     pub fn stack() -> Stack {
         Stack::new(TransportKind::Libp2p, |identity: &NetworkIdentity, bind| {
-            let seed = *identity.libp2p_seed().bytes();
-            async move { Self::bind(seed, &bind).await }
+            let seed = identity.libp2p_seed().duplicate();
+            async move { Self::bind(*seed.bytes(), &bind).await }
         })
     }
 

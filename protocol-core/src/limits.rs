@@ -88,7 +88,7 @@ pub const ROOT_SCANS_PER_SECOND: u32 = 200;
 pub const RECENT_HELLOS: usize = 1024;
 
 // Sessions (section 9.1).
-/// A session is renewed after this, less jitter.
+/// A session is renewed after this, by the side that opened it.
 pub const SESSION_RENEW: Duration = Duration::from_secs(50 * 60);
 /// A renewal that came to nothing is tried again after this.
 pub const SESSION_RENEW_AGAIN: Duration = Duration::from_secs(120);
