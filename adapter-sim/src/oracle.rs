@@ -484,6 +484,8 @@ impl Oracle {
             |trust: Trust| if confirmed { trust == Trust::Confirmed } else { matches!(trust, Trust::Confirmed | Trust::Unconfirmed) };
         let durable = stored(world, dev).any(|root| of_device(world, &root, peer) && wanted(root.trust));
         self.check("S5", durable, || format!("device {} was told of a pairing that is not durable", dev.0));
+        let holds = world.node_of(dev).is_none_or(|node| node.probe_roots().iter().any(|root| of_device(world, root, peer)));
+        self.check("S6", holds, || format!("device {} says that it is paired with a device that was forgotten", dev.0));
         self.check_refused(dev, session, confirmed);
         let said = self.yes.contains(&(dev, session));
         self.check("A3", said, || format!("device {} is paired without its owner's yes", dev.0));

@@ -292,6 +292,7 @@ impl Node {
         if let Some(session) = joining {
             self.cancel_pairing(env, session);
         }
+        self.forget_while_storing(env, &peer);
         self.end_all(env, device, peer);
         self.registry.remove(&peer);
         if planted!(ForgetNotStored) {

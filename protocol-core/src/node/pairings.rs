@@ -108,6 +108,14 @@ impl Node {
         }
     }
 
+    /// A device is forgotten whose pairing, or another one, is being written: nobody may be told that it is done.
+    pub(super) fn forget_while_storing(&mut self, env: &mut Env<'_>, peer: &PeerKey) {
+        for stream in self.initiator.storing(peer) {
+            self.initiator.refuse(cx!(self, env), stream);
+            self.close_if_said_no(stream);
+        }
+    }
+
     fn store_pair(&mut self, env: &mut Env<'_>, stream: StreamId) {
         let Some(verified) = self.initiator.proven(stream) else { return };
         let (peer, keys) = (&verified.peer, &verified.keys);

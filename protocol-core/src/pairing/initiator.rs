@@ -375,6 +375,20 @@ impl Initiator {
         Some((session, peer, keys))
     }
 
+    /// The streams whose handshakes wait for the record of this peer to be durable.
+    pub(crate) fn storing(&self, peer: &PeerKey) -> Vec<StreamId> {
+        let storing = |handshake: &Handshake| matches!(&handshake.state, State::Storing(verified) if verified.peer.key == *peer);
+        self.handshakes.iter().filter(|(_, handshake)| storing(handshake)).map(|(&stream, _)| stream).collect()
+    }
+
+    /// The owner lets go of a device whose record is being written: that is a no, and nothing is told of the write.
+    // PAIR-28.
+    pub(crate) fn refuse(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
+        if let Some(Handshake { session, state: State::Storing(verified), .. }) = self.handshakes.remove(&stream) {
+            self.say_no(cx, stream, session, verified, (Status::Refused, PairFailure::RefusedHere));
+        }
+    }
+
     /// The stream of a handshake is gone.
     pub(crate) fn on_stream_down(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
         let Some(handshake) = self.drop_handshake(cx, stream) else { return };
