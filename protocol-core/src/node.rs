@@ -152,11 +152,11 @@ enum Role {
 
 impl Role {
     /// Whether nothing has been proved on it yet: such streams are few, and short-lived.
-    const fn is_unproved(&self) -> bool {
+    fn is_unproved(&self) -> bool {
         match self {
             Self::Fresh | Self::AwaitRequest | Self::AwaitHello | Self::AwaitData(_) | Self::Early(_) => true,
             // Its tag fits a root of ours: the data streams that follow it, each a connection on tcp, must not crowd it out.
-            Self::Listener(_) => false,
+            Self::Listener(_) => planted!(ReconnectCrowdedOut),
             Self::Initiator
             | Self::Joiner
             | Self::Dialer(_)

@@ -239,6 +239,8 @@ bugs! {
     ConfirmedOnAccept: "§8, §6.5 (PAIR-36, LINK-5)", "a reconnect is cut between Accept and Finish: L has written something, and counts the root as confirmed";
     /// What a contact says of a device's name and capabilities is not kept.
     InfoNotRenewed: "§8 (LINK-7)", "a device comes back with another name: the other still lists the old one";
+    /// What a pairing brings is taken for the newest, however long its user thought.
+    OlderInfoTaken: "§8 (LINK-7)", "a device comes back with another name while a pairing with it waits for its user: the other lists the old one again";
     /// What a contact says of a device's addresses is not kept.
     AddressesNotRenewed: "§8 (LINK-7)", "a device comes back from another address, then the other dials: it does not find it";
     /// A reconnect that is refused deletes the pair.
@@ -255,6 +257,8 @@ bugs! {
     GlareIgnored: "§8 (LINK-11)", "both dial at once: both Hellos are answered, both give way, and no session stands soon after";
     /// An older session stays when a newer one stands.
     OldSessionStays: "§8 (LINK-12)", "a peer that was cut silently dials again: the old control stream is open on a minute later";
+    /// Of two sessions that crossed each side goes on with the one that came last.
+    CrossingIgnored: "§8 (LINK-12)", "two devices pair both ways at once: each gives up its own session for the other's";
     /// Any number of older sessions are heard out, one behind the other.
     SuccessionsUnbounded: "§8, §11 (LINK-12)", "a paired peer opens one session behind the other and ends none: more than three of them wait to be heard out";
     // Sessions.
@@ -264,6 +268,10 @@ bugs! {
     DeadPeerUnnoticed: "§9.1 (LINK-14)", "the network swallows everything, without a cut: the session is still up 31 s later";
     /// The keys of a session that is over are never erased.
     SecretsKept: "§9.1 (LINK-15)", "two minutes after a session was cut, a data stream that a paired liar opens under it is still proved and served";
+    /// What ends with a session is not told ahead of its fin.
+    CancelBehindFin: "§9.1, §9.5 (XFER-24)", "an owner disconnects while a newer session is on its way: the other side's transfer is open for ever";
+    /// What comes behind our own goodbye counts, if another session stands by then.
+    GoodbyeUndone: "§9.1, §9.5 (XFER-21)", "an owner disconnects, and a newer session comes at once: an offer that was still on its way on the old one is shown";
     /// The goodbye of a session is a bare half-close.
     FinUnsent: "§9.1, §9.2 (HOST-14, DATA-12)", "an owner disconnects, and the other side reports a cut";
     /// Sessions have no last hour.
@@ -309,6 +317,10 @@ bugs! {
     HeldKept: "§9.2 (S32)", "an early stream ends unserved: its records are held when everything is closed";
     /// A stream that overtook its Finish is reset.
     EarlyRefused: "§9.2 (DATA-13)", "a data stream arrives before the opening record of its session: it is reset";
+    /// A data stream that is dialled over the faster transport waits for that for as long as the host does.
+    FasterTimerUnset: "§9.2 (DATA-29)", "the peer's tcp address swallows every dial: half a second later no data stream is open on the session's own connection";
+    /// A data stream that the faster transport does not bring is given up.
+    FasterOnly: "§9.2 (DATA-29)", "the peer's tcp address leads to nobody: the transfer stops though its session stands";
     // Control messages.
     /// The length of a control message is not bounded.
     ControlLengthUnbounded: "§9.3, §11 (DATA-15)", "a paired liar announces a control message of 100 MiB: the session goes on";
@@ -399,6 +411,8 @@ bugs! {
     UnprovedUnbounded: "§11 (LIM-1)", "a stranger opens 17 streams, or several 65, and says nothing: none is reset";
     /// One remote may have seventeen unproved streams.
     SeventeenUnproved: "§11 (LIM-1)", "a stranger opens 17 streams and says nothing: none is reset";
+    /// A reconnect whose tag fits a root may go like any unproved stream.
+    ReconnectCrowdedOut: "§11 (LIM-1)", "a device sends sixteen things over tcp while its reconnect is under way: their connections crowd that out";
     /// A connection on which nothing happens stays.
     UnusedConnectionKept: "§9.6 (DATA-28)", "the stream that a connection was made for cannot be opened: the connection is there when everything is closed";
     /// Devices are not counted.
@@ -419,6 +433,8 @@ bugs! {
     StaleTicketsCount: "§13 (a machine that is over answers nothing)", "an attempt ends while dials are out, and the same is begun again at once: the old answers are counted in the new one";
     /// A forgotten device is forgotten in memory only.
     ForgetNotStored: "§10 (a forgotten device)", "a device is forgotten, then the program starts again: it is back";
+    /// A device that is forgotten while the initiator's record of it is written is paired all the same, and then not.
+    PairedThoughForgotten: "§6.5 I on forgetting (PAIR-28)", "an owner forgets the device whose record is being written: both sides are told that they are paired";
     /// The sessions of a forgotten device stay.
     ForgottenKeepsSession: "§10 (a forgotten device)", "a device is forgotten: the keys of its session are still held";
     /// A name that the owner gives is kept in memory only.

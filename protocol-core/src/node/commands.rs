@@ -185,10 +185,12 @@ impl Node {
     }
 
     fn end_primary(&mut self, env: &mut Env<'_>, device: DeviceId) {
-        self.cancel_transfers(env, device);
+        if !planted!(CancelBehindFin) {
+            self.cancel_transfers(env, device);
+        }
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.end(cx!(self, env));
-        session.left = true;
+        session.left = !planted!(GoodbyeUndone);
         let (stream, peer) = (session.stream, session.peer);
         // An attempt beside a session would renew it, ours or the peer's: there the transfers that end here would go on.
         self.stop_dialling(env, device);
@@ -292,7 +294,9 @@ impl Node {
         if let Some(session) = joining {
             self.cancel_pairing(env, session);
         }
-        self.forget_while_storing(env, &peer);
+        if !planted!(PairedThoughForgotten) {
+            self.forget_while_storing(env, &peer);
+        }
         self.end_all(env, device, peer);
         self.registry.remove(&peer);
         if planted!(ForgetNotStored) {

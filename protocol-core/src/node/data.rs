@@ -97,10 +97,11 @@ impl Node {
         let (session_ref, over) = (session.session_ref, (!session.remote.one_stream).then_some(session.conn));
         let addresses = if over.is_none() { self.addresses_for_data(session) } else { self.faster_addresses(session) };
         let faster = over.is_some() && !addresses.is_empty();
+        let over = over.filter(|_| !(faster && planted!(FasterOnly)));
         self.last_wanted += 1;
         let number = self.last_wanted;
         self.wanted.insert(number, Wanted { key, kind, digest, session: session_ref, addresses, over });
-        if faster {
+        if faster && !planted!(FasterTimerUnset) {
             self.timers.set(TimerKind::Faster(number), self.now, limits::FASTER_WAIT);
         }
         self.try_wanted(env, number);

@@ -473,7 +473,7 @@ impl Node {
         let both_ways = other.we_opened != session.we_opened && !other.ending;
         let crossed = both_ways && other.stood.is_none_or(|stood| session.begun < stood);
         let greater = (self.identity.public() > session.peer) == other.we_opened;
-        (crossed && greater).then_some(primary)
+        (crossed && greater && !planted!(CrossingIgnored)).then_some(primary)
     }
 
     /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its
