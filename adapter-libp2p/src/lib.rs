@@ -1,5 +1,5 @@
-//! kin over [libp2p](https://docs.rs/libp2p): TCP, Noise and Yamux. With the feature `quic` addresses of QUIC can be dialled too; nothing
-//! listens on QUIC yet, and no test runs it.
+//! kin over [libp2p](https://docs.rs/libp2p): TCP, Noise and Yamux, and with the feature `quic` its QUIC beside that, at the UDP port of
+//! the same number.
 //!
 //! [`Libp2p`] is the transport: with a swarm of its own ([`Libp2p::bind`]), or as a part of the embedder's ([`Libp2p::shared`]).
 //! Nothing but the addresses that are given is ever contacted.
@@ -40,6 +40,12 @@ use self::streams::{Command, Ends, Listening, Raw};
 
 /// How long a connection stays that nobody uses.
 const IDLE: Duration = Duration::from_secs(10);
+/// After so long without a packet a connection of QUIC is dead.
+#[cfg(feature = "quic")]
+const QUIC_IDLE: Duration = Duration::from_secs(15);
+/// How often one that is silent is kept alive.
+#[cfg(feature = "quic")]
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long the system may take to say where it listens.
 const LISTEN: Duration = Duration::from_secs(5);
 /// How long connections may take to close at the end.
@@ -134,11 +140,19 @@ fn swarm(keys: Keypair, streams: Streams) -> io::Result<Swarm<UnifiedBehaviour>>
         .map_err(io::Error::other)?;
     #[cfg(feature = "quic")]
     let builder = {
-        // The library writes the keys of every connection into the file that this names.
+        // The library writes the keys of every connection into the file that this names, and does not let itself be told not to.
         if std::env::var_os("SSLKEYLOGFILE").is_some() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "SSLKEYLOGFILE is set: QUIC would write its keys there; unset it"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "SSLKEYLOGFILE is set, and QUIC of libp2p would write the keys of its connections there: unset it and start again",
+            ));
         }
-        builder.with_quic()
+        builder.with_quic_config(|mut config| {
+            config.max_concurrent_stream_limit = u32::try_from(STREAMS).unwrap_or(u32::MAX);
+            config.max_idle_timeout = u32::try_from(QUIC_IDLE.as_millis()).unwrap_or(u32::MAX);
+            config.keep_alive_interval = QUIC_KEEP_ALIVE;
+            config
+        })
     };
     let swarm = builder
         .with_behaviour(|_| UnifiedBehaviour::new(public, streams))
@@ -166,24 +180,30 @@ async fn listen(swarm: &mut Swarm<UnifiedBehaviour>, at: &[SocketAddr]) -> io::R
             _ => free.local_addr()?.port(),
         };
         drop(free);
-        let to = Multiaddr::from(at.ip()).with(Protocol::Tcp(port));
-        let listener = swarm.listen_on(to).map_err(|error| match error {
-            libp2p::TransportError::Other(error) => io::Error::new(streams::cause(&error), error),
-            other @ libp2p::TransportError::MultiaddrNotSupported(_) => io::Error::other(other.to_string()),
-        })?;
-        let up = async {
-            loop {
-                match swarm.select_next_some().await {
-                    SwarmEvent::NewListenAddr { listener_id, .. } if listener_id == listener => return Ok(()),
-                    SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == listener => return reason,
-                    _ => {}
-                }
-            }
-        };
-        timeout(LISTEN, up).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let to = Multiaddr::from(at.ip());
+        listen_on(swarm, to.clone().with(Protocol::Tcp(port))).await?;
+        #[cfg(feature = "quic")]
+        listen_on(swarm, to.with(Protocol::Udp(port)).with(Protocol::QuicV1)).await?;
         ports.push(port);
     }
     Ok(ports)
+}
+
+async fn listen_on(swarm: &mut Swarm<UnifiedBehaviour>, to: Multiaddr) -> io::Result<()> {
+    let listener = swarm.listen_on(to).map_err(|error| match error {
+        libp2p::TransportError::Other(error) => io::Error::new(streams::cause(&error), error),
+        other @ libp2p::TransportError::MultiaddrNotSupported(_) => io::Error::other(other.to_string()),
+    })?;
+    let up = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { listener_id, .. } if listener_id == listener => return Ok(()),
+                SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == listener => return reason,
+                _ => {}
+            }
+        }
+    };
+    timeout(LISTEN, up).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 /// Polls the swarm until it is to end, and then until its connections are closed.

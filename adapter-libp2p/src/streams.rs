@@ -93,6 +93,7 @@ pub struct Streams {
     commands: mpsc::UnboundedReceiver<Command>,
     incoming: mpsc::Sender<Raw>,
     listening: Arc<Listening>,
+    /// What is removed when nothing more is to come.
     listeners: Vec<ListenerId>,
     /// Whether the swarm is ours alone: connections that nobody uses are closed, and floods bounded.
     own: bool,
@@ -217,9 +218,14 @@ impl NetworkBehaviour for Streams {
             }
             FromSwarm::ListenFailure(failed) => self.forget(failed.connection_id),
             FromSwarm::ConnectionClosed(down) => self.forget(down.connection_id),
-            FromSwarm::NewListener(new) => self.listeners.push(new.listener_id),
             FromSwarm::ListenerClosed(closed) => self.listeners.retain(|id| *id != closed.listener_id),
-            FromSwarm::NewListenAddr(new) => self.listening.change(|all| all.insert(new.addr.clone())),
+            FromSwarm::NewListenAddr(new) => {
+                // One of QUIC would take its connections with it: it stays, and refuses.
+                if !is_quic(new.addr) && !self.listeners.contains(&new.listener_id) {
+                    self.listeners.push(new.listener_id);
+                }
+                self.listening.change(|all| all.insert(new.addr.clone()))
+            }
             FromSwarm::ExpiredListenAddr(gone) => self.listening.change(|all| all.remove(gone.addr)),
             FromSwarm::ExternalAddrConfirmed(new) => self.listening.change(|all| all.insert(new.addr.clone())),
             FromSwarm::ExternalAddrExpired(gone) => self.listening.change(|all| all.remove(gone.addr)),
@@ -243,6 +249,10 @@ impl NetworkBehaviour for Streams {
         self.dials.retain(|_, reply| !reply.is_closed());
         self.orders.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::QuicV1)
 }
 
 /// The address of IP in a multiaddr.

@@ -92,3 +92,21 @@ async fn a_swarm_of_the_embedder_is_shared() {
     polling.abort();
     other.shutdown().await;
 }
+
+/// The library would write the keys of every connection there. The environment is another process's: this one's tests share theirs.
+#[cfg(feature = "quic")]
+#[tokio::test]
+async fn quic_is_refused_where_its_keys_would_be_logged() {
+    let trap = "SSLKEYLOGFILE";
+    if std::env::var_os(trap).is_some() {
+        let error = Libp2p::bind([1; 32], &[]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(trap), "{error}");
+        return;
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "tests::quic_is_refused_where_its_keys_would_be_logged"]).env(trap, "/nonexistent/keys");
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}

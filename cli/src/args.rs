@@ -18,7 +18,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Pair devices by twelve words, then send each other files and folders, end to end encrypted.
 #[derive(Debug, Parser)]
-#[command(name = "kin", version = VERSION, propagate_version = true, max_term_width = 100, after_help = MEETING)]
+#[command(name = "kin", version = VERSION.as_str(), propagate_version = true, max_term_width = 100, after_help = MEETING)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

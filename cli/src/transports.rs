@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
 
 use adapter_tokio::service::Stack;
 use protocol_core::info::{Address, TransportKind};
@@ -18,12 +19,11 @@ pub(crate) const BUILT_IN: &[&str] = &[
 ];
 
 /// The version, and what is built in.
-pub(crate) const VERSION: &str = match (cfg!(feature = "libp2p"), cfg!(feature = "iroh")) {
-    (true, true) => concat!(env!("CARGO_PKG_VERSION"), " (tcp, libp2p, iroh)"),
-    (true, false) => concat!(env!("CARGO_PKG_VERSION"), " (tcp, libp2p)"),
-    (false, true) => concat!(env!("CARGO_PKG_VERSION"), " (tcp, iroh)"),
-    (false, false) => concat!(env!("CARGO_PKG_VERSION"), " (tcp)"),
-};
+pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let named = |name: &&'static str| if *name == "libp2p" && cfg!(feature = "libp2p-quic") { "libp2p with QUIC" } else { *name };
+    let built_in: Vec<&str> = BUILT_IN.iter().map(named).collect();
+    format!("{} ({})", env!("CARGO_PKG_VERSION"), built_in.join(", "))
+});
 
 /// Every name that some build has.
 const KNOWN: [&str; 3] = ["tcp", "libp2p", "iroh"];

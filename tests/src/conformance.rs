@@ -39,6 +39,10 @@ pub trait Bench {
     const TRAITS: Traits;
     /// Number `of` of several that are different devices, listening on this machine alone.
     fn up(of: u8) -> impl Future<Output = Self::Transport> + Send;
+    /// Where it can be dialled.
+    fn address(of: &Self::Transport) -> Address {
+        address(of)
+    }
 }
 
 type ConnOf<B> = <<B as Bench>::Transport as Transport>::Conn;
@@ -84,7 +88,7 @@ pub async fn pair<B: Bench>() -> Pair<B> {
 }
 
 async fn connect<B: Bench>(from: &B::Transport, to: &B::Transport) -> (ConnOf<B>, ConnOf<B>, StreamOf<B>, StreamOf<B>) {
-    let at = address(to);
+    let at = B::address(to);
     // A transport may tell of a connection only once there is a stream on it.
     let dialling = async {
         let conn = from.dial(&at).await.expect("it is dialled");
@@ -156,7 +160,7 @@ pub async fn a_wrong_id_is_refused<B: Bench>() {
     }
     let (dialler, listener, other) = (B::up(1).await, B::up(2).await, B::up(3).await);
     // The transport's own text, with the id of somebody else.
-    let (right, wrong) = (address(&listener), address(&other));
+    let (right, wrong) = (B::address(&listener), B::address(&other));
     let text = if let Some((_, at)) = right.text.split_once('@') {
         format!("{}@{at}", wrong.text.split_once('@').expect("alike").0)
     } else {
@@ -424,7 +428,7 @@ pub async fn what_was_finished_arrives<B: Bench>() {
 /// Nobody listens there: that is said, in a time that a person waits.
 pub async fn nobody_there_is_told<B: Bench>() {
     let (dialler, gone) = (B::up(1).await, B::up(2).await);
-    let at = address(&gone);
+    let at = B::address(&gone);
     gone.close().await;
     gone.shutdown().await;
     drop(gone);

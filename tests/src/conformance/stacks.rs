@@ -49,3 +49,22 @@ impl Bench for Noise {
         Libp2p::bind([of; 32], &[HERE]).await.expect("a port is free").0
     }
 }
+
+/// libp2p over its QUIC, which ends a stream in order when its sending half is dropped.
+#[cfg(feature = "quic")]
+#[derive(Debug)]
+pub struct Libp2pQuic;
+
+#[cfg(feature = "quic")]
+impl Bench for Libp2pQuic {
+    type Transport = Libp2p;
+    const TRAITS: Traits = Noise::TRAITS;
+
+    async fn up(of: u8) -> Libp2p {
+        Noise::up(of).await
+    }
+
+    fn address(of: &Libp2p) -> protocol_core::info::Address {
+        adapter_tokio::transport::Transport::local(of).dialable().find(|address| address.text.contains("/quic-v1/")).expect("it listens on QUIC")
+    }
+}

@@ -2,5 +2,7 @@
 
 mod iroh;
 mod libp2p;
+#[cfg(feature = "quic")]
+mod libp2p_quic;
 mod tcp;
 mod unix;
