@@ -43,7 +43,7 @@ mod world;
 pub use adversary::{Lie, Move, Odd, Speech, Trick};
 pub use disk::{Arrived, Disk, Edited, Item, OnConflict, Tree, manifest_of};
 pub use link::Wire;
-pub use raw::Raw;
+pub use raw::{Raw, RawConn};
 pub use rules::{At, Damage, DialFault, DiskFault, Rule, Side, StoreFault};
 pub use trace::{Tapped, Trace};
 pub use world::{Answer, Dev, Pieces, World};

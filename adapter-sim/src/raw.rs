@@ -1,16 +1,32 @@
 //! Streams that a test writes and reads itself, byte by byte.
 
+use protocol_core::effects::{Cut, Remote};
 use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::header::StreamKind;
 
 use crate::link::Wire;
-use crate::world::{Dev, World};
+use crate::world::{Act, Dev, World};
 
 /// An end of a stream for which a test speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Raw {
     pub(crate) stream: usize,
     pub(crate) end: usize,
+}
+
+/// An end of a connection between two strangers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RawConn {
+    conn: usize,
+    end: usize,
+}
+
+impl RawConn {
+    /// The other end of it.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        Self { end: 1 - self.end, ..self }
+    }
 }
 
 impl World {
@@ -76,5 +92,81 @@ impl World {
     /// Whether the other side has ended the stream.
     pub fn raw_is_down(&self, raw: Raw) -> bool {
         self.streams[raw.stream].ends[raw.end].down
+    }
+
+    // Both ends are a test's: connections and streams as they are, without a Node.
+
+    /// Connects a stranger to another.
+    pub fn raw_connect(&mut self, from: Dev, to: Dev) -> RawConn {
+        let tcp = self.devices[to.0].wire == Wire::Tcp;
+        self.connect_ends(from, to, tcp);
+        let conn = self.conns.len() - 1;
+        self.accept_conn(conn);
+        RawConn { conn, end: 0 }
+    }
+
+    /// Who is at the other end.
+    pub fn raw_remote(&self, of: RawConn) -> Remote {
+        self.remote(of.conn, of.end)
+    }
+
+    /// Opens a stream; on tcp the dialling side takes the one that there is. `None`: the connection is down, or has no stream left.
+    pub fn raw_stream(&mut self, on: RawConn) -> Option<Raw> {
+        let RawConn { conn, end } = on;
+        if !self.raw_is_up(on) {
+            return None;
+        }
+        let stream = match (self.conns[conn].wire, self.conns[conn].streams.first().copied()) {
+            (Wire::Tcp, Some(stream)) if end == 0 && !self.streams[stream].ends[0].up => stream,
+            (Wire::Tcp, _) => return None,
+            (Wire::Sim | Wire::Both, _) => {
+                let stream = self.new_stream(conn, end, None);
+                let at = self.now + self.one_way();
+                self.streams[stream].pipes[0].last = at;
+                self.at(at, Act::Opened { stream });
+                stream
+            }
+        };
+        self.opened(stream, 0, None);
+        Some(Raw { stream, end: 0 })
+    }
+
+    /// The streams that the other side has opened and that are there, the oldest first.
+    pub fn raw_streams(&self, on: RawConn) -> Vec<Raw> {
+        let opened = |stream: &&usize| self.streams[**stream].opener != on.end && self.streams[**stream].ends[1].up;
+        self.conns[on.conn].streams.iter().filter(opened).map(|&stream| Raw { stream, end: 1 }).collect()
+    }
+
+    /// Takes what came so far, up to `most` bytes.
+    pub fn raw_take(&mut self, raw: Raw, most: usize) -> Vec<u8> {
+        let Some(came) = self.raw.get_mut(&(raw.stream, raw.end)) else { return Vec::new() };
+        let rest = came.split_off(most.min(came.len()));
+        std::mem::replace(came, rest)
+    }
+
+    /// How what comes has ended, if it has.
+    pub fn raw_end(&self, raw: Raw) -> Option<Cut> {
+        let told = self.raw_ends.get(&(raw.stream, raw.end)).copied();
+        self.raw_is_down(raw).then(|| told.unwrap_or(Cut::Broken))
+    }
+
+    /// Whether bytes that are sent here still go anywhere.
+    pub fn raw_takes_bytes(&self, raw: Raw) -> bool {
+        self.owner(raw.stream, raw.end).is_some() && !self.streams[raw.stream].ends[raw.end].finished
+    }
+
+    /// Cuts a stream, in both directions.
+    pub fn raw_reset(&mut self, raw: Raw) {
+        self.reset(raw.stream, raw.end);
+    }
+
+    /// Closes a connection.
+    pub fn raw_hang_up(&mut self, on: RawConn) {
+        self.hang_up(self.conns[on.conn].ends[on.end].id);
+    }
+
+    /// Whether a connection stands, as this end sees it.
+    pub fn raw_is_up(&self, on: RawConn) -> bool {
+        self.conns[on.conn].ends[on.end].up
     }
 }

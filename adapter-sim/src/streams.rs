@@ -247,6 +247,9 @@ impl World {
         let id = own.id;
         if let (true, Some(dev)) = (own.up && !std::mem::replace(&mut own.down, true), owner) {
             self.note(dev, What::Down { stream, how });
+            if self.devices[dev.0].stranger.is_some() {
+                self.raw_ends.insert((stream, end), how);
+            }
             self.handle(dev, Input::StreamDown { stream: id, how });
             self.enemy_loses(stream, end);
         }

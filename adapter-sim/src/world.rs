@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use protocol_core::bulk::cipher::{BulkCipher, RustCrypto};
 use protocol_core::crypto::secret::{Secret, SecretBytes};
-use protocol_core::effects::{DeviceState, Env, Event, Fact, FileOp, Input, Remote, TransferKey};
+use protocol_core::effects::{Cut, DeviceState, Env, Event, Fact, FileOp, Input, Remote, TransferKey};
 use protocol_core::entropy::{Entropy, NoEntropy};
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::ids::{ConnId, DeviceId, PeerKey, SessionId, StreamId, Ticket};
@@ -233,6 +233,8 @@ pub struct World {
     pub(crate) events: Vec<(Dev, Event)>,
     /// What came to ends for which tests speak.
     pub(crate) raw: BTreeMap<(usize, usize), Vec<u8>>,
+    /// How they ended.
+    pub(crate) raw_ends: BTreeMap<(usize, usize), Cut>,
     /// One way, in microseconds: the least, and what chance adds.
     pub(crate) latency: (u64, u64),
     /// Bytes from one device to another wait until then.
@@ -302,6 +304,7 @@ impl World {
             tap: Vec::new(),
             events: Vec::new(),
             raw: BTreeMap::new(),
+            raw_ends: BTreeMap::new(),
             latency: (5_000, 3_000),
             holds: BTreeMap::new(),
             pieces: Pieces::Any,
@@ -420,7 +423,8 @@ impl World {
         self.with_oracle(|oracle, world| oracle.on_start(world, dev));
     }
 
-    pub(crate) fn transports(&self, dev: Dev) -> Vec<TransportInfo> {
+    /// Who a device is on its transports, and where it listens.
+    pub fn transports(&self, dev: Dev) -> Vec<TransportInfo> {
         let addresses = self.addresses(dev).into_iter();
         let transport = |Address { kind, text }| {
             let id = self.transport_id(dev, &kind);

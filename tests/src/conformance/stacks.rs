@@ -17,7 +17,15 @@ pub struct Bare;
 
 impl Bench for Bare {
     type Transport = Tcp;
-    const TRAITS: Traits = Traits { ids: false, exporter: true, one_stream: true, tells_cuts: true, resets: true };
+    const TRAITS: Traits = Traits {
+        ids: false,
+        exporter: true,
+        one_stream: true,
+        tells_cuts: true,
+        resets: true,
+        asks_for_ids: false,
+        bounded: true,
+    };
 
     async fn up(_: u8) -> Tcp {
         Tcp::bind(&[HERE]).expect("a port is free")
@@ -30,7 +38,7 @@ pub struct Quic;
 
 impl Bench for Quic {
     type Transport = Iroh;
-    const TRAITS: Traits = Traits { ids: true, exporter: true, one_stream: false, tells_cuts: true, resets: true };
+    const TRAITS: Traits = Traits { ids: true, one_stream: false, asks_for_ids: true, ..Bare::TRAITS };
 
     async fn up(of: u8) -> Iroh {
         Iroh::bind(&[of; 32], &[HERE], IrohConfig::default()).await.expect("a port is free")
@@ -43,7 +51,7 @@ pub struct Noise;
 
 impl Bench for Noise {
     type Transport = Libp2p;
-    const TRAITS: Traits = Traits { ids: true, exporter: false, one_stream: false, tells_cuts: false, resets: true };
+    const TRAITS: Traits = Traits { exporter: false, tells_cuts: false, ..Quic::TRAITS };
 
     async fn up(of: u8) -> Libp2p {
         Libp2p::bind([of; 32], &[HERE]).await.expect("a port is free").0

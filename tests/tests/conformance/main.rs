@@ -4,5 +4,6 @@ mod iroh;
 mod libp2p;
 #[cfg(feature = "quic")]
 mod libp2p_quic;
+mod simulated;
 mod tcp;
 mod unix;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use kin_tests::conformance::stacks::Bare;
 use kin_tests::conformance::{Bench, Traits};
 
 #[path = "../../../adapter-tokio/examples/unix.rs"]
@@ -11,7 +12,7 @@ struct Page;
 
 impl Bench for Page {
     type Transport = page::Unix;
-    const TRAITS: Traits = Traits { ids: false, exporter: true, one_stream: true, tells_cuts: false, resets: false };
+    const TRAITS: Traits = Traits { tells_cuts: false, resets: false, ..Bare::TRAITS };
 
     async fn up(of: u8) -> page::Unix {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
