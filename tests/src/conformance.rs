@@ -32,8 +32,6 @@ pub struct Traits {
     pub resets: bool,
     /// Its addresses name the id that is wanted there.
     pub asks_for_ids: bool,
-    /// What waits to be taken is bounded: bytes and streams.
-    pub bounded: bool,
 }
 
 /// How a transport is made for the suite.
@@ -334,9 +332,6 @@ pub async fn closing_ends_everything<B: Bench>() {
 /// Whoever does not read makes the other wait, before much is in memory; nothing is lost by that.
 pub async fn a_reader_that_waits_makes_the_writer_wait<B: Bench>() {
     const MOST: usize = 32 << 20;
-    if !B::TRAITS.bounded {
-        return;
-    }
     let Pair { near, far, dialled: _dialled, accepted: _accepted, dialler: _dialler, listener: _listener } = pair::<B>().await;
     let ((mut near_tx, near_rx), (far_tx, mut far_rx)) = (near, far);
     let piece = bytes(65_536, 0);
@@ -457,7 +452,7 @@ pub async fn a_closed_door_leaves_those_inside<B: Bench>() {
 
 /// A stream too many does not disturb the others.
 pub async fn streams_too_many_disturb_nobody<B: Bench>() {
-    if B::TRAITS.one_stream || !B::TRAITS.bounded {
+    if B::TRAITS.one_stream {
         return;
     }
     let Pair { near, far, dialled, accepted, dialler: _dialler, listener: _listener } = pair::<B>().await;
@@ -516,14 +511,19 @@ fn alive() -> (usize, usize) {
     (tasks, std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))
 }
 
-/// Makes a test of every case, for the transport of a [`Bench`].
+/// Makes a test of every case, for the transport of a [`Bench`]: of all, or without those about what waits to be taken, where that is
+/// not bounded.
 #[macro_export]
 macro_rules! conformance {
     ($bench:ty) => {
+        $crate::conformance!($bench, unbounded);
+        $crate::conformance!($bench: a_reader_that_waits_makes_the_writer_wait, streams_too_many_disturb_nobody);
+    };
+    ($bench:ty, unbounded) => {
         $crate::conformance!($bench: remotes_are_named, a_wrong_id_is_refused, streams_carry_both_ways, many_streams_at_once,
             half_closing_leaves_the_other_half, what_is_not_finished_is_cut, a_reader_that_stops_is_noticed, closing_ends_everything,
-            a_reader_that_waits_makes_the_writer_wait, a_slow_reader_gets_everything, dropped_futures_lose_nothing,
-            what_was_finished_arrives, nobody_there_is_told, a_closed_door_leaves_those_inside, streams_too_many_disturb_nobody);
+            a_slow_reader_gets_everything, dropped_futures_lose_nothing, what_was_finished_arrives, nobody_there_is_told,
+            a_closed_door_leaves_those_inside);
     };
     ($bench:ty: $($case:ident),*) => {
         $(

@@ -197,7 +197,13 @@ async fn measure<T: Transport>(stage: &Stage<'_>, up: impl AsyncFn(u8) -> T) {
     let strangers = flood(&up, &victim.address).await;
     stage.row("receiving", &strangers.said(), &victim);
     let busy = stage.right(&send);
-    println!("| {} | a paired device sends 64 MiB: {} | {:.2} s, before {:.2} s | | | |", stage.transport, calm.0 && busy.0, busy.1, calm.1);
+    println!(
+        "| {} | a paired device sends 64 MiB: {} | {:.2} s, before {:.2} s | | | |",
+        stage.transport,
+        calm.0 && busy.0,
+        busy.1,
+        calm.1
+    );
     strangers.end().await;
     drop(victim);
 

@@ -109,7 +109,8 @@ impl Transport for Simulated {
 
     async fn dial(&self, to: &Address) -> io::Result<SimulatedConn> {
         act(|state| {
-            let at = state.listening.iter().copied().find(|&dev| state.world.address(dev) == *to).ok_or(io::ErrorKind::ConnectionRefused)?;
+            let at =
+                state.listening.iter().copied().find(|&dev| state.world.address(dev) == *to).ok_or(io::ErrorKind::ConnectionRefused)?;
             let conn = state.world.raw_connect(self.dev, at);
             state.waiting.push((at, conn.other()));
             Ok(SimulatedConn { conn })
@@ -196,7 +197,7 @@ impl Tx for SimulatedTx {
         }
         act(|state| {
             if !state.world.raw_takes_bytes(self.raw) {
-                return Err(io::ErrorKind::ConnectionReset.into());
+                return Err(io::Error::from(io::ErrorKind::ConnectionReset));
             }
             state.world.raw_send(self.raw, bytes);
             Ok(())
@@ -212,7 +213,7 @@ impl Tx for SimulatedTx {
         }
         act(|state| {
             if !state.world.raw_takes_bytes(self.raw) {
-                return Err(io::ErrorKind::ConnectionReset.into());
+                return Err(io::Error::from(io::ErrorKind::ConnectionReset));
             }
             state.world.raw_finish(self.raw);
             Ok(())
@@ -275,16 +276,7 @@ pub struct One;
 
 impl Bench for One {
     type Transport = Simulated;
-    const TRAITS: Traits = Traits {
-        ids: false,
-        exporter: true,
-        one_stream: true,
-        tells_cuts: true,
-        resets: true,
-        asks_for_ids: false,
-        // A Node takes everything at once.
-        bounded: false,
-    };
+    const TRAITS: Traits = Traits { ids: false, exporter: true, one_stream: true, tells_cuts: true, resets: true, asks_for_ids: false };
 
     async fn up(_: u8) -> Simulated {
         Simulated::new(Wire::Tcp)

@@ -17,15 +17,7 @@ pub struct Bare;
 
 impl Bench for Bare {
     type Transport = Tcp;
-    const TRAITS: Traits = Traits {
-        ids: false,
-        exporter: true,
-        one_stream: true,
-        tells_cuts: true,
-        resets: true,
-        asks_for_ids: false,
-        bounded: true,
-    };
+    const TRAITS: Traits = Traits { ids: false, exporter: true, one_stream: true, tells_cuts: true, resets: true, asks_for_ids: false };
 
     async fn up(_: u8) -> Tcp {
         Tcp::bind(&[HERE]).expect("a port is free")
@@ -73,6 +65,9 @@ impl Bench for Libp2pQuic {
     }
 
     fn address(of: &Libp2p) -> protocol_core::info::Address {
-        adapter_tokio::transport::Transport::local(of).dialable().find(|address| address.text.contains("/quic-v1/")).expect("it listens on QUIC")
+        adapter_tokio::transport::Transport::local(of)
+            .dialable()
+            .find(|address| address.text.contains("/quic-v1/"))
+            .expect("it listens on QUIC")
     }
 }
