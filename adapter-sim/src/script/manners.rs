@@ -2,7 +2,7 @@
 
 use super::{More, Name, Script, Step};
 use crate::adversary::Move;
-use crate::rules::Damage;
+use crate::rules::{Damage, DialFault};
 
 /// What never happens in a script.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,12 +15,20 @@ pub(crate) struct Manners {
     pub(crate) prompt: bool,
     /// What is said on control streams arrives in time, as long as they stand.
     pub(crate) flows: bool,
+    /// No more than dials comes to nothing: what stands carries what it is to carry.
+    pub(crate) carries: bool,
 }
 
 impl Script {
     pub(crate) fn manners(&self) -> Manners {
         let all = |holds: fn(&Step) -> bool| self.steps.iter().all(|timed| holds(&timed.step));
-        Manners { calm: all(is_calm), untouched: all(leaves_lines), prompt: all(is_prompt), flows: all(leaves_control) }
+        Manners {
+            calm: all(is_calm),
+            untouched: all(leaves_lines),
+            prompt: all(is_prompt),
+            flows: all(leaves_control),
+            carries: all(|step| is_calm(step) || fails_dials(step)),
+        }
     }
 }
 
@@ -43,6 +51,15 @@ const fn is_calm(step: &Step) -> bool {
             | Step::Restart { .. }
             | Step::More(More::Answer { .. })
     )
+}
+
+/// A dial that ends with somebody else brings connections that are no good.
+const fn fails_dials(step: &Step) -> bool {
+    match step {
+        Step::Dial { fault, .. } => !matches!(fault, DialFault::Misrouted(_)),
+        Step::NoDials { .. } => true,
+        _ => false,
+    }
 }
 
 /// A silence may be short: then what is said before it and behind it arrives, and what lies between does not.
