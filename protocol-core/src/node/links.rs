@@ -57,7 +57,12 @@ impl Node {
         let wanted = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening());
         let (Some(dialer), Some(binding), Some(device)) = (wanted, binding, self.registry.by_id(id)) else {
             self.set_role(stream, Role::Closing);
-            return self.drop_stream(env, stream, code::DONE);
+            self.drop_stream(env, stream, code::DONE);
+            if self.registry.by_id(id).is_none() {
+                // Its pairing came to nothing meanwhile. The attempt must not stand in the way of one after the next pairing.
+                self.connect_failed(env, id, LinkFailure::NotAccepted);
+            }
+            return;
         };
         let mut usable =
             device.roots.iter().filter(|root| root.state.usable(env.unix_s) && !self.out.is_storing(&device.key, root.session_ref));
