@@ -17,6 +17,7 @@ use crate::pairing::joiner::Bound;
 use crate::session::handshake::{DialerDone, DialerWaiting, LinkKeys, ReceivedHello};
 use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer, GLARE};
 use crate::session::machine::{Awaited, Heard, Session};
+use crate::time::Timestamp;
 use crate::timers::TimerKind;
 use crate::transfer::machine::Peer;
 use crate::wire::control::ControlMessage;
@@ -343,7 +344,9 @@ impl Node {
     // LINK-7.
     fn learn(&mut self, env: &mut Env<'_>, peer: &ProvenPeer, reached: Option<Address>) {
         let Some(device) = self.registry.get_mut(&peer.key) else { return };
-        device.learn(peer.info.clone(), reached, self.now);
+        // A clock may go in steps: what a pairing was told in the same step counts as older.
+        let told = Timestamp::from_micros(self.now.as_micros().saturating_add(1));
+        device.learn(peer.info.clone(), reached, told);
         device.last_seen_unix = Some(env.unix_s);
         let change = device.change();
         self.store(env, peer.key, change, Purpose::Registry { peer: peer.key });
