@@ -7,7 +7,7 @@ use super::draw::{Draw, Profile};
 use super::{More, Name, Step, Words};
 use crate::link::Wire;
 use crate::rules::{At, Damage, DialFault, Side, StoreFault};
-use crate::world::Answer;
+use crate::world::{Answer, Pieces};
 
 /// How long the owner of an initiator may think, and more, in milliseconds.
 const THOUGHT: u64 = 124_000;
@@ -52,11 +52,12 @@ impl Draw<'_, '_> {
         let peer = if dev == peer { dev + 1 } else { peer };
         let calm = self.is_calm();
         match (profile, self.tape.below(4)) {
+            // What a crowd costs is asked where nothing else disturbs anybody.
+            (Profile::Transfer, 0) if calm => self.no_faster_way(dev, peer),
+            (_, 0 | 1) if calm => self.many_at_once(dev, peer),
             (Profile::Pairing, 0 | 1) if !calm => self.forgotten_while_written(dev, peer),
-            (Profile::Pairing, 2 | 3) if !calm => self.renewed_while_thinking(dev, peer),
-            (Profile::Link, 0) if !calm => self.renewed_while_thinking(dev, peer),
-            (Profile::Transfer, 0 | 1) if !calm => self.no_faster_way(dev, peer),
-            (Profile::Transfer, 2) | (Profile::Link, 1) => self.many_at_once(dev, peer),
+            (Profile::Pairing, 2) | (Profile::Link, 0) if !calm => self.renewed_while_thinking(dev, peer),
+            (Profile::Transfer, 0 | 1) => self.no_faster_way(dev, peer),
             _ => self.left_while_renewed(dev, peer),
         }
     }
@@ -232,59 +233,59 @@ impl Draw<'_, '_> {
         self.at += 2_000;
     }
 
-    /// A session is ended while one comes up that replaces it, and with things still to be said.
+    /// A session is ended while one comes up that replaces it, and the last that is said on it comes behind that.
     fn left_while_renewed(&mut self, dev: usize, peer: usize) {
-        self.setting.latency = self.tape.one_of(&[(50_000, 200_000), (300_000, 1_000), (150_000, 50_000)]);
+        self.setting.latency = self.tape.one_of(&[(5_000, 3_000), (200, 100), (0, 0)]);
+        self.setting.patient |= self.tape.percent(50);
         self.pair(dev, peer, (false, false));
         self.at += PAIRING;
-        let offers = self.tape.one_of(&[Answer::Yes, Answer::Silent]);
-        for dev in [dev, peer] {
-            self.push(Step::Answers { dev, pairings: Answer::Yes, offers });
+        let (who, other) = if self.tape.percent(50) { (dev, peer) } else { (peer, dev) };
+        // Whatever follows on a stream waits for what was held there; another stream does not.
+        if self.tape.percent(50) {
+            self.push(Step::Share { dev: other, peer: who, tree: 2 });
+            self.at += 100;
+            self.push(Step::Hold { dev: who, peer: other, millis: 3_500 });
+            self.at += 1_500;
+            self.push(Step::Hold { dev: who, peer: other, millis: 0 });
+        } else {
+            self.push(Step::Hold { dev: other, peer: who, millis: 1_500 });
+            self.push(Step::Share { dev: other, peer: who, tree: 2 });
+            self.push(Step::Hold { dev: other, peer: who, millis: 0 });
+            self.push(Step::Share { dev: other, peer: who, tree: 1 });
         }
-        for _ in 0..3 {
-            let (who, other) = if self.tape.percent(50) { (dev, peer) } else { (peer, dev) };
-            let tree = self.tape.one_of(&[1, 2]);
-            self.push(Step::Connect { dev, peer, told: true });
-            self.at += PAIRING;
-            if self.tape.percent(50) {
-                self.push(Step::Share { dev: other, peer: who, tree });
-                self.at += PAIRING;
-            }
-            self.pair(dev, peer, (false, false));
-            self.at += 400 + self.tape.below(2_000);
-            self.push(Step::Disconnect { dev: who, peer: other });
-            self.push(Step::Share { dev: other, peer: who, tree });
-            self.at += 2 * PAIRING;
-        }
-        for dev in [dev, peer] {
-            self.push(Step::Answers { dev, pairings: Answer::Yes, offers: Answer::Yes });
-        }
+        // The owner who is asked thinks until the session was ended.
+        self.pair(dev, peer, (true, false));
+        self.at += 100 + self.tape.below(500);
+        self.push(Step::Disconnect { dev: who, peer: other });
+        self.at += 12_000;
     }
 
     /// As much as may be is sent at once to a device that is only just reached, over a transport where each stream is a connection.
     fn many_at_once(&mut self, dev: usize, peer: usize) {
         self.setting.wires.fill(Wire::Tcp);
-        self.setting.latency = self.tape.one_of(&[(300_000, 1_000), (300_000, 1_000), (50_000, 200_000)]);
+        (self.setting.latency, self.setting.pieces) = ((300_000, 100_000), Pieces::Tiny);
         self.pair(dev, peer, (false, false));
-        self.at += PAIRING;
-        for _ in 0..2 {
-            self.push(Step::Disconnect { dev, peer });
-            self.at += 3 * PAIRING;
-            for _ in 0..limits::OPEN_OFFERS {
-                self.push(Step::Share { dev, peer, tree: 2 });
-            }
-            self.at += 5 * PAIRING;
+        self.at += 2 * PAIRING;
+        self.push(Step::Disconnect { dev, peer });
+        self.at += 3 * PAIRING;
+        for _ in 0..limits::OPEN_OFFERS {
+            self.push(Step::Share { dev, peer, tree: 2 });
         }
+        self.at += 5 * PAIRING;
     }
 
     /// A session stands on a slower transport, and dials come to nothing: those of its data streams over the faster one.
     fn no_faster_way(&mut self, dev: usize, peer: usize) {
         self.setting.wires.fill(Wire::Both);
+        self.push(Step::Disconnect { dev, peer });
+        self.at += PAIRING;
+        // The second address is the faster transport's.
+        self.push(Step::Dial { dev, number: 2, fault: DialFault::Slow(3_000) });
         self.push(Step::Connect { dev, peer, told: true });
         self.at += PAIRING;
         let fault = self.tape.one_of(&[DialFault::TimedOut, DialFault::Refused, DialFault::Unreachable, DialFault::Slow(5_000)]);
         for (dev, peer) in [(dev, peer), (peer, dev)] {
-            for number in 1..=3 {
+            for number in 1..=limits::STREAM_TRIES {
                 for dev in [dev, peer] {
                     self.push(Step::Dial { dev, number, fault });
                 }
