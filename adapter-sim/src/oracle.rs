@@ -19,6 +19,7 @@ use crate::{Dev, World};
 
 mod aead;
 mod calm;
+mod faster;
 mod lies;
 mod order;
 mod sums;
@@ -26,6 +27,7 @@ mod wire;
 
 pub use aead::{Recorder, recording_cipher};
 use calm::Calm;
+use faster::Dialled;
 use lies::Lies;
 use sums::Sums;
 
@@ -96,6 +98,7 @@ pub struct Oracle {
     lies: Lies,
     calm: Calm,
     sums: Sums,
+    dialled: Dialled,
     /// What never happens in this world.
     manners: Manners,
     /// Ephemeral keys that honest devices have sent.
@@ -272,6 +275,7 @@ impl Oracle {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
         }
         self.check_orphans(world, dev);
+        self.check_faster(world, dev);
         self.check_refusals(world, dev);
         self.check_partings(world, dev);
         self.most.streams.0 = self.most.streams.0.max(held.streams.0);
@@ -432,6 +436,7 @@ impl Oracle {
             Event::Failed { transfer, reason } => {
                 self.check_failed(world, dev, *transfer, *reason);
                 self.check_lost(world, dev, *transfer, *reason);
+                self.check_carried(world, dev, *transfer, *reason);
                 self.end_transfer(world, dev, *transfer, false);
             }
             Event::Offered { transfer, .. } | Event::Accepted { transfer } => {

@@ -23,7 +23,7 @@ mod scenes;
 mod turns;
 
 pub use draw::Profile;
-pub(crate) use manners::Manners;
+pub(crate) use manners::{LATE, Manners};
 pub use more::More;
 pub(crate) use perform::{CHUNK, tree};
 

@@ -11,6 +11,7 @@ use protocol_core::node::probe::{Machine, RootProbe, SessionProbe, Trust, number
 
 use super::sums::spoken;
 use super::{Oracle, stored};
+use crate::script::LATE;
 use crate::{Dev, World};
 
 /// Time that a device may take for what needs no time, in microseconds.
@@ -360,17 +361,20 @@ impl Oracle {
         self.check("XFER-21", late.is_none(), || format!("device {} goes on with a transfer whose session is lost: {late:?}", dev.0));
     }
 
-    /// XFER-17: where nothing was disturbed, what ended on one side has ended on the other.
+    /// XFER-17: where nothing was disturbed, or little, what ended on one side has ended on the other.
     pub(crate) fn check_both_ended(&mut self, world: &World) {
+        // What is late, and what waits behind it.
+        let patience = if self.manners.calm { SOON } else { SOON + 2 * LATE * 1_000 };
+        let asked = self.manners.calm || self.manners.late;
         let alone = self.calm.ended.iter().find(|&(&(dev, life, key), at)| {
             let Some(peer) = world.dev_of_id(key.device).filter(|peer| world.is_up(*peer)) else { return false };
             let direction = if key.direction == Direction::Incoming { Direction::Outgoing } else { Direction::Incoming };
             let theirs = TransferKey { device: world.id(dev), direction, id: key.id };
             let told = self.told.get(&(peer, world.life(peer), theirs));
-            world.life(dev) == life && at + SOON < world.micros() && told.is_some_and(|told| !told.ended)
+            world.life(dev) == life && at + patience < world.micros() && told.is_some_and(|told| !told.ended)
         });
         let alone = alone.map(|(&(dev, _, key), _)| (dev, key));
-        self.check("XFER-17", !self.manners.calm || alone.is_none(), || format!("a transfer ended on one side alone: {alone:?}"));
+        self.check("XFER-17", !asked || alone.is_none(), || format!("a transfer ended on one side alone: {alone:?}"));
     }
 
     pub(super) fn note_shared(&mut self, world: &World, dev: Dev, key: TransferKey) {

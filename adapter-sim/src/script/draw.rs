@@ -109,6 +109,8 @@ pub(super) struct Draw<'t, 'b> {
     pub(super) tape: &'t mut Tape<'b>,
     devices: u64,
     families: Vec<Family>,
+    /// What the world is like: a scene may need one of its own.
+    pub(super) setting: Setting,
     pub(super) at: u64,
     steps: Vec<Timed>,
 }
@@ -128,9 +130,9 @@ impl Script {
             patient: tape.percent(10),
         };
         let families = families(tape, profile);
-        let mut draw = Draw { tape, devices, families, at: 0, steps: Vec::new() };
+        let mut draw = Draw { tape, devices, families, setting, at: 0, steps: Vec::new() };
         draw.story(profile);
-        Self { setting, steps: draw.steps }
+        Self { setting: draw.setting, steps: draw.steps }
     }
 }
 
@@ -196,6 +198,12 @@ impl Draw<'_, '_> {
         if profile == Profile::Enemy && self.tape.percent(40) {
             self.hour_of_a_liar();
         }
+        // Some situations pass with whatever happens next: half of these scenes come last.
+        let own = self.has_scene_of_its_own(profile);
+        let last = own && self.tape.percent(50);
+        if own && !last {
+            self.scene_of_its_own(profile);
+        }
         let acts = 1 + self.tape.log(10);
         // Which act has a scene before it.
         let scene = if self.tape.percent(25) { self.tape.below(acts) } else { acts };
@@ -215,6 +223,9 @@ impl Draw<'_, '_> {
             self.wait(gap);
         }
         self.fault();
+        if last {
+            self.scene_of_its_own(profile);
+        }
         if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {
             return self.waited_for_in_vain();
         }

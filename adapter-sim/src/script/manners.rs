@@ -1,8 +1,8 @@
 //! What a script does not hold, and what can therefore be asked of its devices.
 
-use super::{More, Name, Script, Step};
+use super::{More, Name, Script, Step, Timed};
 use crate::adversary::Move;
-use crate::rules::Damage;
+use crate::rules::{Damage, DialFault};
 
 /// What never happens in a script.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,12 +15,33 @@ pub(crate) struct Manners {
     pub(crate) prompt: bool,
     /// What is said on control streams arrives in time, as long as they stand.
     pub(crate) flows: bool,
+    /// Little is late, and not for long; nothing else disturbs anybody.
+    pub(crate) late: bool,
+    /// No more than dials comes to nothing: what stands carries what it is to carry.
+    pub(crate) carries: bool,
 }
 
+/// How long what is late in a world that is nearly calm may be under way, in milliseconds: as long as anybody waits to hear a session
+/// out.
+pub(crate) const LATE: u64 = 5_000;
+
 impl Script {
+    /// How long anything is held, all in all.
+    fn held(&self) -> u64 {
+        let held = |timed: &Timed| if let Step::Hold { millis, .. } = timed.step { millis } else { 0 };
+        self.steps.iter().map(held).fold(0, u64::saturating_add)
+    }
+
     pub(crate) fn manners(&self) -> Manners {
         let all = |holds: fn(&Step) -> bool| self.steps.iter().all(|timed| holds(&timed.step));
-        Manners { calm: all(is_calm), untouched: all(leaves_lines), prompt: all(is_prompt), flows: all(leaves_control) }
+        Manners {
+            calm: all(is_calm),
+            untouched: all(leaves_lines),
+            prompt: all(is_prompt),
+            flows: all(leaves_control),
+            late: all(|step| is_calm(step) || matches!(step, Step::Hold { .. })) && self.held() <= LATE,
+            carries: all(|step| is_calm(step) || fails_dials(step)),
+        }
     }
 }
 
@@ -43,6 +64,15 @@ const fn is_calm(step: &Step) -> bool {
             | Step::Restart { .. }
             | Step::More(More::Answer { .. })
     )
+}
+
+/// A dial that ends with somebody else brings connections that are no good.
+const fn fails_dials(step: &Step) -> bool {
+    match step {
+        Step::Dial { fault, .. } => !matches!(fault, DialFault::Misrouted(_)),
+        Step::NoDials { .. } => true,
+        _ => false,
+    }
 }
 
 /// A silence may be short: then what is said before it and behind it arrives, and what lies between does not.

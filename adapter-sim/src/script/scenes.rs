@@ -1,10 +1,13 @@
 //! Scenes: a few steps that lead to a situation which chance alone hardly ever leads to. Most scripts have none, so that whatever else
 //! may happen keeps its share.
 
+use protocol_core::limits;
+
 use super::draw::{Draw, Profile};
-use super::{Name, Step, Words};
-use crate::rules::{At, Damage, Side, StoreFault};
-use crate::world::Answer;
+use super::{More, Name, Step, Words};
+use crate::link::Wire;
+use crate::rules::{At, Damage, DialFault, Side, StoreFault};
+use crate::world::{Answer, Pieces};
 
 /// How long the owner of an initiator may think, and more, in milliseconds.
 const THOUGHT: u64 = 124_000;
@@ -35,6 +38,27 @@ impl Draw<'_, '_> {
             (_, 7) => self.unwritten(dev, peer),
             (_, 8) => self.unheard(dev, peer),
             (_, _) => self.crossed(dev, peer),
+        }
+    }
+
+    /// Whether a script has one of the scenes that only this profile knows. The default profile has none of them.
+    pub(super) fn has_scene_of_its_own(&mut self, profile: Profile) -> bool {
+        matches!(profile, Profile::Pairing | Profile::Link | Profile::Transfer) && self.tape.percent(20)
+    }
+
+    /// A scene of this profile alone. It may choose what the world is like.
+    pub(super) fn scene_of_its_own(&mut self, profile: Profile) {
+        let (dev, peer) = self.two();
+        let peer = if dev == peer { dev + 1 } else { peer };
+        let calm = self.is_calm();
+        match (profile, self.tape.below(4)) {
+            // What a crowd costs is asked where nothing else disturbs anybody.
+            (Profile::Transfer, 0) if calm => self.no_faster_way(dev, peer),
+            (_, 0 | 1) if calm => self.many_at_once(dev, peer),
+            (Profile::Pairing, 0 | 1) if !calm => self.forgotten_while_written(dev, peer),
+            (Profile::Pairing, 2) | (Profile::Link, 0) if !calm => self.renewed_while_thinking(dev, peer),
+            (Profile::Transfer, 0 | 1) => self.no_faster_way(dev, peer),
+            _ => self.left_while_renewed(dev, peer),
         }
     }
 
@@ -182,5 +206,93 @@ impl Draw<'_, '_> {
         self.push(Step::Share { dev, peer, tree: 1 });
         self.wait(200_000);
         self.push(Step::Share { dev: peer, peer: dev, tree: 1 });
+    }
+
+    /// A device is forgotten while the record of a pairing with it is being written.
+    fn forgotten_while_written(&mut self, dev: usize, peer: usize) {
+        let millis = self.tape.one_of(&[3_000, 9_000]);
+        self.push(Step::SlowDisk { dev, millis });
+        self.pair(dev, peer, (false, false));
+        self.at += 200 + self.tape.below(millis);
+        self.push(Step::Forget { dev, peer });
+        self.at += 3 * millis;
+        self.push(Step::SlowDisk { dev, millis: 0 });
+    }
+
+    /// Two that are paired pair again, and while an owner thinks the joiner comes back under another name.
+    fn renewed_while_thinking(&mut self, dev: usize, peer: usize) {
+        self.setting.latency = self.tape.one_of(&[(200, 100), (0, 0), (5_000, 3_000)]);
+        self.pair(dev, peer, (false, false));
+        self.at += PAIRING;
+        let also = self.tape.percent(50);
+        self.pair(dev, peer, (true, also));
+        self.at += 150 + self.tape.below(500);
+        self.push(Step::More(More::Reboot { dev: peer }));
+        self.at += 10;
+        self.push(Step::Connect { dev: peer, peer: dev, told: true });
+        self.at += 2_000;
+    }
+
+    /// A session is ended while one comes up that replaces it, and the last that is said on it comes behind that.
+    fn left_while_renewed(&mut self, dev: usize, peer: usize) {
+        self.setting.latency = self.tape.one_of(&[(5_000, 3_000), (200, 100), (0, 0)]);
+        self.setting.patient |= self.tape.percent(50);
+        self.pair(dev, peer, (false, false));
+        self.at += PAIRING;
+        let (who, other) = if self.tape.percent(50) { (dev, peer) } else { (peer, dev) };
+        // Whatever follows on a stream waits for what was held there; another stream does not.
+        if self.tape.percent(50) {
+            self.push(Step::Share { dev: other, peer: who, tree: 2 });
+            self.at += 100;
+            self.push(Step::Hold { dev: who, peer: other, millis: 3_500 });
+            self.at += 1_500;
+            self.push(Step::Hold { dev: who, peer: other, millis: 0 });
+        } else {
+            self.push(Step::Hold { dev: other, peer: who, millis: 1_500 });
+            self.push(Step::Share { dev: other, peer: who, tree: 2 });
+            self.push(Step::Hold { dev: other, peer: who, millis: 0 });
+            self.push(Step::Share { dev: other, peer: who, tree: 1 });
+        }
+        // The owner who is asked thinks until the session was ended.
+        self.pair(dev, peer, (true, false));
+        self.at += 100 + self.tape.below(500);
+        self.push(Step::Disconnect { dev: who, peer: other });
+        self.at += 12_000;
+    }
+
+    /// As much as may be is sent at once to a device that is only just reached, over a transport where each stream is a connection.
+    fn many_at_once(&mut self, dev: usize, peer: usize) {
+        self.setting.wires.fill(Wire::Tcp);
+        (self.setting.latency, self.setting.pieces) = ((300_000, 100_000), Pieces::Tiny);
+        self.pair(dev, peer, (false, false));
+        self.at += 2 * PAIRING;
+        self.push(Step::Disconnect { dev, peer });
+        self.at += 3 * PAIRING;
+        for _ in 0..limits::OPEN_OFFERS {
+            self.push(Step::Share { dev, peer, tree: 2 });
+        }
+        self.at += 5 * PAIRING;
+    }
+
+    /// A session stands on a slower transport, and dials come to nothing: those of its data streams over the faster one.
+    fn no_faster_way(&mut self, dev: usize, peer: usize) {
+        self.setting.wires.fill(Wire::Both);
+        self.push(Step::Disconnect { dev, peer });
+        self.at += PAIRING;
+        // The second address is the faster transport's.
+        self.push(Step::Dial { dev, number: 2, fault: DialFault::Slow(3_000) });
+        self.push(Step::Connect { dev, peer, told: true });
+        self.at += PAIRING;
+        let fault = self.tape.one_of(&[DialFault::TimedOut, DialFault::Refused, DialFault::Unreachable, DialFault::Slow(5_000)]);
+        for (dev, peer) in [(dev, peer), (peer, dev)] {
+            for number in 1..=limits::STREAM_TRIES {
+                for dev in [dev, peer] {
+                    self.push(Step::Dial { dev, number, fault });
+                }
+            }
+            let tree = self.tape.below(super::draw::TREES) as usize;
+            self.push(Step::Share { dev, peer, tree });
+            self.at += 3 * PAIRING;
+        }
     }
 }

@@ -56,6 +56,14 @@ pub(super) struct Held {
     pub(super) ended: bool,
 }
 
+#[cfg(feature = "testing")]
+impl Wanted {
+    /// Whether it is still dialled over a faster transport than that of its session.
+    pub(super) fn is_on_faster_way(&self) -> bool {
+        self.over.is_some() && !self.addresses.is_empty()
+    }
+}
+
 impl Early {
     /// The session that it says it belongs to.
     pub(super) const fn session(&self) -> SessionRef {

@@ -17,6 +17,7 @@ use crate::pairing::joiner::Bound;
 use crate::session::handshake::{DialerDone, DialerWaiting, LinkKeys, ReceivedHello};
 use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer, GLARE};
 use crate::session::machine::{Awaited, Heard, Session};
+use crate::time::Timestamp;
 use crate::timers::TimerKind;
 use crate::transfer::machine::Peer;
 use crate::wire::control::ControlMessage;
@@ -57,7 +58,12 @@ impl Node {
         let wanted = self.dialers.get_mut(&id).filter(|dialer| dialer.is_opening());
         let (Some(dialer), Some(binding), Some(device)) = (wanted, binding, self.registry.by_id(id)) else {
             self.set_role(stream, Role::Closing);
-            return self.drop_stream(env, stream, code::DONE);
+            self.drop_stream(env, stream, code::DONE);
+            if self.registry.by_id(id).is_none() {
+                // Its pairing came to nothing meanwhile. The attempt must not stand in the way of one after the next pairing.
+                self.connect_failed(env, id, LinkFailure::NotAccepted);
+            }
+            return;
         };
         let mut usable =
             device.roots.iter().filter(|root| root.state.usable(env.unix_s) && !self.out.is_storing(&device.key, root.session_ref));
@@ -338,7 +344,9 @@ impl Node {
     // LINK-7.
     fn learn(&mut self, env: &mut Env<'_>, peer: &ProvenPeer, reached: Option<Address>) {
         let Some(device) = self.registry.get_mut(&peer.key) else { return };
-        device.learn(peer.info.clone(), reached, self.now);
+        // A clock may go in steps: what a pairing was told in the same step counts as older.
+        let told = Timestamp::from_micros(self.now.as_micros().saturating_add(1));
+        device.learn(peer.info.clone(), reached, told);
         device.last_seen_unix = Some(env.unix_s);
         let change = device.change();
         self.store(env, peer.key, change, Purpose::Registry { peer: peer.key });

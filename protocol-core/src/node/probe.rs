@@ -57,6 +57,8 @@ pub struct SessionProbe {
     pub primary: bool,
     /// The peer has shown that it stands there too.
     pub answered: bool,
+    /// Its transport carries one stream on a connection.
+    pub one_stream: bool,
     /// The secret under which this side seals, and the one under which it opens.
     pub prints: (Print, Print),
 }
@@ -291,9 +293,15 @@ impl Node {
             we_opened: session.we_opened,
             primary: self.primary.get(&session.device) == Some(&session.session_ref),
             answered: session.is_answered(),
+            one_stream: session.remote.one_stream,
             prints: session.probe_traffic().into(),
         };
         self.sessions.values().map(probe).collect()
+    }
+
+    /// Data streams that are still dialled over a faster transport than that of their session, by their numbers.
+    pub fn probe_faster(&self) -> impl Iterator<Item = u64> + '_ {
+        self.wanted.iter().filter(|(_, wanted)| wanted.is_on_faster_way()).map(|(&number, _)| number)
     }
 
     /// How much this device holds.
