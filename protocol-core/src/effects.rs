@@ -15,12 +15,13 @@ use crate::bulk::opener::Opener;
 use crate::bulk::sealer::Sealer;
 use crate::entropy::Entropy;
 use crate::faults::{Failure, FileFault, LinkFailure, PairFailure, TransferFailure};
-use crate::ids::{ConnId, DeviceId, SessionId, StreamId, Ticket, TransferId};
+use crate::ids::{ConnId, DeviceId, MessageId, SessionId, StreamId, Ticket, TransferId};
 use crate::info::{Address, TransportInfo, TransportKind};
 use crate::records::Change;
 use crate::time::Timestamp;
 use crate::transfer::manifest::Manifest;
 use crate::transfer::receipt::Outcome;
+use crate::wire::control::MessageState;
 use crate::wire::deframer::{Frame, StreamName};
 
 /// What the host lends the core for one call.
@@ -553,6 +554,45 @@ pub enum Event {
         transfer: TransferKey,
         /// Why.
         reason: TransferFailure,
+    },
+    /// A message to a device waits, durably. It ends with [`Event::MessageReceipt`] or [`Event::MessageExpired`].
+    MessageQueued {
+        /// To whom.
+        device: DeviceId,
+        /// Which.
+        id: MessageId,
+    },
+    /// A message to a device could not be stored, and does not wait.
+    MessageNotStored {
+        /// To whom.
+        device: DeviceId,
+        /// Which.
+        id: MessageId,
+    },
+    /// What became of a message at the other device. `Delivered`: it is durable there.
+    MessageReceipt {
+        /// To whom.
+        device: DeviceId,
+        /// Which.
+        id: MessageId,
+        /// What became of it.
+        state: MessageState,
+    },
+    /// A message was given up before its receipt came: its time was over, or its device was forgotten.
+    MessageExpired {
+        /// To whom.
+        device: DeviceId,
+        /// Which.
+        id: MessageId,
+        /// It has left, and may have arrived all the same.
+        told: bool,
+    },
+    /// A message came, and is durable here until it is taken (`Node::take_message`).
+    Message {
+        /// From whom.
+        device: DeviceId,
+        /// Which.
+        id: MessageId,
     },
     /// A record in the store could not be read and was left as it is.
     BadRecord {

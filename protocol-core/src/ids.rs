@@ -49,6 +49,11 @@ uuid_id! {
     TransferId
 }
 
+uuid_id! {
+    /// An application message, drawn at random by its sender.
+    MessageId
+}
+
 /// The text is not a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadId;

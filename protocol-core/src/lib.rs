@@ -43,6 +43,7 @@ pub mod faults;
 pub mod handshake;
 pub mod identity;
 pub mod info;
+pub mod messages;
 pub mod node;
 mod outbox;
 pub mod pairing;

@@ -72,6 +72,18 @@ pub const CONTROL_MESSAGE: usize = 64 * 1024;
 pub const MESSAGE_BODY: usize = 1 << 20;
 /// The control message that holds an application message.
 pub const LONG_CONTROL_MESSAGE: usize = MESSAGE_BODY + 1024;
+/// Messages that wait for a device, and their bytes; the same for those that came and were not taken.
+pub const MESSAGES_QUEUED: usize = 4096;
+/// See above.
+pub const MESSAGE_BYTES_QUEUED: usize = 64 << 20;
+/// Messages that are told and have no receipt, and their bytes before one more is told.
+pub const MESSAGES_UNDER_WAY: usize = 64;
+/// See above.
+pub const MESSAGE_BYTES_UNDER_WAY: usize = 4 << 20;
+/// Messages of a device whose ids are remembered.
+pub const MESSAGES_REMEMBERED: usize = 4096;
+/// How often at least it is seen whether a message has expired, while one waits.
+pub const MESSAGE_LOOK: Duration = Duration::from_secs(3600);
 /// Counters that the replay window of a session and opener remembers.
 pub const REPLAY_WINDOW: u64 = 4096;
 /// Stream counters of a session end here.

@@ -23,11 +23,12 @@ use crate::identity::NetworkIdentity;
 use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
 use crate::info::{Address, Binding, BindingKind, CAP_AES_256_GCM, CAP_CHACHA20_POLY1305, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
+use crate::messages::Messages;
 use crate::outbox::{Outbox, Purpose};
 use crate::pairing::initiator::Initiator;
 use crate::pairing::joiner::Joiner;
 pub use crate::pairing::{Confirm, PairError, PairingInvite};
-use crate::records::{DEVICES, Record};
+use crate::records::{DEVICES, MESSAGE_NUMBERS, MESSAGES_IN, MESSAGES_OUT, MESSAGES_SEEN, Record};
 use crate::session::handshake::ListenerWaiting;
 use crate::session::link::{Dialer, Scans};
 use crate::session::machine::{Awaited, Session};
@@ -40,6 +41,7 @@ use crate::wire::header::Header;
 mod commands;
 mod data;
 mod links;
+mod messaging;
 mod pairings;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -198,6 +200,7 @@ pub struct Node {
     /// Rows whose write failed, and how often; true: the owner wanted the device removed, and has not heard that it is.
     unwritten: BTreeMap<PeerKey, (bool, u32)>,
     transfers: Transfers,
+    messages: Messages,
     wanted: BTreeMap<u64, data::Wanted>,
     last_wanted: u64,
     conns: BTreeMap<ConnId, Conn>,
@@ -252,6 +255,7 @@ impl Node {
             primary: BTreeMap::new(),
             met: BTreeMap::new(),
             unwritten: BTreeMap::new(),
+            messages: Messages::default(),
             wanted: BTreeMap::new(),
             last_wanted: 0,
             conns: BTreeMap::new(),
@@ -268,13 +272,19 @@ impl Node {
         };
         node.tell_info();
         for record in records {
-            let loaded = if record.table == DEVICES { node.registry.load(&record, env.unix_s).ok() } else { None };
+            let loaded = match record.table {
+                DEVICES => node.registry.load(&record, env.unix_s).ok(),
+                MESSAGES_OUT | MESSAGES_IN | MESSAGE_NUMBERS | MESSAGES_SEEN => node.messages.load(&record).ok().map(|()| None),
+                _ => None,
+            };
             match loaded {
                 None => node.out.push(Output::Notify(Event::BadRecord { table: record.table })),
                 Some(None) => {}
                 Some(Some((peer, change))) => node.store(env, peer, change, Purpose::Registry { peer }),
             }
         }
+        let known: BTreeSet<PeerKey> = node.registry.iter().map(|device| device.key).collect();
+        node.messages.loaded(cx!(node, env), env.unix_s, |peer| known.contains(peer));
         let peers: Vec<_> = node.registry.iter().map(|device| device.key).collect();
         for peer in peers.into_iter().filter(|_| !planted!(ExpiryNotRestored)) {
             node.watch_pending(env, &peer);
@@ -371,6 +381,7 @@ impl Node {
                 self.connect_failed(env, device, reason);
             }
             TimerKind::Faster(number) => self.give_up_faster(env, number),
+            TimerKind::Messages(peer) => self.messages.on_timer(cx!(self, env), peer, env.unix_s),
             TimerKind::Transfer(key, timer) => self.transfers.on_timer(cx!(self, env), key, timer),
         }
     }
@@ -379,8 +390,12 @@ impl Node {
     fn settle(&mut self, env: &mut Env<'_>) {
         for _ in 0..64 {
             let wants = self.transfers.take_wants(cx!(self, env));
-            if wants.is_empty() {
+            let tells = self.messages.take_tells();
+            if wants.is_empty() && tells.is_empty() {
                 break;
+            }
+            for (device, message) in tells {
+                self.tell(env, device, &message);
             }
             for want in wants {
                 self.on_want(env, want);

@@ -8,6 +8,7 @@ use crate::effects::{Event, FileOp, Output, TransferKey};
 use crate::entropy::Entropy;
 use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, SessionRef, StreamId, Ticket};
 use crate::info::Address;
+use crate::messages;
 use crate::records::Change;
 use crate::time::Timestamp;
 use crate::timers::{TimerKind, Timers};
@@ -39,6 +40,8 @@ pub(crate) enum Purpose {
     Row { peer: PeerKey, removal: bool, failures: u32 },
     /// A transfer's own.
     Transfer { key: TransferKey, job: Job },
+    /// Messages of a device.
+    Message { peer: PeerKey, job: messages::Job },
 }
 
 impl Purpose {
@@ -52,7 +55,7 @@ impl Purpose {
             | Self::LinkStored { peer, .. }
             | Self::Registry { peer }
             | Self::Row { peer, .. } => Some(*peer),
-            Self::Join { .. } | Self::Link { .. } | Self::Data { .. } | Self::Transfer { .. } => None,
+            Self::Join { .. } | Self::Link { .. } | Self::Data { .. } | Self::Transfer { .. } | Self::Message { .. } => None,
         }
     }
 }
@@ -147,6 +150,10 @@ impl Outbox {
             Purpose::Transfer { job: Job::Sync, .. } => "Sync",
             Purpose::Transfer { job: Job::Publish(_), .. } => "Publish",
             Purpose::Transfer { job: Job::Discard, .. } => "Discard",
+            Purpose::Message { job: messages::Job::Queued(_), .. } => "Message",
+            Purpose::Message { job: messages::Job::Reserved(..), .. } => "Numbers",
+            Purpose::Message { job: messages::Job::Came, .. } => "Came",
+            Purpose::Message { job: messages::Job::Removed(_) | messages::Job::Erased, .. } => "Erased",
         };
         self.waiting.iter().map(move |(&ticket, purpose)| (ticket, state(purpose)))
     }

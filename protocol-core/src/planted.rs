@@ -261,6 +261,33 @@ bugs! {
     CrossingIgnored: "§8 (LINK-12)", "two devices pair both ways at once: each gives up its own session for the other's";
     /// Any number of older sessions are heard out, one behind the other.
     SuccessionsUnbounded: "§8, §11 (LINK-12)", "a paired peer opens one session behind the other and ends none: more than three of them wait to be heard out";
+    // Messages.
+    /// A message is told before it is durable here.
+    MessageToldUnstored: "§9.7 (MSG-1)", "a message is queued and the program dies before it is written: it arrives, and its owner never knew";
+    /// A message that waits counts for nothing: any number of them may.
+    MessagesUnbounded: "§9.7, §11 (MSG-1)", "4097 messages wait for a device: none is refused";
+    /// All that waits is told at once.
+    MessageWindowIgnored: "§9.7, §11 (MSG-2)", "65 messages wait when a session comes: 65 are told before a receipt";
+    /// Numbers are given that are not reserved.
+    NumbersUnreserved: "§9.7 (MSG-2)", "a message was told and the program died: the next one gets the same number";
+    /// Whatever comes is taken in, however much is under way.
+    MessageFloodAccepted: "§9.7, §11 (MSG-4)", "a paired liar tells 200 messages while the disk is slow: the session goes on";
+    /// What is known of a message is not looked at.
+    MessageSeenForgotten: "§9.7 (MSG-5)", "a receipt is lost and the message told again: it is there twice, or conflicts";
+    /// A number at or below the highest is as good as any.
+    OldNumberTaken: "§9.7 (MSG-5)", "a paired liar gives a number twice: both messages are there";
+    /// The highest number is not written.
+    WatermarkUnstored: "§9.7 (MSG-5)", "a message came, the program starts again, and a liar gives its number to another: it is taken";
+    /// The receipt does not wait for the disk.
+    ReceiptBeforeDurable: "§9.7 (MSG-5)", "a message comes and the program dies before it is written: it was reported delivered, and is not there";
+    /// A write that failed counts like one that did not.
+    UnwrittenMessageTold: "§9.7 (MSG-5)", "the disk refuses a message that came: it is reported delivered";
+    /// A receipt ends whatever has its number.
+    ReceiptOfAnother: "§9.7 (MSG-6)", "a paired liar sends receipts with ids of its own: messages are over that it never saw";
+    /// A message whose receipt came goes on waiting.
+    ReceiptKeepsMessage: "§9.7 (MSG-6)", "a message was delivered: it still waits, and is told again in the next session";
+    /// Messages wait for ever.
+    MessagesNeverExpire: "§9.7 (MSG-7)", "a message's time is over and nobody was reached: it still waits";
     // Sessions.
     /// A Ping is not answered.
     PingUnanswered: "§9.1 (LINK-14)", "two honest idle devices lose their session after half a minute";

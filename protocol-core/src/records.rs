@@ -7,6 +7,16 @@ use crate::crypto::secret::SecretBytes;
 /// The table of devices: key = device key (32 bytes), value = one device in CBOR, with its roots.
 pub const DEVICES: u8 = 1;
 
+/// The table of messages that wait: key = device key and order (u64), value = one message.
+pub const MESSAGES_OUT: u8 = 2;
+/// The table of messages that came and were not taken: the same.
+pub const MESSAGES_IN: u8 = 3;
+/// The table of numbers: key = device key and the name under which messages are numbered (16 bytes), value = the highest that was
+/// reserved for ours, or seen of theirs.
+pub const MESSAGE_NUMBERS: u8 = 4;
+/// The table of what came last: key = device key and slot (u16), value = number, id and what became of it.
+pub const MESSAGES_SEEN: u8 = 5;
+
 /// One row as the host keeps it.
 #[derive(Debug)]
 pub struct Record {

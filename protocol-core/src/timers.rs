@@ -45,6 +45,8 @@ pub(crate) enum TimerKind {
     Connect(DeviceId),
     /// The faster path of a data stream.
     Faster(u64),
+    /// Messages of a device: the next that expires, or a write that failed.
+    Messages(PeerKey),
     /// A transfer's own.
     Transfer(TransferKey, TransferTimer),
 }
@@ -67,6 +69,7 @@ impl TimerKind {
             Self::Erase(_) => "secrets of a replaced session",
             Self::Connect(_) => "a connection attempt",
             Self::Faster(_) => "a data stream's faster path",
+            Self::Messages(_) => "a message that expires or could not be written",
             Self::Transfer(_, timer) => timer.why(),
         }
     }

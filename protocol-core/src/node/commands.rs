@@ -198,6 +198,7 @@ impl Node {
         // The peer's fin, or two seconds.
         self.timers.set(TimerKind::Stream(stream), self.now, Duration::from_secs(2));
         self.met.insert(device, LinkFailure::Closed);
+        self.messages.on_session_over(&peer);
         self.transfers.on_session_lost(cx!(self, env), device);
         let reason = Some(LinkFailure::Closed);
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason });
@@ -298,6 +299,7 @@ impl Node {
             self.forget_while_storing(env, &peer);
         }
         self.end_all(env, device, peer);
+        self.messages.forget(cx!(self, env), peer);
         self.registry.remove(&peer);
         if planted!(ForgetNotStored) {
             cx!(self, env).notify(Event::Removed { device });

@@ -15,6 +15,7 @@ use crate::session::machine::{AcceptedData, Session};
 use crate::session::stream::Opening;
 use crate::timers::TimerKind;
 use crate::transfer::machine::{DataHalf, DataStream, Want};
+use crate::wire::control::ControlMessage;
 use crate::wire::deframer::StreamName;
 use crate::wire::header::{Header, REPLY, StreamKind};
 
@@ -76,23 +77,26 @@ impl Early {
 impl Node {
     pub(super) fn on_want(&mut self, env: &mut Env<'_>, want: Want) {
         match want {
-            Want::Tell { device, message } => {
-                if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get_mut(primary)) {
-                    session.tell(cx!(self, env), &message);
-                    session.told = true;
-                    // From here on an answer is awaited: silence is noticed sooner.
-                    let idle = TimerKind::Idle(session.session_ref);
-                    if !session.ending {
-                        self.timers.set_at_latest(idle, self.now, limits::BUSY_PING);
-                    }
-                }
-            }
+            Want::Tell { device, message } => self.tell(env, device, &message),
             Want::Stream { key, kind, digest } => self.want_stream(env, key, kind, digest),
             Want::Forgery { device } => {
                 let Some(&session_ref) = self.primary.get(&device) else { return };
                 if self.sessions.get_mut(&session_ref).is_some_and(|session| session.count_forgery()) {
                     self.session_over(env, session_ref, LinkFailure::Violation);
                 }
+            }
+        }
+    }
+
+    /// Sends something on a device's session; nothing happens if it has none.
+    pub(super) fn tell(&mut self, env: &mut Env<'_>, device: DeviceId, message: &ControlMessage) {
+        if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get_mut(primary)) {
+            session.tell(cx!(self, env), message);
+            session.told = true;
+            // From here on an answer is awaited: silence is noticed sooner.
+            let idle = TimerKind::Idle(session.session_ref);
+            if !session.ending {
+                self.timers.set_at_latest(idle, self.now, limits::BUSY_PING);
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::outbox::Purpose;
 use crate::pairing::joiner::Bound;
 use crate::session::handshake::{DialerDone, DialerWaiting, LinkKeys, ReceivedHello};
+use crate::session::keys::seq_ref;
 use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer, GLARE};
 use crate::session::machine::{Awaited, Heard, Session};
 use crate::time::Timestamp;
@@ -263,7 +264,7 @@ impl Node {
             return self.drop_stream(env, stream, code::DONE);
         }
         let LinkKeys { traffic, session_ref } = done.keys;
-        let Some(proven) = self.proven(stream, (peer, &done.peer.info), session_ref, (traffic, false)) else { return };
+        let Some(proven) = self.proven(stream, (peer, &done.peer.info), (session_ref, root), (traffic, false)) else { return };
         let mut awaited = Awaited::new(proven);
         awaited.link = Some(root);
         self.learn(env, &done.peer, None);
@@ -405,7 +406,7 @@ impl Node {
     // LINK-10.
     fn finish_link(&mut self, env: &mut Env<'_>, stream: StreamId, done: DialerDone, root: SessionRef) {
         let LinkKeys { traffic, session_ref } = done.keys;
-        let Some(proven) = self.proven(stream, (done.peer.key, &done.peer.info), session_ref, (traffic, true)) else { return };
+        let Some(proven) = self.proven(stream, (done.peer.key, &done.peer.info), (session_ref, root), (traffic, true)) else { return };
         match Session::open(cx!(self, env), proven, done.finish) {
             Ok(mut session) => {
                 let unconfirmed = |known: &Root| known.session_ref == root && known.state == RootState::Unconfirmed;
@@ -467,8 +468,20 @@ impl Node {
             self.confirm_root(env, &peer, root);
         }
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
-        self.transfers.on_session(cx!(self, env), device, roles);
+        self.on_primary(env, device, roles);
         self.try_all_early(env);
+    }
+
+    /// A device has another primary session: transfers and messages go on there.
+    fn on_primary(&mut self, env: &mut Env<'_>, device: DeviceId, roles: Peer) {
+        let session = self.primary.get(&device).and_then(|primary| self.sessions.get(primary));
+        let Some((peer, root)) = session.map(|session| (session.peer, session.root)) else { return };
+        self.transfers.on_session(cx!(self, env), device, roles);
+        let root = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|known| known.session_ref == root));
+        let own = self.identity.public();
+        if let Some(names) = root.map(|root| (seq_ref(&root.secret, own, peer), seq_ref(&root.secret, peer, own))) {
+            self.messages.on_session(cx!(self, env), peer, env.unix_s, names);
+        }
     }
 
     /// The session that goes on, if this one crossed with it: two pairings both ways do that. Each side would give up its own for
@@ -583,7 +596,7 @@ impl Node {
             Ok(Heard::Messages(messages)) => {
                 for message in messages {
                     // DATA-17.
-                    if self.on_message(env, device, message).is_err() {
+                    if self.on_message(env, (device, peer), message).is_err() {
                         return self.session_over(env, session_ref, LinkFailure::Violation);
                     }
                 }
@@ -591,9 +604,14 @@ impl Node {
         }
     }
 
-    /// A control message that is not the session's own: today all are the transfers'.
-    fn on_message(&mut self, env: &mut Env<'_>, device: DeviceId, message: ControlMessage) -> Result<(), ()> {
-        self.transfers.on_control(cx!(self, env), device, message).map_err(|_| ())?;
+    /// A control message that is not the session's own: about messages, or transfers.
+    fn on_message(&mut self, env: &mut Env<'_>, (device, peer): (DeviceId, PeerKey), message: ControlMessage) -> Result<(), ()> {
+        match message {
+            ControlMessage::Message { .. } | ControlMessage::MessageReceipt { .. } => {
+                self.messages.on_control(cx!(self, env), peer, env.unix_s, message)?;
+            }
+            message => self.transfers.on_control(cx!(self, env), device, message).map_err(|_| ())?,
+        }
         self.settle(env);
         // An Offer may be what early streams wait for.
         self.try_all_early(env);
@@ -644,7 +662,7 @@ impl Node {
     /// A session's control stream is over. Its streams go on to their end under keys of their own.
     pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        let (device, elder) = (session.device, session.waits_for);
+        let (device, peer, elder) = (session.device, session.peer, session.waits_for);
         let primary = self.primary.get(&device) == Some(&session_ref);
         if let Some(elder) = elder.filter(|_| !primary) {
             // What came on this one is still heard, before what came on its heir.
@@ -681,13 +699,14 @@ impl Node {
         if let (Some((older, stream, roles)), false) = (older, told && reason != LinkFailure::Ended) {
             self.timers.cancel(TimerKind::Stream(stream));
             self.primary.insert(device, older);
-            return self.transfers.on_session(cx!(self, env), device, roles);
+            return self.on_primary(env, device, roles);
         }
         self.primary.remove(&device);
         for other in others {
             self.session_over(env, other, LinkFailure::Closed);
         }
         self.met.insert(device, reason);
+        self.messages.on_session_over(&peer);
         let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
         self.transfers.on_session_over(cx!(self, env), device, lost);
         let reason = if was_ending { LinkFailure::Closed } else { reason };
@@ -696,7 +715,7 @@ impl Node {
 
     pub(super) fn on_idle(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        let busy = self.transfers.wants_session(session.device);
+        let busy = self.transfers.wants_session(session.device) || self.messages.wants_session(&session.peer);
         if let Some(reason) = session.on_idle(cx!(self, env), busy) {
             self.session_over(env, session_ref, reason);
         }

@@ -35,7 +35,7 @@ impl Node {
         &self,
         stream: StreamId,
         peer: (PeerKey, &DeviceInfo),
-        session_ref: SessionRef,
+        (session_ref, root): (SessionRef, SessionRef),
         (secrets, we_opened): (Secrets, bool),
     ) -> Option<Proven> {
         let conn = self.streams.get(&stream)?.conn;
@@ -48,6 +48,7 @@ impl Node {
             device: identity::device_id(&peer.0),
             peer: peer.0,
             session_ref,
+            root,
             begun: self.responded(stream),
             traffic: Traffic::new(outgoing, incoming),
             aead: self.bulk_aead(peer.1),
@@ -147,7 +148,7 @@ impl Node {
         self.scan_waiting(env);
         let Some((session, peer, keys)) = completed else { return };
         let PairingKeys { traffic, session_ref, check, .. } = keys;
-        let Some(proven) = self.proven(stream, (peer.key, &peer.info), session_ref, (traffic, false)) else { return };
+        let Some(proven) = self.proven(stream, (peer.key, &peer.info), (session_ref, session_ref), (traffic, false)) else { return };
         // The joiner's user may take two minutes before the first byte.
         // PAIR-5.
         self.await_opening(stream, Awaited::new(proven), limits::COMPLETE_WAIT);
@@ -334,7 +335,7 @@ impl Node {
         let Some(PairingKeys { traffic, session_ref, .. }) = keys else {
             return self.reconnect_after_pairing(env, &bound);
         };
-        let Some(proven) = self.proven(stream, (bound.peer, &bound.info), session_ref, (traffic, true)) else { return };
+        let Some(proven) = self.proven(stream, (bound.peer, &bound.info), (session_ref, session_ref), (traffic, true)) else { return };
         // PAIR-32.
         match Session::open(cx!(self, env), proven, Vec::new()) {
             Ok(opened) => self.session_up(env, opened),
@@ -352,7 +353,7 @@ impl Node {
             self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
         }
         let Some((stream, PairingKeys { traffic, session_ref, .. })) = refusing.filter(|_| !planted!(RefuseUntold)) else { return };
-        let Some(proven) = self.proven(stream, (bound.peer, &bound.info), session_ref, (traffic, true)) else { return };
+        let Some(proven) = self.proven(stream, (bound.peer, &bound.info), (session_ref, session_ref), (traffic, true)) else { return };
         refuse(cx!(self, env), &proven, Refusal::User);
         self.set_role(stream, Role::Closing);
         self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);

@@ -44,7 +44,8 @@ impl Node {
             | Purpose::LinkStored { .. }
             | Purpose::Registry { .. }
             | Purpose::Row { .. }
-            | Purpose::Transfer { .. } => false,
+            | Purpose::Transfer { .. }
+            | Purpose::Message { .. } => false,
         };
         if !used {
             self.out.push(Output::Hangup { conn, code: code::DONE });
@@ -103,7 +104,8 @@ impl Node {
                 | Purpose::LinkStored { .. }
                 | Purpose::Registry { .. }
                 | Purpose::Row { .. }
-                | Purpose::Transfer { .. },
+                | Purpose::Transfer { .. }
+                | Purpose::Message { .. },
             )
             | None => {
                 self.stats.unknown_tickets += 1;
@@ -351,6 +353,7 @@ impl Node {
                 }
             }
             Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),
+            Purpose::Message { peer, job } => self.messages.on_job(cx!(self, env), peer, env.unix_s, job, stored),
         }
     }
 
@@ -373,6 +376,7 @@ fn purpose_address(purpose: &Purpose) -> Option<Address> {
         | Purpose::LinkStored { .. }
         | Purpose::Registry { .. }
         | Purpose::Row { .. }
-        | Purpose::Transfer { .. } => None,
+        | Purpose::Transfer { .. }
+        | Purpose::Message { .. } => None,
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Proven {
     pub(crate) device: DeviceId,
     pub(crate) peer: PeerKey,
     pub(crate) session_ref: SessionRef,
+    /// The root that it rests on.
+    pub(crate) root: SessionRef,
     /// When its handshake came so far that the dialling side may have opened it: a Response, a Finish.
     pub(crate) begun: Timestamp,
     pub(crate) traffic: Traffic,
@@ -147,6 +149,8 @@ pub(crate) struct Session {
     pub(crate) device: DeviceId,
     pub(crate) peer: PeerKey,
     pub(crate) session_ref: SessionRef,
+    /// The root that it rests on.
+    pub(crate) root: SessionRef,
     pub(crate) conn: ConnId,
     pub(crate) stream: StreamId,
     pub(crate) remote: Remote,
@@ -204,13 +208,14 @@ impl Session {
     }
 
     fn new(cx: &mut Cx<'_>, proven: Proven, we_opened: bool, out: RecordSealer, input: Input) -> Self {
-        let Proven { device, peer, session_ref, begun, traffic, aead, conn, stream, remote, reached } = proven;
+        let Proven { device, peer, session_ref, root, begun, traffic, aead, conn, stream, remote, reached } = proven;
         cx.set(TimerKind::Idle(session_ref), limits::BUSY_PING);
         cx.set(TimerKind::Age(session_ref), if we_opened { limits::SESSION_RENEW } else { limits::SESSION_LIFE_GRACE });
         Self {
             device,
             peer,
             session_ref,
+            root,
             conn,
             stream,
             remote,
