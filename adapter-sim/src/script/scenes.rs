@@ -43,7 +43,8 @@ impl Draw<'_, '_> {
 
     /// Whether a script has one of the scenes that only this profile knows. The default profile has none of them.
     pub(super) fn has_scene_of_its_own(&mut self, profile: Profile) -> bool {
-        matches!(profile, Profile::Pairing | Profile::Link | Profile::Transfer) && self.tape.percent(20)
+        let share = if self.is_calm() { 40 } else { 20 };
+        matches!(profile, Profile::Pairing | Profile::Link | Profile::Transfer) && self.tape.percent(share)
     }
 
     /// A scene of this profile alone. It may choose what the world is like.
@@ -52,12 +53,11 @@ impl Draw<'_, '_> {
         let peer = if dev == peer { dev + 1 } else { peer };
         let calm = self.is_calm();
         match (profile, self.tape.below(4)) {
+            (Profile::Transfer, 0 | 1) => self.no_faster_way(dev, peer),
             // What a crowd costs is asked where nothing else disturbs anybody.
-            (Profile::Transfer, 0) if calm => self.no_faster_way(dev, peer),
-            (_, 0 | 1) if calm => self.many_at_once(dev, peer),
+            (Profile::Transfer, 2) | (_, 0 | 1) if calm => self.many_at_once(dev, peer),
             (Profile::Pairing, 0 | 1) if !calm => self.forgotten_while_written(dev, peer),
             (Profile::Pairing, 2) | (Profile::Link, 0) if !calm => self.renewed_while_thinking(dev, peer),
-            (Profile::Transfer, 0 | 1) => self.no_faster_way(dev, peer),
             _ => self.left_while_renewed(dev, peer),
         }
     }
@@ -248,6 +248,7 @@ impl Draw<'_, '_> {
             self.at += 1_500;
             self.push(Step::Hold { dev: who, peer: other, millis: 0 });
         } else {
+            self.setting.wires.fill(Wire::Sim);
             self.push(Step::Hold { dev: other, peer: who, millis: 1_500 });
             self.push(Step::Share { dev: other, peer: who, tree: 2 });
             self.push(Step::Hold { dev: other, peer: who, millis: 0 });
@@ -283,7 +284,7 @@ impl Draw<'_, '_> {
         self.push(Step::Dial { dev, number: 2, fault: DialFault::Slow(3_000) });
         self.push(Step::Connect { dev, peer, told: true });
         self.at += PAIRING;
-        let fault = self.tape.one_of(&[DialFault::TimedOut, DialFault::Refused, DialFault::Unreachable, DialFault::Slow(5_000)]);
+        let fault = self.tape.one_of(&[DialFault::TimedOut, DialFault::Refused, DialFault::Unreachable]);
         for (dev, peer) in [(dev, peer), (peer, dev)] {
             for number in 1..=limits::STREAM_TRIES {
                 for dev in [dev, peer] {
