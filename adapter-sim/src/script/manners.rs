@@ -40,7 +40,8 @@ impl Script {
             prompt: all(is_prompt),
             flows: all(leaves_control),
             late: all(|step| is_calm(step) || matches!(step, Step::Hold { .. })) && self.held() <= LATE,
-            carries: all(|step| is_calm(step) || fails_dials(step)),
+            // What ends with a session that its owner ends may be told when there is another.
+            carries: all(|step| (is_calm(step) || fails_dials(step)) && !matches!(step, Step::Disconnect { .. })),
         }
     }
 }
