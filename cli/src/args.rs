@@ -131,6 +131,8 @@ pub(crate) enum Command {
     /// Receive in the foreground.
     #[command(after_help = RECV_HELP)]
     Recv(Recv),
+    /// Messages: send one, show those that came, follow them.
+    Msg(Msg),
     /// Print the completion script of a shell: source it when the shell starts.
     Completions(Completions),
 }
@@ -321,6 +323,73 @@ pub(crate) enum OnConflict {
     Fail,
     /// A person decides.
     Ask,
+}
+
+/// `kin msg`.
+#[derive(Debug, Args)]
+pub(crate) struct Msg {
+    #[command(subcommand)]
+    pub(crate) verb: MsgVerb,
+}
+
+const MSG_HELP: &str = "\
+A message is there once or not at all: what is reported delivered is in the other device's store, until it is taken there
+with `kin msg tail`. It is delivered while something of kin runs there: kin recv, kin msg tail.";
+
+/// `kin msg …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MsgVerb {
+    /// Send a text to a paired device, and wait until it is delivered.
+    #[command(after_help = MSG_HELP)]
+    Send(MsgSend),
+    /// Print messages as they come, and take them out of the store. Begins with those that are there.
+    Tail(MsgTail),
+    /// Print the messages that came and were not taken, and those that wait.
+    List {
+        /// Only of this device.
+        #[arg(add = ArgValueCompleter::new(complete_device))]
+        device: Option<String>,
+    },
+}
+
+/// `kin msg send`.
+#[derive(Debug, Args)]
+pub(crate) struct MsgSend {
+    /// The text; `-` reads standard input, up to 1 MiB.
+    #[arg(value_name = "TEXT", default_value = "-")]
+    pub(crate) text: String,
+    /// Id, name, or a unique beginning of either.
+    #[arg(long, value_name = "DEVICE", add = ArgValueCompleter::new(complete_device))]
+    pub(crate) to: String,
+    /// Where the other device listens, beside the addresses of earlier contacts.
+    #[arg(long, value_name = "ADDR", value_parser = transports::address)]
+    pub(crate) address: Vec<Address>,
+    /// Try for so long until the device is there [default: 30s without the flag's value; exit 14 when it runs out].
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = wait)]
+    pub(crate) wait: Option<Duration>,
+    /// Wait so long for the receipt.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s", default_value = "30s", value_parser = wait)]
+    pub(crate) wait_receipt: Duration,
+    /// Where the device is not reached, keep the message for so long: it leaves with the next contact [default: 7d without the flag's value].
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = wait)]
+    pub(crate) queue: Option<Duration>,
+}
+
+/// `kin msg tail`.
+#[derive(Debug, Args)]
+pub(crate) struct MsgTail {
+    /// Nothing of others than this device.
+    #[arg(long, value_name = "DEVICE", add = ArgValueCompleter::new(complete_device))]
+    pub(crate) from: Option<String>,
+    /// End after one message.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// End (exit 14) when no message comes for so long.
+    #[arg(long, value_name = "TIME", value_parser = wait)]
+    pub(crate) timeout: Option<Duration>,
+    /// Write this device's addresses to this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) address_file: Option<PathBuf>,
 }
 
 /// `kin completions`.

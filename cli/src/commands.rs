@@ -5,8 +5,10 @@ mod demo;
 mod devices;
 mod id;
 mod join;
+mod msg;
 mod pair;
 mod pairing;
+mod reach;
 mod recv;
 mod send;
 mod transfer;
@@ -50,6 +52,7 @@ pub(crate) async fn run(cli: Cli, out: Output) -> (Output, Outcome) {
         Command::Devices(args) => devices::run(&context, args.verb).await,
         Command::Send(args) => send::run(&context, &args).await,
         Command::Recv(args) => recv::run(&mut context, &args).await,
+        Command::Msg(args) => msg::run(&context, &args.verb).await,
         Command::Completions(args) => completions::run(&args.shell),
     };
     (context.out, done)

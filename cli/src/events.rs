@@ -139,6 +139,29 @@ pub(crate) enum Event {
         /// Bytes that an earlier attempt had brought.
         bytes_resumed: u64,
     },
+    /// A message that came (`msg tail`, `msg list`).
+    Message {
+        /// The message, a UUID.
+        message_id: String,
+        /// Who sent it.
+        device_id: String,
+        /// What the body is, as the sender says.
+        content_type: String,
+        /// The body; what is not UTF-8 shows as U+FFFD.
+        body: String,
+        /// Its bytes in base64, where they are not UTF-8.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body_base64: Option<String>,
+        /// When it came: seconds since 1970.
+        received_at: u64,
+    },
+    /// What became of a message that was sent.
+    Receipt {
+        /// The message, a UUID.
+        message_id: String,
+        /// What became of it.
+        state: ReceiptState,
+    },
     /// The last line of a run that did not do what was asked.
     Error {
         /// The exit code.
@@ -219,6 +242,24 @@ pub(crate) enum State {
     Disconnected,
     /// Its record was removed by this command.
     Forgotten,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReceiptState {
+    /// It waits here, durably.
+    Queued,
+    /// It is in the other device's store.
+    Delivered,
+    /// The other device's application has it.
+    HandedOver,
+    /// The other device did not take it.
+    Refused,
+    /// The two devices do not agree on which message this is.
+    Conflict,
+    /// Its time was over before a receipt came.
+    Expired,
 }
 
 /// The kinds of paths.
@@ -368,6 +409,23 @@ mod tests {
             file(FileStatus::Skipped, b"s", None),
             file(FileStatus::Failed, b"f", None),
             Event::Done { id: id(), files: 3, bytes: 9, seconds: 0.5, bytes_resumed: 0 },
+            Event::Message {
+                message_id: id(),
+                device_id: id(),
+                content_type: "text/plain; charset=utf-8".into(),
+                body: "hello".into(),
+                body_base64: None,
+                received_at: 1_790_000_000,
+            },
+            Event::Message {
+                message_id: id(),
+                device_id: id(),
+                content_type: String::new(),
+                body: "\u{fffd}".into(),
+                body_base64: Some("/w==".into()),
+                received_at: 0,
+            },
+            Event::Receipt { message_id: id(), state: ReceiptState::Delivered },
             Event::Error { code: 7, message: "m".into(), retryable: false, next_command: None },
             Event::Error { code: 4, message: "m".into(), retryable: true, next_command: Some("kin id".into()) },
         ];

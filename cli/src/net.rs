@@ -10,8 +10,9 @@ use adapter_tokio::service::{
 };
 use protocol_core::effects::{Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
-use protocol_core::ids::{DeviceId, SessionId};
+use protocol_core::ids::{DeviceId, MessageId, SessionId};
 use protocol_core::info::Address;
+use protocol_core::messages::{Draft, MessageError, StoredMessage};
 use protocol_core::node::{Confirm, DeviceView, PairingInvite};
 use protocol_core::pairing::code::PairingCode;
 
@@ -143,6 +144,37 @@ impl Net {
     /// A transfer that is over meanwhile needs no end.
     pub(crate) async fn cancel(&self, key: TransferKey, reason: CancelReason) {
         self.service.cancel(key, reason).await.unwrap_or(());
+    }
+
+    pub(crate) async fn send_message(&self, device: DeviceId, draft: Draft) -> Outcome<MessageId> {
+        self.service.send_message(device, draft).await.map_err(|error| match error {
+            CallError::Refused(MessageError::TooLong) => refused(error, Exit::Usage),
+            CallError::Refused(MessageError::UnknownDevice) => refused(error, Exit::NotFound),
+            CallError::Refused(MessageError::QueueFull) => refused(error, Exit::State),
+            CallError::Closed | CallError::Refused(MessageError::NoEntropy) => refused(error, Exit::Internal),
+        })
+    }
+
+    /// A message that is over meanwhile needs no end.
+    pub(crate) async fn cancel_message(&self, device: DeviceId, id: MessageId) {
+        self.service.cancel_message(device, id).await.unwrap_or(());
+    }
+
+    /// Takes a message out of the store, if it is still there.
+    pub(crate) async fn take_message(&self, device: DeviceId, id: MessageId) -> Outcome<Option<StoredMessage>> {
+        match self.service.take_message(device, id).await {
+            Ok(message) => Ok(Some(message)),
+            Err(CallError::Refused(_)) => Ok(None),
+            Err(CallError::Closed) => Err(closed(Closed)),
+        }
+    }
+
+    pub(crate) async fn messages(&self, device: DeviceId) -> Outcome<Vec<StoredMessage>> {
+        self.service.messages(device).await.map_err(closed)
+    }
+
+    pub(crate) async fn queued_messages(&self, device: DeviceId) -> Outcome<Vec<StoredMessage>> {
+        self.service.queued_messages(device).await.map_err(closed)
     }
 
     pub(crate) async fn rename(&self, device: DeviceId, name: &str) -> Outcome {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use protocol_core::effects::TransferKey;
 use protocol_core::faults::{CancelReason, DeclineReason};
-use protocol_core::ids::{DeviceId, SessionId};
+use protocol_core::ids::{DeviceId, MessageId, SessionId};
 use protocol_core::info::Address;
+use protocol_core::messages::{Draft, MessageError, StoredMessage, UnknownMessage};
 use protocol_core::node::{
     Confirm, ConnectError, DeviceView, PairError, PairingInvite, ShareError, UnknownDevice, UnknownPairing, UnknownTransfer,
 };
@@ -256,6 +257,47 @@ impl NetworkingService {
     /// [`UnknownDevice`].
     pub async fn forget_device(&self, device: DeviceId) -> Result<(), CallError<UnknownDevice>> {
         self.call(move |host| with_env(|env| host.node.forget_device(env, device))).await?.map_err(CallError::Refused)
+    }
+
+    /// Queues a message for a paired device. It waits, durably, until a session brings it there or its time is over; nothing is dialled
+    /// for it. Events of its id tell what becomes of it.
+    ///
+    /// # Errors
+    /// [`MessageError`].
+    pub async fn send_message(&self, device: DeviceId, draft: Draft) -> Result<MessageId, CallError<MessageError>> {
+        self.call(move |host| with_env(|env| host.node.send_message(env, device, draft))).await?.map_err(CallError::Refused)
+    }
+
+    /// Gives up a message that waits.
+    ///
+    /// # Errors
+    /// [`UnknownMessage`]: it does not wait (any more).
+    pub async fn cancel_message(&self, device: DeviceId, id: MessageId) -> Result<(), CallError<UnknownMessage>> {
+        self.call(move |host| with_env(|env| host.node.cancel_message(env, device, id))).await?.map_err(CallError::Refused)
+    }
+
+    /// Takes a message that came out of the store.
+    ///
+    /// # Errors
+    /// [`UnknownMessage`]: it is not there (any more).
+    pub async fn take_message(&self, device: DeviceId, id: MessageId) -> Result<StoredMessage, CallError<UnknownMessage>> {
+        self.call(move |host| with_env(|env| host.node.take_message(env, device, id))).await?.map_err(CallError::Refused)
+    }
+
+    /// Messages that came from a device and were not taken, the oldest first.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn messages(&self, device: DeviceId) -> Result<Vec<StoredMessage>, Closed> {
+        self.call(move |host| host.node.messages(device)).await
+    }
+
+    /// Messages that wait for a device, the oldest first.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn queued_messages(&self, device: DeviceId) -> Result<Vec<StoredMessage>, Closed> {
+        self.call(move |host| host.node.queued_messages(device)).await
     }
 
     /// Where this device can be dialled now.

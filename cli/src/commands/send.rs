@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adapter_tokio::files::{SkipReason, SymlinkPolicy};
 use adapter_tokio::service::{SendRequest, Sharing};
-use protocol_core::effects::{DeviceState, Event as CoreEvent, Route, TransferKey};
-use protocol_core::faults::{CancelReason, LinkFailure, TransferFailure};
-use protocol_core::ids::DeviceId;
+use protocol_core::effects::{Event as CoreEvent, TransferKey};
+use protocol_core::faults::{CancelReason, TransferFailure};
 use protocol_core::limits::{LABEL, USER_WAIT};
 use protocol_core::transfer::manifest::Manifest;
 
+use super::reach::{Reach, Target, reach};
 use super::transfer::{Running, amount, offer_event, tell_route};
 use super::{Context, devices};
 use crate::args::{Send, Symlinks};
@@ -22,15 +22,6 @@ use crate::output::{Output, files, quoted, shell_word, shown, size};
 
 /// How long the other side's answer is awaited: its user's time, and a little for the way.
 const ANSWER_WAIT: Duration = USER_WAIT.saturating_add(Duration::from_secs(30));
-
-/// After this the program says what it is waiting for.
-const SILENCE: Duration = Duration::from_secs(2);
-
-/// Whom a transfer goes to.
-struct Target {
-    id: DeviceId,
-    name: String,
-}
 
 pub(super) async fn run(context: &Context, args: &Send) -> Outcome {
     if args.paths.iter().any(|path| path == "-") {
@@ -67,8 +58,9 @@ fn tell_skipped(out: &Output, skipped: &[(PathBuf, SkipReason)]) -> u64 {
 async fn send(out: &Output, net: &mut Net, args: &Send) -> Outcome {
     let known = net.devices().await?;
     let found = devices::find_view(&known, &args.to)?;
-    let target = Target { id: found.id, name: found.name.clone() };
-    let route = reach(out, net, args, &target, found.addresses.is_empty() && args.address.is_empty()).await?;
+    let target = Target::of(found);
+    let again = |more: &str| again(args, more);
+    let route = reach(out, net, &target, Reach { addresses: &args.address, wait: args.wait, there: "kin recv", again: &again }).await?;
     let way = tell_route(out, &route);
     let label = label(args);
     let request = SendRequest {
@@ -94,58 +86,6 @@ fn label(args: &Send) -> Option<String> {
     let first = PathBuf::from(args.paths.first()?);
     let name = first.file_name()?.to_string_lossy().into_owned();
     (name.len() <= LABEL).then_some(name)
-}
-
-/// A proven session with the device.
-async fn reach(out: &Output, net: &mut Net, args: &Send, target: &Target, no_address: bool) -> Outcome<Route> {
-    if no_address {
-        let message = format!("no address of {} is known", quoted(&target.name));
-        return Err(Problem::new(Exit::Unreachable, message).next(again(args, "--address tcp:IP:PORT")));
-    }
-    let start = Instant::now();
-    let mut told = false;
-    net.connect(target.id, &args.address).await?;
-    loop {
-        let limit = args.wait.into_iter().chain((!told).then_some(SILENCE)).min().unwrap_or(Duration::MAX);
-        let event = match tokio::time::timeout(limit.saturating_sub(start.elapsed()), net.next()).await {
-            Ok(event) => event?,
-            Err(_) if args.wait.is_some_and(|wait| start.elapsed() >= wait) => return Err(ran_out(args, target)),
-            Err(_) => {
-                told = true;
-                out.say(&format!("Trying to reach {}…", quoted(&target.name)));
-                continue;
-            }
-        };
-        match event {
-            CoreEvent::Device { device, state: DeviceState::Connected, route: Some(route), .. } if device == target.id => return Ok(route),
-            CoreEvent::ConnectFailed { device, reason } if device == target.id => match (args.wait, reason) {
-                (Some(wait), LinkFailure::Unreachable) if start.elapsed() < wait => net.connect(target.id, &args.address).await?,
-                (Some(_), LinkFailure::Unreachable) => return Err(ran_out(args, target)),
-                _ => return Err(unreachable(reason, args, target)),
-            },
-            CoreEvent::Removed { device } if device == target.id => {
-                let message = format!("{} has forgotten this device", quoted(&target.name));
-                return Err(Problem::new(Exit::Refused, message).next("kin pair"));
-            }
-            _ => {}
-        }
-    }
-}
-
-fn ran_out(args: &Send, target: &Target) -> Problem {
-    let message = format!("{} was not reached in the time of --wait; does `kin recv` run there?", quoted(&target.name));
-    Problem::new(Exit::Timeout, message).next(again(args, ""))
-}
-
-fn unreachable(reason: LinkFailure, args: &Send, target: &Target) -> Problem {
-    let exit = match reason.exit() {
-        // Before any data there is nothing to interrupt.
-        Exit::Interrupted => Exit::Unreachable,
-        other => other,
-    };
-    let advice = if exit == Exit::Unreachable { "; does `kin recv` run there, and is the address right?" } else { "" };
-    let problem = Problem::new(exit, format!("{} was not reached: {reason}{advice}", quoted(&target.name)));
-    if exit == Exit::Unreachable { problem.next(again(args, "--address tcp:IP:PORT")) } else { problem.next("kin pair") }
 }
 
 /// The same command once more.

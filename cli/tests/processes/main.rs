@@ -13,6 +13,7 @@ mod chunks;
 mod disk;
 mod killed;
 mod lies;
+mod messages;
 mod pairing;
 mod registry;
 mod stranger;
