@@ -39,12 +39,13 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 /// The rooms: what one must know of another passes through the node as a value.
-const ROOMS: &[&str] = &["pairing", "session", "transfer", "devices"];
+const ROOMS: &[&str] = &["pairing", "session", "transfer", "messages", "devices"];
 
 /// Imports that point up, each with its reason.
 const UPWARD: &[(&str, &str, &str)] = &[
     ("timers", "transfer::machine", "a timer's kind names the machine that it wakes"),
     ("outbox", "transfer::machine", "a ticket's purpose names the job that waits for it"),
+    ("outbox", "messages", "the same"),
 ];
 
 /// Functions that may be longer than [`FUNCTION_LINES`], as `(file, function, reason)`.
