@@ -36,4 +36,24 @@ impl World {
         let receipt = |event: &Event| if let Event::MessageReceipt { id, state, .. } = event { Some((*id, *state)) } else { None };
         self.events_of(dev).filter_map(receipt).collect()
     }
+
+    /// An owner sends messages, each unlike every other.
+    pub(crate) fn write_to(&mut self, (dev, peer): (Dev, Dev), count: usize, life: u64, long: bool) {
+        if !self.is_up(dev) {
+            return;
+        }
+        for _ in 0..count {
+            let body = vec![7; if long { 300_000 } else { 9 }];
+            // Who is not known gets nothing.
+            if let Ok(id) = self.send_message(dev, peer, &body, life) {
+                self.with_oracle(|oracle, _| oracle.on_said(dev, peer, id));
+            }
+        }
+    }
+
+    /// Whether a durable row of a table names this message.
+    pub(crate) fn has_message_row(&self, dev: Dev, table: u8, id: MessageId) -> bool {
+        let rows = self.devices[dev.0].store.range((table, Vec::new())..(table + 1, Vec::new()));
+        rows.into_iter().any(|(_, value)| value.windows(16).any(|bytes| bytes == id.0))
+    }
 }

@@ -22,6 +22,7 @@ mod calm;
 mod faster;
 mod lies;
 mod order;
+mod said;
 mod sums;
 mod wire;
 
@@ -29,6 +30,7 @@ pub use aead::{Recorder, recording_cipher};
 use calm::Calm;
 use faster::Dialled;
 use lies::Lies;
+use said::Said;
 use sums::Sums;
 
 /// A rule that was broken.
@@ -98,6 +100,7 @@ pub struct Oracle {
     lies: Lies,
     calm: Calm,
     sums: Sums,
+    said: Said,
     dialled: Dialled,
     /// What never happens in this world.
     manners: Manners,
@@ -276,6 +279,7 @@ impl Oracle {
         }
         self.check_orphans(world, dev);
         self.check_faster(world, dev);
+        self.check_queues(world, dev);
         self.check_refusals(world, dev);
         self.check_partings(world, dev);
         self.most.streams.0 = self.most.streams.0.max(held.streams.0);
@@ -366,6 +370,7 @@ impl Oracle {
 
     /// An owner is told something.
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
+        self.on_message_event(world, dev, event);
         if let Event::Removed { device } = event {
             // Each wish is told of once.
             let wanted = self.forgetting.get_mut(&(dev, *device)).and_then(VecDeque::pop_front);
@@ -684,11 +689,13 @@ impl Oracle {
             && held.remembered == 0
             && !held.pairing;
         self.check("S32", nothing, || format!("device {} still holds something: {held:?}", dev.0));
-        // Pending roots wait for their day to end.
-        let pending = world.node(dev).probe_roots().iter().filter(|root| matches!(root.trust, Trust::Provisional { .. })).count();
+        // Pending roots wait for their day to end, and messages for whom they are.
+        let waits = |peer: &Dev| world.node(dev).probe_messages(world.id(*peer)) > 0;
+        let waiting = (0..world.devices_len()).map(Dev).filter(waits).count();
+        let pending = waiting + world.node(dev).probe_roots().iter().filter(|root| matches!(root.trust, Trust::Provisional { .. })).count();
         self.check("S32", held.timers <= pending, || {
             let why = world.node(dev).deadline().map_or("", |deadline| deadline.why);
-            format!("device {} has {} timers for {pending} pending roots, the first is {why}", dev.0, held.timers)
+            format!("device {} has {} timers for {pending} pending roots and queues, the first is {why}", dev.0, held.timers)
         });
         let left = world.disk(dev).temporaries();
         self.check("S32", left == 0, || format!("device {} has {left} temporary files left", dev.0));

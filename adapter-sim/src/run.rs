@@ -253,6 +253,18 @@ impl Run {
         }
         self.send(one, other);
         self.send(other, one);
+        self.hear_out(one, other);
+    }
+
+    /// L4: what owners have said arrives.
+    fn hear_out(&mut self, one: Dev, other: Dev) {
+        let waits = |world: &World, dev: Dev, peer: Dev| world.node(dev).probe_messages(world.id(peer)) > 0;
+        if self.broken() || !(waits(&self.world, one, other) || waits(&self.world, other, one)) {
+            return;
+        }
+        self.mark("messages in the end");
+        self.world.run_until(Duration::from_secs(15), |world| !waits(world, one, other) && !waits(world, other, one));
+        self.world.with_oracle(|oracle, world| oracle.check_gone(world, one, other));
     }
 
     /// LINK-13: a device is dialled while it is down, and found when it has started.

@@ -158,7 +158,11 @@ impl Messages {
     fn with<T>(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, with: impl FnOnce(&mut Mailbox, &mut Io<'_, '_>) -> T) -> T {
         let mailbox = self.boxes.entry(peer).or_insert_with(|| Mailbox { outgoing: Outgoing::default(), incoming: Incoming::default() });
         let device = crate::identity::device_id(&peer);
-        with(mailbox, &mut Io { cx, tells: &mut self.tells, peer, device, unix_s })
+        let done = with(mailbox, &mut Io { cx, tells: &mut self.tells, peer, device, unix_s });
+        if mailbox.outgoing.is_idle() && mailbox.incoming.is_idle() {
+            cx.timers.cancel(TimerKind::Messages(peer));
+        }
+        done
     }
 
     /// Takes a row of the store.

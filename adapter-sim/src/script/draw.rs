@@ -342,7 +342,7 @@ impl Draw<'_, '_> {
         let kinds: &[u64] = match profile {
             Profile::Default | Profile::Enemy => &[0, 1, 2, 2, 3, 4],
             Profile::Pairing => &[0, 0, 0, 1, 3],
-            Profile::Link => &[1, 1, 1, 2, 3, 4],
+            Profile::Link => &[1, 1, 1, 2, 3, 4, 5, 5, 5],
             Profile::Transfer => &[2, 2, 2, 1],
         };
         match self.tape.one_of(kinds) {
@@ -377,6 +377,7 @@ impl Draw<'_, '_> {
                 }
             }
             3 => self.push(Step::Disconnect { dev, peer }),
+            5 => self.say(dev, peer),
             _ => self.push(Step::Rename { dev, peer }),
         }
     }

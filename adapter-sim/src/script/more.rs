@@ -49,6 +49,8 @@ pub enum More {
     Race { dev: usize, yes: bool },
     /// Every device offers every other a tree.
     Mesh { tree: usize },
+    /// An owner sends so many messages, each of which waits for so many seconds; `long`: of 300 kB.
+    Say { dev: usize, peer: usize, count: usize, life: u64, long: bool },
     /// An owner answers now what he was asked about offers and has not answered.
     Answer { dev: usize, yes: bool },
 }
@@ -72,6 +74,7 @@ impl More {
             Self::Race { .. } => "P8",
             Self::Mesh { .. } => "P14",
             Self::Answer { .. } => "P16",
+            Self::Say { .. } => "P12",
         }
     }
 }
@@ -116,6 +119,17 @@ impl Draw<'_, '_> {
             }
         };
         self.push(Step::More(step));
+    }
+
+    /// Owners say something.
+    pub(super) fn say(&mut self, dev: usize, peer: usize) {
+        let count = self.tape.one_of(&[1, 1, 2, 3, 5, 70]);
+        let life = self.tape.one_of(&[86_400_000, 86_400_000, 86_400_000, 30, 1]);
+        let long = self.tape.percent(10);
+        self.push(Step::More(More::Say { dev, peer, count, life, long }));
+        if self.tape.percent(30) {
+            self.push(Step::More(More::Say { dev: peer, peer: dev, count: 1, life, long: false }));
+        }
     }
 
     /// Somebody types a code in its last second, and what he says is held until that is over.
@@ -168,6 +182,7 @@ impl World {
                 }
             }
             More::Race { dev, yes } => self.race(of(dev), yes),
+            More::Say { dev, peer, count, life, long } => self.write_to((of(dev), of(peer)), count % 256, life, long),
             More::Answer { dev, yes } => self.answer_late(of(dev), yes),
             More::Mesh { tree } => {
                 let count = self.honest;

@@ -141,7 +141,8 @@ fn told(out: &Output, target: &Target, state: ReceiptState) -> Outcome {
         }
         ReceiptState::Refused => Err(Problem::new(Exit::Refused, format!("{name} did not take the message: too many wait there"))),
         ReceiptState::Conflict => {
-            let message = format!("{name} has seen another message in this one's place: one of the two devices was set back to an older state");
+            let message =
+                format!("{name} has seen another message in this one's place: one of the two devices was set back to an older state");
             Err(Problem::new(Exit::Integrity, message).next("kin pair"))
         }
         ReceiptState::Expired | ReceiptState::Queued => Err(Problem::new(Exit::Timeout, "the message's time was over before its receipt")),
@@ -156,7 +157,8 @@ async fn names(net: &Net) -> Outcome<BTreeMap<DeviceId, String>> {
 fn print(out: &Output, names: &BTreeMap<DeviceId, String>, device: DeviceId, message: &StoredMessage) {
     let (body, body_base64) = path_text(&message.body);
     let name = names.get(&device).map_or_else(|| device.to_string(), |name| shown(name));
-    let text = if body_base64.is_some() { format!("({} bytes of {})", message.body.len(), shown(&message.content_type)) } else { shown(&body) };
+    let text =
+        if body_base64.is_some() { format!("({} bytes of {})", message.body.len(), shown(&message.content_type)) } else { shown(&body) };
     out.event(&Event::Message {
         message_id: message.id.to_string(),
         device_id: device.to_string(),

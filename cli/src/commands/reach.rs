@@ -87,7 +87,8 @@ fn unreachable(reason: LinkFailure, how: &Reach<'_>, target: &Target) -> Problem
         Exit::Interrupted => Exit::Unreachable,
         other => other,
     };
-    let advice = if exit == Exit::Unreachable { format!("; does `{}` run there, and is the address right?", how.there) } else { String::new() };
+    let advice =
+        if exit == Exit::Unreachable { format!("; does `{}` run there, and is the address right?", how.there) } else { String::new() };
     let problem = Problem::new(exit, format!("{} was not reached: {reason}{advice}", quoted(&target.name)));
     if exit == Exit::Unreachable { problem.next((how.again)("--address tcp:IP:PORT")) } else { problem.next("kin pair") }
 }

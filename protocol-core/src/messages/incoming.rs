@@ -67,11 +67,17 @@ impl Incoming {
         self.stored.values()
     }
 
+    /// Nothing is to be written again.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fresh.is_empty() || !self.writing.is_empty()
+    }
+
     pub(super) fn keys(&self, peer: &PeerKey) -> impl Iterator<Item = (u8, Vec<u8>)> {
         // What is being written may be there too by then.
         let writing = self.writing.iter().filter_map(|decided| decided.order);
         let stored = self.stored.keys().copied().chain(writing).map(|order| (MESSAGES_IN, rows::ordered(peer, order)));
-        let names = self.watermarks.keys().chain(&self.named).map(|seq_ref| (MESSAGE_NUMBERS, rows::named(peer, seq_ref)));
+        let named = self.writing.iter().map(|decided| &decided.fresh.seq_ref);
+        let names = self.watermarks.keys().chain(named).map(|seq_ref| (MESSAGE_NUMBERS, rows::named(peer, seq_ref)));
         let counts = self.seen.keys().copied().chain(self.writing.iter().filter_map(|decided| decided.seen));
         let seen = counts.map(|count| (MESSAGES_SEEN, rows::slotted(peer, rows::slot(count))));
         stored.chain(names).chain(seen).collect::<Vec<_>>().into_iter()

@@ -76,9 +76,15 @@ impl Outgoing {
         self.told.as_ref().is_some_and(|told| !told.is_empty())
     }
 
+    /// Nothing waits, and nothing is to be tried again.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.unremoved.is_empty()
+    }
+
     pub(super) fn keys(&self, peer: &PeerKey) -> impl Iterator<Item = (u8, Vec<u8>)> {
         let queued = self.queue.keys().chain(&self.unremoved).map(|order| (MESSAGES_OUT, rows::ordered(peer, *order)));
-        let numbers = self.numbers.keys().map(|seq_ref| (MESSAGE_NUMBERS, rows::named(peer, seq_ref)));
+        let numbers = self.numbers.iter().filter(|(_, numbers)| numbers.reserved > 0 || numbers.asked);
+        let numbers = numbers.map(|(seq_ref, _)| (MESSAGE_NUMBERS, rows::named(peer, seq_ref)));
         queued.chain(numbers).collect::<Vec<_>>().into_iter()
     }
 

@@ -55,4 +55,11 @@ impl Node {
     pub fn queued_messages(&self, device: DeviceId) -> Vec<StoredMessage> {
         self.registry.by_id(device).into_iter().flat_map(|known| self.messages.waiting(&known.key)).cloned().collect()
     }
+
+    /// How many messages wait for a device.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn probe_messages(&self, device: DeviceId) -> usize {
+        self.registry.by_id(device).map_or(0, |known| self.messages.waiting(&known.key).count())
+    }
 }

@@ -1,0 +1,104 @@
+//! Messages: each there once, in order, and reported delivered only where it is (S15, S16, S17, L4).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol_core::effects::Event;
+use protocol_core::ids::{DeviceId, MessageId};
+use protocol_core::limits;
+use protocol_core::records::{MESSAGES_IN, MESSAGES_OUT};
+use protocol_core::wire::control::MessageState;
+
+use super::Oracle;
+use crate::{Dev, World};
+
+/// What owners said, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// From whom to whom, in order.
+    said: BTreeMap<(Dev, Dev), Vec<MessageId>>,
+    /// The place of the last that came, by who got it of whom.
+    last: BTreeMap<(Dev, Dev), usize>,
+    there: BTreeSet<(Dev, MessageId)>,
+    /// Those whose end a sender was told, in this life of it.
+    ended: BTreeSet<(Dev, u32, MessageId)>,
+}
+
+impl Oracle {
+    /// An owner has sent a message.
+    pub(crate) fn on_said(&mut self, dev: Dev, peer: Dev, id: MessageId) {
+        self.said.said.entry((dev, peer)).or_default().push(id);
+    }
+
+    /// An owner is told of a message.
+    pub(super) fn on_message_event(&mut self, world: &World, dev: Dev, event: &Event) {
+        match event {
+            Event::MessageQueued { id, .. } => {
+                let stored = world.has_message_row(dev, MESSAGES_OUT, *id);
+                self.check("S35", stored, || format!("device {} says that a message waits that is not durable", dev.0));
+            }
+            Event::Message { device, id } => self.on_came(world, dev, *device, *id),
+            Event::MessageReceipt { device, id, state } => {
+                self.on_message_end(world, dev, *id);
+                self.on_receipt(world, (dev, *device), *id, *state);
+            }
+            Event::MessageExpired { id, .. } | Event::MessageNotStored { id, .. } => self.on_message_end(world, dev, *id),
+            // What was said is forgotten with the device: it may come once more.
+            Event::Removed { device } => {
+                if let Some(peer) = world.dev_of_id(*device) {
+                    self.said.last.remove(&(dev, peer));
+                    let said = self.said.said.get(&(peer, dev)).cloned().unwrap_or_default();
+                    self.said.there.retain(|(of, id)| *of != dev || !said.contains(id));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// S15: it was said, it is there once, and what was said before it came before it or never comes.
+    fn on_came(&mut self, world: &World, dev: Dev, from: DeviceId, id: MessageId) {
+        let stored = world.has_message_row(dev, MESSAGES_IN, id);
+        self.check("S35", stored, || format!("device {} is told of a message that is not durable", dev.0));
+        let peer = world.dev_of_id(from).filter(|peer| peer.0 < world.honest && !self.liars.contains(peer));
+        let Some(peer) = peer.filter(|peer| self.in_budget(&[dev, *peer])) else { return };
+        let place = self.said.said.get(&(peer, dev)).and_then(|said| said.iter().position(|said| *said == id));
+        self.check("S15", place.is_some(), || format!("device {} got a message that device {} never sent", dev.0, peer.0));
+        let new = self.said.there.insert((dev, id));
+        self.check("S15", new, || format!("device {} got a message of device {} twice", dev.0, peer.0));
+        let last = self.said.last.insert((dev, peer), place.unwrap_or(0));
+        self.check("S15", last.is_none_or(|last| Some(last) < place), || {
+            format!("device {} got messages of device {} out of their order", dev.0, peer.0)
+        });
+    }
+
+    /// S16: delivered is what is there.
+    fn on_receipt(&mut self, world: &World, (dev, to): (Dev, DeviceId), id: MessageId, state: MessageState) {
+        let peer = world.dev_of_id(to).filter(|peer| peer.0 < world.honest && !self.liars.contains(peer));
+        let Some(peer) = peer.filter(|peer| self.in_budget(&[dev, *peer])) else { return };
+        let there = self.said.there.contains(&(peer, id)) || self.undone.contains(&(peer, world.id(dev)));
+        let delivered = state == MessageState::Delivered;
+        self.check("S16", there || !delivered, || format!("device {} hears that a message was delivered to device {}", dev.0, peer.0));
+        self.check("S15", delivered, || format!("device {} hears {state:?} of a message to device {}", dev.0, peer.0));
+    }
+
+    fn on_message_end(&mut self, world: &World, dev: Dev, id: MessageId) {
+        let once = self.said.ended.insert((dev, world.life(dev), id));
+        self.check("S25", once, || format!("device {} was told twice of the end of a message", dev.0));
+    }
+
+    /// S17: no queue is longer than it may be.
+    pub(super) fn check_queues(&mut self, world: &World, dev: Dev) {
+        let peers: Vec<Dev> = self.said.said.keys().filter(|(of, _)| *of == dev).map(|(_, peer)| *peer).collect();
+        for peer in peers {
+            let waiting = world.node_of(dev).map_or(0, |node| node.probe_messages(world.id(peer)));
+            self.check("S17", waiting <= limits::MESSAGES_QUEUED, || format!("{waiting} messages wait at device {}", dev.0));
+        }
+    }
+
+    /// L4: what waits for a device with which a session stands has gone there.
+    pub(crate) fn check_gone(&mut self, world: &World, one: Dev, other: Dev) {
+        for (dev, peer) in [(one, other), (other, one)] {
+            let waiting = world.node_of(dev).map_or(0, |node| node.probe_messages(world.id(peer)));
+            self.check("L4", waiting == 0, || format!("{waiting} messages of device {} still wait for device {}", dev.0, peer.0));
+        }
+    }
+}
