@@ -100,7 +100,7 @@ fn a_crash_at_any_write_loses_and_doubles_nothing() {
                 duo.world.run_for(Duration::from_secs(1));
             }
             duo.world.run_for(MINUTE);
-            if !duo.world.node_of(dev).is_some() {
+            if duo.world.node_of(dev).is_none() {
                 duo.world.restart(dev);
             }
             if !duo.both_connected() {

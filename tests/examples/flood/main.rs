@@ -115,11 +115,14 @@ impl Drop for Victim {
     }
 }
 
+/// A connection with the one stream on it.
+type Held<C> = (C, <C as Connection>::Tx, <C as Connection>::Rx);
+
 /// What strangers hold open.
 #[allow(dead_code, reason = "held, and dropped")]
 struct Flood<T: Transport> {
     strangers: Vec<T>,
-    connections: Vec<(T::Conn, <T::Conn as Connection>::Tx, <T::Conn as Connection>::Rx)>,
+    connections: Vec<Held<T::Conn>>,
     one: Option<T::Conn>,
     streams: Vec<<T::Conn as Connection>::Tx>,
 }
