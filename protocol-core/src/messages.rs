@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What a message is known by is its id; numbers say the order, and what the other side has not seen yet. Nothing here knows sessions:
-//! what is to be told leaves as a [`Tell`].
+//! what is to be told leaves as a value, which the Node carries out.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
