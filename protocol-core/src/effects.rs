@@ -587,7 +587,8 @@ pub enum Event {
         /// It has left, and may have arrived all the same.
         told: bool,
     },
-    /// A message came, and is durable here until it is taken (`Node::take_message`).
+    /// A message came, and is durable here until it is taken (`Node::take_message`). Told once; `Node::messages` has those of earlier
+    /// lives of the process too.
     Message {
         /// From whom.
         device: DeviceId,

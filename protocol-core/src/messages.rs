@@ -237,12 +237,9 @@ impl Messages {
         self.boxes.get(peer).is_some_and(|mailbox| mailbox.outgoing.is_awaiting())
     }
 
-    /// A session is there, under a root that numbers our messages under the first of these and theirs under the second.
-    pub(crate) fn on_session(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, (ours, theirs): (SeqRef, SeqRef)) {
-        self.with(cx, peer, unix_s, |mailbox, io| {
-            mailbox.incoming.on_session(theirs);
-            mailbox.outgoing.on_session(io, ours);
-        });
+    /// A session is there, on which our messages are numbered under this name.
+    pub(crate) fn on_session(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, ours: SeqRef) {
+        self.with(cx, peer, unix_s, |mailbox, io| mailbox.outgoing.on_session(io, ours));
     }
 
     /// There is none any more.
@@ -252,15 +249,21 @@ impl Messages {
         }
     }
 
-    /// A message of the control stream that is about messages. False: it is not.
+    /// A message of the control stream that is about messages, on a session that numbers theirs under this name. False: it is not.
     ///
     /// # Errors
     /// More is under way than a sender may have: the peer breaks the protocol.
-    pub(crate) fn on_control(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, message: ControlMessage) -> Result<bool, ()> {
+    pub(crate) fn on_control(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (peer, theirs): (PeerKey, SeqRef),
+        unix_s: u64,
+        message: ControlMessage,
+    ) -> Result<bool, ()> {
         match message {
             ControlMessage::Message { seq, id, content_type, body } => {
                 let message = StoredMessage { id: MessageId(id), content_type, body, unix_s };
-                self.with(cx, peer, unix_s, |mailbox, io| mailbox.incoming.on_message(io, seq, message)).map(|()| true)
+                self.with(cx, peer, unix_s, |mailbox, io| mailbox.incoming.on_message(io, (theirs, seq), message)).map(|()| true)
             }
             ControlMessage::MessageReceipt { seq, id, state } => {
                 self.with(cx, peer, unix_s, |mailbox, io| mailbox.outgoing.on_receipt(io, (seq, MessageId(id)), state));

@@ -14,7 +14,7 @@ pub const MESSAGES_IN: u8 = 3;
 /// The table of numbers: key = device key and the name under which messages are numbered (16 bytes), value = the highest that was
 /// reserved for ours, or seen of theirs.
 pub const MESSAGE_NUMBERS: u8 = 4;
-/// The table of what came last: key = device key and slot (u16), value = number, id and what became of it.
+/// The table of what came last: key = device key and slot (u16), value = count, id and what became of it.
 pub const MESSAGES_SEEN: u8 = 5;
 
 /// One row as the host keeps it.

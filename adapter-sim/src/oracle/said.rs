@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol_core::effects::Event;
 use protocol_core::ids::{DeviceId, MessageId};
 use protocol_core::limits;
-use protocol_core::records::{MESSAGES_IN, MESSAGES_OUT};
+use protocol_core::records::{MESSAGES_IN, MESSAGES_OUT, MESSAGES_SEEN};
 use protocol_core::wire::control::MessageState;
 
 use super::Oracle;
@@ -74,7 +74,8 @@ impl Oracle {
     fn on_receipt(&mut self, world: &World, (dev, to): (Dev, DeviceId), id: MessageId, state: MessageState) {
         let peer = world.dev_of_id(to).filter(|peer| peer.0 < world.honest && !self.liars.contains(peer));
         let Some(peer) = peer.filter(|peer| self.in_budget(&[dev, *peer])) else { return };
-        let there = self.said.there.contains(&(peer, id)) || self.undone.contains(&(peer, world.id(dev)));
+        // Its owner may not have been told: the device may have crashed in between.
+        let there = world.has_message_row(peer, MESSAGES_SEEN, id) || self.undone.contains(&(peer, world.id(dev)));
         let delivered = state == MessageState::Delivered;
         self.check("S16", there || !delivered, || format!("device {} hears that a message was delivered to device {}", dev.0, peer.0));
         self.check("S15", delivered, || format!("device {} hears {state:?} of a message to device {}", dev.0, peer.0));

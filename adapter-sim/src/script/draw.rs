@@ -226,6 +226,9 @@ impl Draw<'_, '_> {
         if last {
             self.scene_of_its_own(profile);
         }
+        if profile == Profile::Link {
+            self.talk();
+        }
         if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {
             return self.waited_for_in_vain();
         }
@@ -243,6 +246,18 @@ impl Draw<'_, '_> {
             self.at += 90_000_000;
             self.push(Step::Restart { dev });
         }
+    }
+
+    /// Between all that happens owners say things.
+    fn talk(&mut self) {
+        let end = self.at;
+        for _ in 0..self.tape.below(4) {
+            let (dev, peer) = self.two();
+            self.at = 2_000 + self.tape.below(end.saturating_sub(2_000).max(1));
+            self.say(dev, peer);
+        }
+        self.at = end;
+        self.steps.sort_by_key(|step| step.at);
     }
 
     /// Two devices pair again and again, and each time the same goes wrong.
@@ -342,7 +357,7 @@ impl Draw<'_, '_> {
         let kinds: &[u64] = match profile {
             Profile::Default | Profile::Enemy => &[0, 1, 2, 2, 3, 4],
             Profile::Pairing => &[0, 0, 0, 1, 3],
-            Profile::Link => &[1, 1, 1, 2, 3, 4, 5, 5, 5],
+            Profile::Link => &[1, 1, 1, 2, 3, 4],
             Profile::Transfer => &[2, 2, 2, 1],
         };
         match self.tape.one_of(kinds) {
@@ -377,7 +392,6 @@ impl Draw<'_, '_> {
                 }
             }
             3 => self.push(Step::Disconnect { dev, peer }),
-            5 => self.say(dev, peer),
             _ => self.push(Step::Rename { dev, peer }),
         }
     }

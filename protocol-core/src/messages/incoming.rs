@@ -41,8 +41,6 @@ pub(super) struct Incoming {
     /// The last that came, by count.
     seen: BTreeMap<u64, Seen>,
     last_seen: u64,
-    /// The name under which the present session numbers.
-    named: Option<SeqRef>,
     fresh: VecDeque<Fresh>,
     writing: Vec<Decided>,
 }
@@ -83,17 +81,12 @@ impl Incoming {
         stored.chain(names).chain(seen).collect::<Vec<_>>().into_iter()
     }
 
-    pub(super) fn on_session(&mut self, seq_ref: SeqRef) {
-        self.named = Some(seq_ref);
-    }
-
-    /// A message. One that is on its way to the disk already is not taken twice: its receipt comes when it is durable.
+    /// A message, numbered under the name of the session on which it came: an older one may still be heard out. One that is on its way to the disk already is not taken twice: its receipt comes when it is durable.
     ///
     /// # Errors
     /// The peer has more under way than it may.
     // MSG-4.
-    pub(super) fn on_message(&mut self, io: &mut Io<'_, '_>, seq: u64, message: StoredMessage) -> Result<(), ()> {
-        let Some(seq_ref) = self.named else { return Ok(()) };
+    pub(super) fn on_message(&mut self, io: &mut Io<'_, '_>, (seq_ref, seq): (SeqRef, u64), message: StoredMessage) -> Result<(), ()> {
         let under_way = || self.fresh.iter().chain(self.writing.iter().map(|decided| &decided.fresh));
         if under_way().any(|fresh| (fresh.seq_ref, fresh.seq, fresh.message.id) == (seq_ref, seq, message.id)) {
             return Ok(());
@@ -123,8 +116,8 @@ impl Incoming {
             let id = fresh.message.id;
             let mark = *marks.entry(seq_ref).or_insert_with(|| self.watermarks.get(&seq_ref).copied().unwrap_or(0));
             let decided = match self.known(id) {
-                // The same under its own number, or under another after a restart or a new root.
-                Some((state, name)) if seq > mark || name == (seq_ref, seq) => Decided { state, seen: None, order: None, fresh },
+                // The same again: under its own number, or under another after a restart or a new root.
+                Some(state) => Decided { state, seen: None, order: None, fresh },
                 None if seq > mark || planted!(OldNumberTaken) => {
                     count += 1;
                     let len = fresh.message.body.len();
@@ -136,10 +129,10 @@ impl Incoming {
                         batch.push(Row::Incoming { order, message: fresh.message.clone() }.write(&io.peer));
                         order
                     });
-                    batch.push(Row::Seen { slot: rows::slot(count), seen: Seen { count, seq_ref, seq, id, state } }.write(&io.peer));
+                    batch.push(Row::Seen { slot: rows::slot(count), seen: Seen { count, id, state } }.write(&io.peer));
                     Decided { state, seen: Some(count), order: place, fresh }
                 }
-                Some(_) | None => Decided { state: MessageState::Conflict, seen: None, order: None, fresh },
+                None => Decided { state: MessageState::Conflict, seen: None, order: None, fresh },
             };
             if seq > mark {
                 marks.insert(seq_ref, seq);
@@ -160,13 +153,11 @@ impl Incoming {
         }
     }
 
-    /// What was decided of a message of this id, if it came before, and its number then.
-    fn known(&self, id: MessageId) -> Option<(MessageState, (SeqRef, u64))> {
-        let seen = self.seen.values().find(|seen| seen.id == id && !planted!(MessageSeenForgotten));
-        let seen = seen.map(|seen| (seen.state, (seen.seq_ref, seen.seq)));
+    /// What was decided of a message of this id, if it came before.
+    fn known(&self, id: MessageId) -> Option<MessageState> {
+        let seen = self.seen.values().find(|seen| seen.id == id && !planted!(MessageSeenForgotten)).map(|seen| seen.state);
         let decided = |decided: &&Decided| decided.fresh.message.id == id && decided.seen.is_some();
-        let writing = || self.writing.iter().find(decided).map(|decided| (decided.state, (decided.fresh.seq_ref, decided.fresh.seq)));
-        seen.or_else(writing)
+        seen.or_else(|| self.writing.iter().find(decided).map(|decided| decided.state))
     }
 
     /// What came is durable: now it may be said. Or it is not, and is decided again.
@@ -184,7 +175,7 @@ impl Incoming {
             *mark = seq.max(*mark);
             if let Some(count) = seen {
                 self.last_seen = count;
-                self.seen.insert(count, Seen { count, seq_ref, seq, id, state });
+                self.seen.insert(count, Seen { count, id, state });
                 while self.seen.len() > limits::MESSAGES_REMEMBERED {
                     self.seen.pop_first();
                 }

@@ -25,8 +25,6 @@ pub(crate) type SeqRef = [u8; 16];
 pub(crate) struct Seen {
     /// Its place among all that came from this device.
     pub(crate) count: u64,
-    pub(crate) seq_ref: SeqRef,
-    pub(crate) seq: u64,
     pub(crate) id: MessageId,
     pub(crate) state: MessageState,
 }
@@ -75,10 +73,7 @@ impl Row {
                     to.array(5)?.u8(SCHEMA)?.bytes(&message.id.0)?.str(&message.content_type)?.bytes(&message.body)?.u64(message.unix_s)?
                 }
                 Self::Number { number, .. } => to.array(2)?.u8(SCHEMA)?.u64(*number)?,
-                Self::Seen { seen, .. } => {
-                    to.array(6)?.u8(SCHEMA)?.u64(seen.count)?.bytes(&seen.seq_ref)?.u64(seen.seq)?.bytes(&seen.id.0)?;
-                    to.u64(seen.state.number())?
-                }
+                Self::Seen { seen, .. } => to.array(4)?.u8(SCHEMA)?.u64(seen.count)?.bytes(&seen.id.0)?.u64(seen.state.number())?,
             };
             Ok(())
         });
@@ -115,10 +110,9 @@ impl Row {
                 Self::Number { seq_ref: rest.try_into().map_err(|_| Malformed::Bounds)?, number: from.u64()? }
             }
             MESSAGES_SEEN => {
-                expect(6)?;
+                expect(4)?;
                 let slot = u16::from_be_bytes(rest.try_into().map_err(|_| Malformed::Bounds)?);
-                let (count, seq_ref, seq) = (from.u64()?, from.exactly()?, from.u64()?);
-                let seen = Seen { count, seq_ref, seq, id: MessageId(from.exactly()?), state: MessageState::of(from.u64()?) };
+                let seen = Seen { count: from.u64()?, id: MessageId(from.exactly()?), state: MessageState::of(from.u64()?) };
                 Self::Seen { slot, seen }
             }
             _ => return Err(Malformed::Type),

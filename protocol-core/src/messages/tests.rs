@@ -40,6 +40,8 @@ struct Side {
     events: Vec<Event>,
     now: Timestamp,
     unix_s: u64,
+    /// The name under which the session numbers what comes.
+    theirs: SeqRef,
 }
 
 impl Side {
@@ -55,6 +57,7 @@ impl Side {
             events: Vec::new(),
             now: Timestamp::from_micros(1),
             unix_s: 1000,
+            theirs: [0; 16],
         }
     }
 
@@ -93,11 +96,13 @@ impl Side {
     }
 
     fn session(&mut self, names: (SeqRef, SeqRef)) {
-        self.with(|messages, cx, peer, unix_s| messages.on_session(cx, peer, unix_s, names));
+        self.theirs = names.1;
+        self.with(|messages, cx, peer, unix_s| messages.on_session(cx, peer, unix_s, names.0));
     }
 
     fn hear(&mut self, message: ControlMessage) -> Result<bool, ()> {
-        self.with(|messages, cx, peer, unix_s| messages.on_control(cx, peer, unix_s, message))
+        let theirs = self.theirs;
+        self.with(|messages, cx, peer, unix_s| messages.on_control(cx, (peer, theirs), unix_s, message))
     }
 
     fn tells(&mut self) -> Vec<ControlMessage> {

@@ -433,6 +433,10 @@ impl Node {
             self.set_role(stream, Role::Closing);
             return self.drop_stream(env, stream, code::DONE);
         }
+        let own = self.identity.public();
+        if let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session.root)) {
+            session.names = (seq_ref(&root.secret, own, peer), seq_ref(&root.secret, peer, own));
+        }
         self.set_role(stream, Role::Control(session_ref));
         self.timers.cancel(TimerKind::Stream(stream));
         if let Some(dialer) = self.dialers.remove(&device) {
@@ -475,13 +479,9 @@ impl Node {
     /// A device has another primary session: transfers and messages go on there.
     fn on_primary(&mut self, env: &mut Env<'_>, device: DeviceId, roles: Peer) {
         let session = self.primary.get(&device).and_then(|primary| self.sessions.get(primary));
-        let Some((peer, root)) = session.map(|session| (session.peer, session.root)) else { return };
+        let Some((peer, (ours, _))) = session.map(|session| (session.peer, session.names)) else { return };
         self.transfers.on_session(cx!(self, env), device, roles);
-        let root = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|known| known.session_ref == root));
-        let own = self.identity.public();
-        if let Some(names) = root.map(|root| (seq_ref(&root.secret, own, peer), seq_ref(&root.secret, peer, own))) {
-            self.messages.on_session(cx!(self, env), peer, env.unix_s, names);
-        }
+        self.messages.on_session(cx!(self, env), peer, env.unix_s, ours);
     }
 
     /// The session that goes on, if this one crossed with it: two pairings both ways do that. Each side would give up its own for
@@ -574,7 +574,7 @@ impl Node {
 
     pub(super) fn on_control_record(&mut self, env: &mut Env<'_>, session_ref: SessionRef, record: &[u8]) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        let (device, peer) = (session.device, session.peer);
+        let (device, peer, (_, theirs)) = (session.device, session.peer, session.names);
         if let Some(older) = session.waits_for {
             session.held.push(record.to_vec());
             if session.held.len() >= limits::HELD_RECORDS {
@@ -596,7 +596,7 @@ impl Node {
             Ok(Heard::Messages(messages)) => {
                 for message in messages {
                     // DATA-17.
-                    if self.on_message(env, (device, peer), message).is_err() {
+                    if self.on_message(env, (device, peer, theirs), message).is_err() {
                         return self.session_over(env, session_ref, LinkFailure::Violation);
                     }
                 }
@@ -605,10 +605,15 @@ impl Node {
     }
 
     /// A control message that is not the session's own: about messages, or transfers.
-    fn on_message(&mut self, env: &mut Env<'_>, (device, peer): (DeviceId, PeerKey), message: ControlMessage) -> Result<(), ()> {
+    fn on_message(
+        &mut self,
+        env: &mut Env<'_>,
+        (device, peer, theirs): (DeviceId, PeerKey, [u8; 16]),
+        message: ControlMessage,
+    ) -> Result<(), ()> {
         match message {
             ControlMessage::Message { .. } | ControlMessage::MessageReceipt { .. } => {
-                self.messages.on_control(cx!(self, env), peer, env.unix_s, message)?;
+                self.messages.on_control(cx!(self, env), (peer, theirs), env.unix_s, message)?;
             }
             message => self.transfers.on_control(cx!(self, env), device, message).map_err(|_| ())?,
         }

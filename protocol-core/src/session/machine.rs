@@ -151,6 +151,8 @@ pub(crate) struct Session {
     pub(crate) session_ref: SessionRef,
     /// The root that it rests on.
     pub(crate) root: SessionRef,
+    /// The names under which that root numbers our messages, and theirs.
+    pub(crate) names: ([u8; 16], [u8; 16]),
     pub(crate) conn: ConnId,
     pub(crate) stream: StreamId,
     pub(crate) remote: Remote,
@@ -216,6 +218,7 @@ impl Session {
             peer,
             session_ref,
             root,
+            names: ([0; 16], [0; 16]),
             conn,
             stream,
             remote,
