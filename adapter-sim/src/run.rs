@@ -262,7 +262,6 @@ impl Run {
         if self.broken() || !(waits(&self.world, one, other) || waits(&self.world, other, one)) {
             return;
         }
-        self.mark("messages in the end");
         self.world.run_until(Duration::from_secs(15), |world| !waits(world, one, other) && !waits(world, other, one));
         self.world.with_oracle(|oracle, world| oracle.check_gone(world, one, other));
     }

@@ -19,7 +19,6 @@ pub const MARKS: &[(&str, u64)] = &[
     ("glare", 500),
     ("paired in the end", 500),
     ("no room for another device", 5_000),
-    ("messages in the end", 5_000),
     // Pairing.
     ("asked about a pairing", 500),
     ("paired", 500),
