@@ -493,6 +493,7 @@ mod tests {
             ("progress", "id bytes_sent bytes_durable bytes_total files_done files_total rate eta_s"),
             ("warning", "code message"),
             ("done", "id files bytes seconds bytes_resumed"),
+            ("receipt", "message_id state"),
             ("error", "code message retryable next_command"),
         ];
         for event in samples() {
@@ -500,7 +501,7 @@ mod tests {
             let object = value.as_object().unwrap();
             let name = object["event"].as_str().unwrap();
             let Some((_, fields)) = table.iter().find(|(kind, _)| *kind == name) else {
-                assert!(matches!(name, "device" | "file"), "{name} is not in the table");
+                assert!(matches!(name, "device" | "file" | "message"), "{name} is not in the table");
                 continue;
             };
             let mut expected: Vec<&str> = fields.split(' ').chain(["event"]).collect();
