@@ -97,7 +97,7 @@ fn a_message_waits_only_if_it_is_to() {
     assert_eq!((nobody.code, states(&nobody)), (4, vec!["queued"]), "{}", nobody.words);
     assert!(a.run(&["msg", "list"]).all("receipt").is_empty(), "it does not wait");
     for text in ["first", "second"] {
-        let queued = send(&a, text, &[], &["--queue"]).end();
+        let queued = send(&a, text, &[], &["--queue", "--wait=1s"]).end();
         assert_eq!((queued.code, states(&queued)), (0, vec!["queued"]), "{}", queued.words);
     }
     assert_eq!(a.run(&["msg", "list"]).all("receipt").len(), 2);
@@ -133,7 +133,7 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
     let mut delivered = BTreeSet::from([0]);
     for number in 1..=KILLS {
         let (receiving, addresses) = listening(&b, &receive);
-        let mut sending = send(&a, &number.to_string(), &addresses, &["--queue", "--wait-receipt=2s"]);
+        let mut sending = send(&a, &number.to_string(), &addresses, &["--queue", "--wait=1s", "--wait-receipt=2s"]);
         sending.listen(random.below(honest + Duration::from_millis(20)));
         let said = if random.next().is_multiple_of(2) {
             sending.kill()
