@@ -584,7 +584,7 @@ pub enum Event {
         device: DeviceId,
         /// Which.
         id: MessageId,
-        /// It has left, and may have arrived all the same.
+        /// It has left, or may have in an earlier life of the process, and may have arrived all the same.
         told: bool,
     },
     /// A message came, and is durable here until it is taken (`Node::take_message`). Told once; `Node::messages` has those of earlier

@@ -117,7 +117,7 @@ pub(crate) enum Job {
 pub(crate) type Tell = (DeviceId, ControlMessage);
 
 /// The messages of one device, both ways.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Mailbox {
     outgoing: Outgoing,
     incoming: Incoming,
@@ -156,7 +156,7 @@ impl Io<'_, '_> {
 
 impl Messages {
     fn with<T>(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, with: impl FnOnce(&mut Mailbox, &mut Io<'_, '_>) -> T) -> T {
-        let mailbox = self.boxes.entry(peer).or_insert_with(|| Mailbox { outgoing: Outgoing::default(), incoming: Incoming::default() });
+        let mailbox = self.boxes.entry(peer).or_default();
         let device = crate::identity::device_id(&peer);
         let done = with(mailbox, &mut Io { cx, tells: &mut self.tells, peer, device, unix_s });
         if mailbox.outgoing.is_idle() && mailbox.incoming.is_idle() {
@@ -171,7 +171,7 @@ impl Messages {
     /// What is wrong with it.
     pub(crate) fn load(&mut self, record: &Record) -> Result<(), Malformed> {
         let (peer, row) = Row::decode(record)?;
-        let mailbox = self.boxes.entry(peer).or_insert_with(|| Mailbox { outgoing: Outgoing::default(), incoming: Incoming::default() });
+        let mailbox = self.boxes.entry(peer).or_default();
         match row {
             Row::Outgoing { order, message } => mailbox.outgoing.load(order, message),
             Row::Incoming { order, message } => mailbox.incoming.load(order, message),
@@ -179,7 +179,7 @@ impl Messages {
                 mailbox.outgoing.load_number(seq_ref, number);
                 mailbox.incoming.load_number(seq_ref, number);
             }
-            Row::Seen { slot, seen } => mailbox.incoming.load_seen(slot, seen),
+            Row::Seen(seen) => mailbox.incoming.load_seen(seen),
         }
         Ok(())
     }
@@ -249,7 +249,7 @@ impl Messages {
         }
     }
 
-    /// A message of the control stream that is about messages, on a session that numbers theirs under this name. False: it is not.
+    /// What the control stream says about messages, on a session that numbers theirs under this name.
     ///
     /// # Errors
     /// More is under way than a sender may have: the peer breaks the protocol.
@@ -259,17 +259,17 @@ impl Messages {
         (peer, theirs): (PeerKey, SeqRef),
         unix_s: u64,
         message: ControlMessage,
-    ) -> Result<bool, ()> {
+    ) -> Result<(), ()> {
         match message {
             ControlMessage::Message { seq, id, content_type, body } => {
                 let message = StoredMessage { id: MessageId(id), content_type, body, unix_s };
-                self.with(cx, peer, unix_s, |mailbox, io| mailbox.incoming.on_message(io, (theirs, seq), message)).map(|()| true)
+                self.with(cx, peer, unix_s, |mailbox, io| mailbox.incoming.on_message(io, (theirs, seq), message))
             }
             ControlMessage::MessageReceipt { seq, id, state } => {
                 self.with(cx, peer, unix_s, |mailbox, io| mailbox.outgoing.on_receipt(io, (seq, MessageId(id)), state));
-                Ok(true)
+                Ok(())
             }
-            _ => Ok(false),
+            _ => Ok(()),
         }
     }
 
@@ -306,8 +306,8 @@ impl Messages {
             cx.persist(batch, Purpose::Message { peer, job: Job::Erased });
         }
         let device = crate::identity::device_id(&peer);
-        for message in mailbox.outgoing.stored() {
-            cx.notify(Event::MessageExpired { device, id: message.id, told: false });
+        for (id, told) in mailbox.outgoing.left() {
+            cx.notify(Event::MessageExpired { device, id, told });
         }
     }
 

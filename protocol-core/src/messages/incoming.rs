@@ -56,7 +56,7 @@ impl Incoming {
         self.watermarks.insert(seq_ref, number);
     }
 
-    pub(super) fn load_seen(&mut self, _slot: u16, seen: Seen) {
+    pub(super) fn load_seen(&mut self, seen: Seen) {
         self.last_seen = self.last_seen.max(seen.count);
         self.seen.insert(seen.count, seen);
     }
@@ -81,7 +81,8 @@ impl Incoming {
         stored.chain(names).chain(seen).collect::<Vec<_>>().into_iter()
     }
 
-    /// A message, numbered under the name of the session on which it came: an older one may still be heard out. One that is on its way to the disk already is not taken twice: its receipt comes when it is durable.
+    /// A message, numbered under the name of the session on which it came: an older one may still be heard out. One that is on its
+    /// way to the disk already is not taken twice: its receipt comes when it is durable.
     ///
     /// # Errors
     /// The peer has more under way than it may.
@@ -129,7 +130,7 @@ impl Incoming {
                         batch.push(Row::Incoming { order, message: fresh.message.clone() }.write(&io.peer));
                         order
                     });
-                    batch.push(Row::Seen { slot: rows::slot(count), seen: Seen { count, id, state } }.write(&io.peer));
+                    batch.push(Row::Seen(Seen { count, id, state }).write(&io.peer));
                     Decided { state, seen: Some(count), order: place, fresh }
                 }
                 None => Decided { state: MessageState::Conflict, seen: None, order: None, fresh },

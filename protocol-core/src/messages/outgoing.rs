@@ -23,6 +23,8 @@ struct Waiting {
     stored: bool,
     /// Its number, once it was told under the present names.
     seq: Option<u64>,
+    /// It was told, or may have been in an earlier life of the process.
+    left: bool,
 }
 
 /// The numbers of one name.
@@ -55,7 +57,7 @@ impl Outgoing {
     pub(super) fn load(&mut self, order: u64, message: StoredMessage) {
         self.bytes += message.body.len();
         self.last_order = self.last_order.max(order);
-        self.queue.insert(order, Waiting { message, stored: true, seq: None });
+        self.queue.insert(order, Waiting { message, stored: true, seq: None, left: true });
     }
 
     /// After a restart those that were reserved count as used.
@@ -70,6 +72,11 @@ impl Outgoing {
 
     pub(super) fn stored(&self) -> impl Iterator<Item = &StoredMessage> {
         self.queue.values().map(|waiting| &waiting.message)
+    }
+
+    /// Each that waits, and whether it may have arrived.
+    pub(super) fn left(&self) -> impl Iterator<Item = (MessageId, bool)> {
+        self.queue.values().map(|waiting| (waiting.message.id, waiting.left))
     }
 
     pub(super) fn is_awaiting(&self) -> bool {
@@ -94,7 +101,7 @@ impl Outgoing {
         let order = self.last_order;
         let row = Row::Outgoing { order, message: message.clone() }.write(&io.peer);
         self.bytes += message.body.len();
-        self.queue.insert(order, Waiting { message, stored: planted!(MessageToldUnstored), seq: None });
+        self.queue.insert(order, Waiting { message, stored: planted!(MessageToldUnstored), seq: None, left: false });
         io.persist(Vec::from([row]), Job::Queued(order));
     }
 
@@ -210,6 +217,7 @@ impl Outgoing {
                 numbers.used
             });
             told.insert(order);
+            waiting.left = true;
             under_way += waiting.message.body.len();
             let StoredMessage { id, content_type, body, .. } = waiting.message.clone();
             io.tell(ControlMessage::Message { seq, id: id.0, content_type, body });
@@ -246,7 +254,7 @@ impl Outgoing {
         let due: Vec<u64> = self.queue.iter().filter(|(_, waiting)| due(waiting)).map(|(&order, _)| order).collect();
         for order in due {
             let Some(waiting) = self.queue.get(&order) else { continue };
-            let (id, told) = (waiting.message.id, waiting.seq.is_some());
+            let (id, told) = (waiting.message.id, waiting.left);
             io.cx.notify(Event::MessageExpired { device: io.device, id, told });
             self.finish(io, order);
         }

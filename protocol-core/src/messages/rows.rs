@@ -35,7 +35,7 @@ pub(crate) enum Row {
     Outgoing { order: u64, message: StoredMessage },
     Incoming { order: u64, message: StoredMessage },
     Number { seq_ref: SeqRef, number: u64 },
-    Seen { slot: u16, seen: Seen },
+    Seen(Seen),
 }
 
 /// The slot of the n-th message that came.
@@ -65,7 +65,7 @@ impl Row {
             Self::Outgoing { order, .. } => (MESSAGES_OUT, ordered(peer, *order)),
             Self::Incoming { order, .. } => (MESSAGES_IN, ordered(peer, *order)),
             Self::Number { seq_ref, .. } => (MESSAGE_NUMBERS, named(peer, seq_ref)),
-            Self::Seen { slot, .. } => (MESSAGES_SEEN, slotted(peer, *slot)),
+            Self::Seen(seen) => (MESSAGES_SEEN, slotted(peer, slot(seen.count))),
         };
         let value = encode(|to: &mut Encoder<Vec<u8>>| {
             match self {
@@ -73,7 +73,7 @@ impl Row {
                     to.array(5)?.u8(SCHEMA)?.bytes(&message.id.0)?.str(&message.content_type)?.bytes(&message.body)?.u64(message.unix_s)?
                 }
                 Self::Number { number, .. } => to.array(2)?.u8(SCHEMA)?.u64(*number)?,
-                Self::Seen { seen, .. } => to.array(4)?.u8(SCHEMA)?.u64(seen.count)?.bytes(&seen.id.0)?.u64(seen.state.number())?,
+                Self::Seen(seen) => to.array(4)?.u8(SCHEMA)?.u64(seen.count)?.bytes(&seen.id.0)?.u64(seen.state.number())?,
             };
             Ok(())
         });
@@ -111,9 +111,11 @@ impl Row {
             }
             MESSAGES_SEEN => {
                 expect(4)?;
-                let slot = u16::from_be_bytes(rest.try_into().map_err(|_| Malformed::Bounds)?);
                 let seen = Seen { count: from.u64()?, id: MessageId(from.exactly()?), state: MessageState::of(from.u64()?) };
-                Self::Seen { slot, seen }
+                if rest != slot(seen.count).to_be_bytes() {
+                    return Err(Malformed::Bounds);
+                }
+                Self::Seen(seen)
             }
             _ => return Err(Malformed::Type),
         };

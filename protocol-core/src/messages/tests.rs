@@ -100,7 +100,7 @@ impl Side {
         self.with(|messages, cx, peer, unix_s| messages.on_session(cx, peer, unix_s, names.0));
     }
 
-    fn hear(&mut self, message: ControlMessage) -> Result<bool, ()> {
+    fn hear(&mut self, message: ControlMessage) -> Result<(), ()> {
         let theirs = self.theirs;
         self.with(|messages, cx, peer, unix_s| messages.on_control(cx, (peer, theirs), unix_s, message))
     }
@@ -325,6 +325,22 @@ fn a_message_expires() {
     two.sides[0].with(|messages, cx, peer, unix_s| messages.on_timer(cx, peer, unix_s));
     assert_eq!(two.sides[0].events[1..], [Event::MessageExpired { device, id, told: false }]);
     two.settle(|_| false);
+    // One that was told, and one that may have been before a restart.
+    for again in [false, true] {
+        two.session();
+        let draft = Draft { content_type: String::new(), body: vec![2], expires_unix: 1100 };
+        let id = two.sides[0].with(|messages, cx, peer, unix_s| messages.send(cx, peer, unix_s, draft)).unwrap();
+        while two.sides[0].write(true) {}
+        two.sides[0].tells();
+        if again {
+            two.sides[0].again();
+        }
+        two.sides[0].unix_s = 1100;
+        two.sides[0].with(|messages, cx, peer, unix_s| messages.on_timer(cx, peer, unix_s));
+        assert_eq!(two.sides[0].events.last(), Some(&Event::MessageExpired { device, id, told: true }), "{again}");
+        two.sides[0].unix_s = 1060;
+        two.settle(|_| false);
+    }
     two.session();
     two.settle(|_| false);
     assert!(two.sides[1].bodies().is_empty() && two.sides[0].rows.keys().all(|(table, _)| *table == crate::records::MESSAGE_NUMBERS));
