@@ -47,7 +47,9 @@ mod pairings;
 #[doc(hidden)]
 pub mod probe;
 mod rows;
+mod sessions;
 mod streams;
+mod succession;
 
 pub use self::commands::{ConnectError, UnknownDevice, UnknownPairing};
 pub use crate::devices::registry::DeviceView as Device;

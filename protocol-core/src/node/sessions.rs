@@ -1,0 +1,298 @@
+//! Live sessions: from the first record to the erasing of their secrets (PROTOCOL.md, section 9.1).
+
+use alloc::vec::Vec;
+
+use super::{Node, Role, cx};
+use crate::effects::{Cut, DeviceState, Env, Event, Output, Route};
+use crate::faults::{LinkFailure, TransferFailure, code};
+use crate::ids::{DeviceId, PeerKey, SessionRef, StreamId};
+use crate::limits;
+use crate::outbox::Purpose;
+use crate::session::keys::seq_ref;
+use crate::session::machine::{Heard, Session};
+use crate::timers::TimerKind;
+use crate::transfer::machine::Peer;
+use crate::wire::control::ControlMessage;
+use crate::wire::header::REPLY;
+
+impl Node {
+    /// A session stands: it becomes the device's primary one, and replaces an older.
+    // LINK-12.
+    pub(super) fn session_up(&mut self, env: &mut Env<'_>, mut session: Session) {
+        let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
+        let answers = !session.we_opened;
+        if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
+            // Forgotten, or refused, while it came about.
+            self.timers.cancel(TimerKind::Idle(session_ref));
+            self.timers.cancel(TimerKind::Age(session_ref));
+            self.set_role(stream, Role::Closing);
+            return self.drop_stream(env, stream, code::DONE);
+        }
+        let own = self.identity.public();
+        if let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session.root)) {
+            session.names = (seq_ref(&root.secret, own, peer), seq_ref(&root.secret, peer, own));
+        }
+        self.set_role(stream, Role::Control(session_ref));
+        self.timers.cancel(TimerKind::Stream(stream));
+        if let Some(dialer) = self.dialers.remove(&device) {
+            let own = dialer.stream().filter(|&own| own != stream);
+            dialer.end(cx!(self, env));
+            if let Some(own) = own {
+                self.set_role(own, Role::Closing);
+                self.drop_stream(env, own, code::DONE);
+            }
+        }
+        if let Some(own) = self.crossed_by(&session) {
+            session.passed_over = true;
+            self.sessions.insert(session_ref, session);
+            self.succeed(env, session_ref, own);
+            if answers {
+                self.confirm_root(env, &peer, session_ref);
+            }
+            return self.try_all_early(env);
+        }
+        let (route, roles) = (session.route(), roles(&session));
+        self.sessions.insert(session_ref, session);
+        let older = self.primary.insert(device, session_ref);
+        if let Some(older) = older.filter(|&older| older != session_ref) {
+            self.succeed(env, older, session_ref);
+        }
+        self.note_route(env, &peer, route.clone());
+        // The joiner's Ack confirms what the initiator wrote.
+        if answers
+            && !planted!(AckConfirmsNothing)
+            && let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session_ref))
+        {
+            let root = root.session_ref;
+            self.confirm_root(env, &peer, root);
+        }
+        cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
+        self.on_primary(env, device, roles);
+        self.try_all_early(env);
+    }
+
+    /// A device has another primary session: transfers and messages go on there.
+    fn on_primary(&mut self, env: &mut Env<'_>, device: DeviceId, roles: Peer) {
+        let session = self.primary.get(&device).and_then(|primary| self.sessions.get(primary));
+        let Some((peer, (ours, _))) = session.map(|session| (session.peer, session.names)) else { return };
+        self.transfers.on_session(cx!(self, env), device, roles);
+        self.messages.on_session(cx!(self, env), peer, env.unix_s, ours);
+    }
+
+    fn note_route(&mut self, env: &mut Env<'_>, peer: &PeerKey, route: Route) {
+        if let Some(device) = self.registry.get_mut(peer) {
+            device.last_route = Some(route);
+            device.last_seen_unix = Some(env.unix_s);
+            let change = device.change();
+            self.store(env, *peer, change, Purpose::Registry { peer: *peer });
+        }
+    }
+
+    pub(super) fn on_control_reply(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reply: &[u8; REPLY]) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        let device = session.device;
+        if session.on_reply(self.now, reply).is_err() {
+            return self.session_over(env, session_ref, LinkFailure::Violation);
+        }
+        cx!(self, env).notify(Event::Answered { device });
+        if self.primary.get(&device) == Some(&session_ref) && !planted!(OldSessionStays) {
+            for older in self.sessions.values_mut().filter(|older| older.device == device && older.session_ref != session_ref) {
+                older.end(cx!(self, env));
+            }
+        }
+    }
+
+    pub(super) fn on_control_record(&mut self, env: &mut Env<'_>, session_ref: SessionRef, record: &[u8]) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        let (device, peer, (_, theirs)) = (session.device, session.peer, session.names);
+        if let Some(older) = session.waits_for {
+            session.held.push(record.to_vec());
+            if session.held.len() >= limits::HELD_RECORDS {
+                self.session_over(env, older, LinkFailure::Replaced);
+            }
+            return;
+        }
+        let left = session.left;
+        let heard = session.on_record(cx!(self, env), record);
+        if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
+            self.confirm_root(env, &peer, root);
+        }
+        match heard {
+            Err(_) if planted!(ForgedControlIgnored) => {}
+            Err(_) => self.session_over(env, session_ref, LinkFailure::Violation),
+            Ok(Heard::Fin) => self.session_over(env, session_ref, LinkFailure::Ended),
+            // Behind our own goodbye nothing counts; behind the fin to one that a newer session has replaced, all.
+            Ok(Heard::Messages(_)) if left || !self.primary.contains_key(&device) => {}
+            Ok(Heard::Messages(messages)) => {
+                for message in messages {
+                    // DATA-17.
+                    if self.on_message(env, (device, peer, theirs), message).is_err() {
+                        return self.session_over(env, session_ref, LinkFailure::Violation);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A control message that is not the session's own: about messages, or transfers.
+    fn on_message(
+        &mut self,
+        env: &mut Env<'_>,
+        (device, peer, theirs): (DeviceId, PeerKey, [u8; 16]),
+        message: ControlMessage,
+    ) -> Result<(), ()> {
+        match message {
+            ControlMessage::Message { .. } | ControlMessage::MessageReceipt { .. } => {
+                self.messages.on_control(cx!(self, env), (peer, theirs), env.unix_s, message)?;
+            }
+            message => self.transfers.on_control(cx!(self, env), device, message).map_err(|_| ())?,
+        }
+        self.settle(env);
+        // An Offer may be what early streams wait for.
+        self.try_all_early(env);
+        Ok(())
+    }
+
+    /// The control stream was cut, or ended without fin.
+    // DATA-12.
+    pub(super) fn control_cut(&mut self, env: &mut Env<'_>, session_ref: SessionRef, how: Cut) {
+        if self.waits_its_turn(session_ref)
+            && let Some(session) = self.sessions.get_mut(&session_ref)
+        {
+            // What came on it before is heard then, its fin perhaps.
+            session.retire(cx!(self, env));
+            session.cut = Some(how);
+            return;
+        }
+        let reason = match how {
+            Cut::Finished if planted!(TruncationIsEnd) => LinkFailure::Ended,
+            Cut::Finished | Cut::Broken => LinkFailure::Cut,
+            Cut::Malformed => LinkFailure::Violation,
+        };
+        self.session_over(env, session_ref, reason);
+    }
+
+    /// A session's control stream is over. Its streams go on to their end under keys of their own.
+    pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        let (device, peer, elder) = (session.device, session.peer, session.waits_for);
+        let primary = self.primary.get(&device) == Some(&session_ref);
+        if let Some(elder) = elder.filter(|_| !primary) {
+            // What came on this one is still heard, before what came on its heir.
+            self.session_over(env, elder, LinkFailure::Replaced);
+        }
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        session.waits_for = None;
+        let (stream, conn, was_ending, told) = (session.stream, session.conn, session.ending, session.told);
+        // Nothing that counts is told on one that crossed, by either side.
+        let heard = reason == LinkFailure::Ended || session.passed_over;
+        match reason {
+            // The peer's fin is answered with ours; the stream closes when both are through.
+            LinkFailure::Ended | LinkFailure::Closed => session.end(cx!(self, env)),
+            _ => session.retire(cx!(self, env)),
+        }
+        if self.streams.contains_key(&stream) {
+            self.set_role(stream, Role::Closing);
+            if matches!(reason, LinkFailure::Ended | LinkFailure::Closed) {
+                self.timers.set(TimerKind::Stream(stream), self.now, core::time::Duration::from_secs(5));
+            } else {
+                self.drop_stream(env, stream, code::DONE);
+            }
+        }
+        self.hang_up_if_unused(conn);
+        if !primary {
+            return self.release_heir(env, session_ref, heard);
+        }
+        // A renewal that came to nothing: the session that it was to replace goes on, unless it missed something.
+        let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
+        let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
+        let older = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
+        let older = older.and_then(|older| self.sessions.get(&older)).map(|older| (older.session_ref, older.stream, roles(older)));
+        // What was told on one that was ended in order is heard.
+        if let (Some((older, stream, roles)), false) = (older, told && reason != LinkFailure::Ended) {
+            self.timers.cancel(TimerKind::Stream(stream));
+            self.primary.insert(device, older);
+            return self.on_primary(env, device, roles);
+        }
+        self.primary.remove(&device);
+        for other in others {
+            self.session_over(env, other, LinkFailure::Closed);
+        }
+        self.met.insert(device, reason);
+        self.messages.on_session_over(&peer);
+        let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
+        self.transfers.on_session_over(cx!(self, env), device, lost);
+        let reason = if was_ending { LinkFailure::Closed } else { reason };
+        cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
+    }
+
+    pub(super) fn on_idle(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        let busy = self.transfers.wants_session(session.device) || self.messages.wants_session(&session.peer);
+        if let Some(reason) = session.on_idle(cx!(self, env), busy) {
+            self.session_over(env, session_ref, reason);
+        }
+    }
+
+    /// The side that opened a session renews it; the other ends one that was not.
+    pub(super) fn on_age(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| !session.ending) else { return };
+        let expired = self.now.since(session.born) >= limits::SESSION_LIFE;
+        if expired && !planted!(SessionLifeUnlimited) {
+            let device = session.device;
+            if self.primary.get(&device) == Some(&session_ref) {
+                self.cancel_transfers(env, device);
+            }
+            return self.session_over(env, session_ref, LinkFailure::Closed);
+        }
+        // If nothing comes of it there is time to try again, up to the end.
+        let left = if expired { limits::SESSION_RENEW_AGAIN } else { limits::SESSION_LIFE.saturating_sub(self.now.since(session.born)) };
+        let (peer, reached) = (session.peer, session.reached.clone());
+        cx!(self, env).set(TimerKind::Age(session_ref), left.min(limits::SESSION_RENEW_AGAIN));
+        if !planted!(RenewalForgotten) {
+            self.dial_device(env, peer, reached.into_iter().collect());
+        }
+    }
+
+    /// The secrets of a session that is over are erased.
+    // LINK-15.
+    pub(super) fn erase_session(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.remove(&session_ref) else { return };
+        if self.streams.contains_key(&session.stream) {
+            self.set_role(session.stream, Role::Closing);
+            self.drop_stream(env, session.stream, code::DONE);
+        }
+        if self.conns.get(&session.conn).is_some_and(|conn| conn.streams.is_empty()) {
+            self.out.push(Output::Hangup { conn: session.conn, code: code::DONE });
+        }
+    }
+
+    /// Every session of a device that is forgotten, with its keys and its streams. A goodbye still leaves.
+    pub(super) fn drop_sessions(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        let gone: Vec<SessionRef> = self.sessions.iter().filter(|(_, session)| session.device == device).map(|(&gone, _)| gone).collect();
+        for session_ref in gone {
+            let Some(session) = self.sessions.remove(&session_ref) else { continue };
+            for timer in [TimerKind::Idle(session_ref), TimerKind::Age(session_ref), TimerKind::Erase(session_ref)] {
+                self.timers.cancel(timer);
+            }
+            self.set_role(session.stream, Role::Closing);
+            let of_session = |role: &Role| match role {
+                Role::Data(of) => *of == session_ref,
+                Role::AwaitReply(opened) => opened.header.session() == session_ref,
+                Role::Early(early) => early.session() == session_ref,
+                _ => false,
+            };
+            let streams: Vec<StreamId> =
+                self.streams.iter().filter(|(_, slot)| of_session(&slot.role)).map(|(&stream, _)| stream).collect();
+            for stream in streams {
+                self.drop_stream(env, stream, code::DONE);
+            }
+        }
+    }
+}
+
+/// Who can open data streams: on tcp the side that dialled the control stream opens every one (section 9.2).
+const fn roles(session: &Session) -> Peer {
+    let (one_stream, we_opened) = (session.remote.one_stream, session.we_opened);
+    Peer { can_open: we_opened || !one_stream, must_ask: one_stream && !we_opened, must_open: one_stream && we_opened }
+}

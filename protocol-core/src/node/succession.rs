@@ -1,0 +1,101 @@
+//! A session that takes over from one that still stands: which of two goes on, and in which order they are heard (PROTOCOL.md,
+//! section 9.1; LINK-12).
+
+use alloc::vec::Vec;
+
+use super::{Node, Role, cx};
+use crate::effects::Env;
+use crate::faults::LinkFailure;
+use crate::ids::{SessionRef, StreamId};
+use crate::limits;
+use crate::session::machine::Session;
+use crate::timers::TimerKind;
+
+impl Node {
+    /// The session that goes on, if this one crossed with it: two pairings both ways do that. Each side would give up its own for
+    /// the other's; of the two, the one that the greater identity key opened counts as the newer. Both sides know whether they
+    /// crossed, for a reply leaves behind a Response that left before the session was there.
+    // LINK-12.
+    pub(super) fn crossed_by(&self, session: &Session) -> Option<SessionRef> {
+        let primary = *self.primary.get(&session.device)?;
+        let other = self.sessions.get(&primary)?;
+        let both_ways = other.we_opened != session.we_opened && !other.ending;
+        let crossed = both_ways && other.stood.is_none_or(|stood| session.begun < stood);
+        let greater = (self.identity.public() > session.peer) == other.we_opened;
+        (crossed && greater && !planted!(CrossingIgnored)).then_some(primary)
+    }
+
+    /// A newer session takes over from one that still stands. What comes on the newer waits until the older was heard out: its
+    /// fin, its cut, or five seconds. The side that opened the newer lets go of the older when the newer was answered.
+    pub(super) fn succeed(&mut self, env: &mut Env<'_>, older: SessionRef, newer: SessionRef) {
+        if planted!(OldSessionStays) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&newer) else { return };
+        // Of two that crossed, the older may come last: what the newer has waited for is older than both.
+        let (we_opened, elder) = (session.we_opened, session.waits_for.take());
+        let Some(session) = self.sessions.get_mut(&older) else { return };
+        session.waits_for = session.waits_for.or(elder);
+        let stream = session.stream;
+        if self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Control(of) if of == older)) {
+            self.timers.set(TimerKind::Stream(stream), self.now, limits::SUCCESSION_WAIT);
+            if let Some(session) = self.sessions.get_mut(&newer) {
+                session.waits_for = Some(older);
+            }
+        }
+        let line = self.line_before(newer);
+        if !we_opened {
+            for older in &line {
+                self.sessions.get_mut(older).expect("invariant: a line is of sessions that are there").end(cx!(self, env));
+            }
+        }
+        if let Some(&eldest) = line.get(limits::SUCCESSIONS).filter(|_| !planted!(SuccessionsUnbounded)) {
+            self.session_over(env, eldest, LinkFailure::Replaced);
+        }
+    }
+
+    /// The sessions that are heard out before this one, the newest of them first.
+    pub(super) fn line_before(&self, newer: SessionRef) -> Vec<SessionRef> {
+        let before = |of: &SessionRef| self.sessions.get(of).and_then(|session| session.waits_for);
+        core::iter::successors(before(&newer), before).collect()
+    }
+
+    /// A session was heard out, or will not be: what waited for that in the session that replaces it is handled.
+    pub(super) fn release_heir(&mut self, env: &mut Env<'_>, older: SessionRef, heard: bool) {
+        let Some(heir) = self.sessions.values_mut().find(|session| session.waits_for == Some(older)) else { return };
+        heir.waits_for = None;
+        let (session_ref, device, held) = (heir.session_ref, heir.device, core::mem::take(&mut heir.held));
+        if !heard {
+            self.transfers.on_unheard(cx!(self, env), device);
+        }
+        for record in held {
+            self.on_control_record(env, session_ref, &record);
+        }
+        self.transfers.on_succession(cx!(self, env), device, heard);
+        if let Some(how) = self.sessions.get_mut(&session_ref).and_then(|heir| heir.cut.take()) {
+            self.control_cut(env, session_ref, how);
+        }
+    }
+
+    /// Whether a session that was replaced is to be heard out, and waits for an older one.
+    pub(super) fn waits_its_turn(&self, session_ref: SessionRef) -> bool {
+        let waits = |session: &Session| session.waits_for.is_some() && self.primary.get(&session.device) != Some(&session_ref);
+        self.sessions.get(&session_ref).is_some_and(waits)
+    }
+
+    /// A control stream ends on which there may be more to hear than was heard, its fin perhaps.
+    pub(super) fn end_unheard(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let Some(&Role::Control(session_ref)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
+        let waits_its_turn = self.waits_its_turn(session_ref);
+        let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| session.waits_for.is_some()) else { return };
+        if waits_its_turn {
+            // The fin has its answer now.
+            return session.end(cx!(self, env));
+        }
+        // The newest one: the peer has let go of it, and goes on with the older if it takes that for the newer.
+        session.waits_for = None;
+        for record in core::mem::take(&mut session.held) {
+            self.on_control_record(env, session_ref, &record);
+        }
+    }
+}
