@@ -30,6 +30,7 @@ use tracing::{debug, trace};
 use self::links::{AnyTransport, Half, LONGEST, Links, Order, Read, Stream, Write};
 use self::records_thread::Records;
 use self::transfers::Transfers;
+use crate::metrics::Metrics;
 use crate::pipeline::receive::Receive;
 use crate::pipeline::send::Send as SendJob;
 use crate::service::events::Subscribers;
@@ -42,6 +43,8 @@ pub(crate) mod transfers;
 const WAITING: usize = 256;
 /// The longest sleep: the timer's clock stops while the machine sleeps, ours does not.
 const NAP: Duration = Duration::from_secs(5);
+/// A turn of the loop that takes so much longer than the longest sleep means that nobody was awake.
+const OVERSLEPT: Duration = Duration::from_secs(2);
 /// At the end: how long connections may take to say goodbye, and then tasks and workers to end.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// … and how long transports, counted from the same moment.
@@ -136,6 +139,7 @@ pub(crate) struct Host {
     pub(crate) transfers: Transfers,
     pub(crate) subscribers: Subscribers,
     pub(crate) transports: Vec<Box<dyn AnyTransport>>,
+    pub(crate) metrics: Metrics,
     links: Links,
     records: Records,
     conns: HashMap<ConnId, Conn>,
@@ -171,7 +175,18 @@ impl Host {
         subscribers: Subscribers,
         links: Links,
     ) -> Self {
-        Self { node, transfers, subscribers, transports, links, records, conns: HashMap::new(), streams: HashMap::new(), closing: false }
+        Self {
+            node,
+            transfers,
+            subscribers,
+            transports,
+            metrics: Metrics::default(),
+            links,
+            records,
+            conns: HashMap::new(),
+            streams: HashMap::new(),
+            closing: false,
+        }
     }
 
     /// Runs until a call to [`Self::close`], or until nobody can call any more.
@@ -183,7 +198,7 @@ impl Host {
         self.write_snapshot();
         while !self.closing {
             let deadline = self.node.deadline();
-            let nap = deadline.map(|deadline| deadline.at.since(now()).min(NAP));
+            let (before, nap) = (now(), deadline.map(|deadline| deadline.at.since(now()).min(NAP)));
             let wake = Instant::now() + nap.unwrap_or(NAP);
             tokio::select! {
                 Some(what) = happened.recv() => self.on(what),
@@ -194,7 +209,11 @@ impl Host {
                     }
                     None => self.close(),
                 },
-                () = sleep_until(wake), if nap.is_some() => self.tick(),
+                () = sleep_until(wake) => self.tick(),
+            }
+            if now().since(before) > NAP + OVERSLEPT {
+                debug!("the machine has slept, or the process was stopped");
+                self.handle(Input::Network(Fact::Awake));
             }
         }
         drop(calls);
@@ -381,7 +400,8 @@ impl Host {
                 }
                 Output::Files { ticket, transfer, entries, op } => {
                     let manifest = self.node.manifest(transfer);
-                    self.transfers.files(&self.links, ticket, transfer, manifest, entries, op);
+                    let folder = self.node.policy(transfer.device).and_then(|policy| policy.folder);
+                    self.transfers.files(&self.links, ticket, (transfer, manifest, folder), entries, op);
                 }
                 Output::Notify(event) => self.notify(event),
             }
@@ -468,8 +488,16 @@ impl Host {
         };
         let registry = matches!(
             event,
-            Event::Device { .. } | Event::Paired { .. } | Event::PairConfirmed { .. } | Event::Removed { .. } | Event::NotStored { .. }
+            Event::Device { .. }
+                | Event::Paired { .. }
+                | Event::PairConfirmed { .. }
+                | Event::Removed { .. }
+                | Event::RemovedThere { .. }
+                | Event::DeviceChanged { .. }
+                | Event::ConnectFailed { .. }
+                | Event::NotStored { .. }
         );
+        self.metrics.on(now(), &event);
         self.subscribers.publish(event);
         if let Some(transfer) = ended {
             self.transfers.forget(transfer);

@@ -29,6 +29,7 @@ pub use scan::{Scan, ScanError, SkipReason, Source, SourceFile, SymlinkPolicy, s
 pub use sweep::sweep;
 
 /// Why an operation on a file failed.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFault {
     /// No space, or no quota, is left.

@@ -15,6 +15,7 @@ pub mod files;
 #[cfg(unix)]
 pub mod home;
 #[cfg(unix)]
+pub mod metrics;
 mod pipeline;
 #[cfg(unix)]
 mod private;

@@ -170,7 +170,7 @@ async fn pair_send_and_send_back_and_again_after_a_restart() {
     let (to_b, to_a) = (path("to-b"), path("to-a"));
     for (service, to) in [(&b, &to_b), (&a, &to_a)] {
         fs::create_dir(to).unwrap();
-        service.set_inbox(Some(Inbox { dir: to.clone(), on_conflict: ConflictPolicy::Fail })).await.unwrap();
+        service.set_inbox(Some(Inbox { dir: to.clone(), on_conflict: ConflictPolicy::Fail, by_policy: false })).await.unwrap();
     }
     send(&a, &b, vec![path("tree")]).await;
     assert_eq!(listing(&path("tree")), listing(&to_b.join("tree")));
@@ -188,7 +188,7 @@ async fn pair_send_and_send_back_and_again_after_a_restart() {
     assert_eq!((a.identity().id, b.identity().id), ids);
     assert!(a.warnings().is_empty() && b.warnings().is_empty());
     fs::remove_dir_all(to_b.join("tree")).unwrap();
-    b.set_inbox(Some(Inbox { dir: to_b.clone(), on_conflict: ConflictPolicy::Fail })).await.unwrap();
+    b.set_inbox(Some(Inbox { dir: to_b.clone(), on_conflict: ConflictPolicy::Fail, by_policy: false })).await.unwrap();
     send(&a, &b, vec![path("tree")]).await;
     assert_eq!(listing(&path("tree")), listing(&to_b.join("tree")));
     tokio::join!(a.shutdown(), b.shutdown());
@@ -205,7 +205,7 @@ async fn one_large_file_arrives_with_the_digest_of_its_content() {
     fs::write(dir.0.join("large"), &content).unwrap();
     let inbox = dir.0.join("inbox");
     fs::create_dir(&inbox).unwrap();
-    b.set_inbox(Some(Inbox { dir: inbox.clone(), on_conflict: ConflictPolicy::Rename })).await.unwrap();
+    b.set_inbox(Some(Inbox { dir: inbox.clone(), on_conflict: ConflictPolicy::Rename, by_policy: false })).await.unwrap();
     let mut events = b.events();
     send(&a, &b, vec![dir.0.join("large")]).await;
     let digest = wait(&mut events, |event| match event {

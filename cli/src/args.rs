@@ -123,7 +123,7 @@ pub(crate) enum Command {
     /// Enter the code that another device shows.
     #[command(after_help = JOIN_HELP)]
     Join(Join),
-    /// The paired devices: list, show, rename, forget.
+    /// The paired devices: list, show, rename, policy, block, forget.
     Devices(Devices),
     /// Send files and directories to a paired device.
     #[command(after_help = SEND_HELP)]
@@ -133,6 +133,13 @@ pub(crate) enum Command {
     Recv(Recv),
     /// Messages: send one, show those that came, follow them.
     Msg(Msg),
+    /// Stay up: receive by policy, deliver what is queued, keep connections; other commands of this home ask this one.
+    #[command(after_help = UP_HELP)]
+    Up(Up),
+    /// Ask a device for a sign of life: the route, and how long the round trip takes.
+    Ping(Ping),
+    /// What is wrong, and what to do: home, disk, clock, network, a device.
+    Doctor(Doctor),
     /// Print the completion script of a shell: source it when the shell starts.
     Completions(Completions),
 }
@@ -229,12 +236,123 @@ pub(crate) enum DevicesVerb {
         /// The new name.
         name: String,
     },
-    /// Remove it from this device: it can reach us no more. (It is not told yet, and keeps its own record.)
+    /// What it may do here: shown, or changed by the flags.
+    Policy(PolicyArgs),
+    /// Let it do nothing at all, and never pair with it again, until --off.
+    Block {
+        /// Id, name, or a unique beginning of either.
+        #[arg(add = ArgValueCompleter::new(complete_device))]
+        device: String,
+        /// Lift it.
+        #[arg(long)]
+        off: bool,
+    },
+    /// Remove it: from then on nothing of it is accepted. It is told, now or at its next contact.
     Forget {
         /// Id, name, or a unique beginning of either.
         #[arg(add = ArgValueCompleter::new(complete_device))]
         device: String,
+        /// And never pair with it again, whatever code it brings.
+        #[arg(long)]
+        block: bool,
     },
+}
+
+/// `kin devices policy`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// Id, name, or a unique beginning of either.
+    #[arg(add = ArgValueCompleter::new(complete_device))]
+    pub(crate) device: String,
+    /// What happens to its files under `kin up`: `ask` leaves them to a `kin recv`.
+    #[arg(long, value_enum)]
+    pub(crate) files: Option<crate::events::Files>,
+    /// Bytes that one offer may have, for example 500M; `none`: as many as there are.
+    #[arg(long, value_name = "SIZE", value_parser = size_or_none)]
+    pub(crate) max: Option<Limit>,
+    /// Where its files go under `kin up`; an empty one: where all others go.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Whether its messages are taken.
+    #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
+    pub(crate) messages: Option<bool>,
+    /// A protocol of an application that it may speak from now on.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allow: Vec<String>,
+    /// One that it may not speak any more.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) deny: Vec<String>,
+}
+
+/// A bound, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) Option<u64>);
+
+fn size_or_none(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    let size: bytesize::ByteSize = text.parse().map_err(|_| "a size has the form 500M or 2GiB, or is `none`".to_owned())?;
+    Ok(Limit(Some(size.as_u64())))
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("yes or no".to_owned()),
+    }
+}
+
+const UP_HELP: &str = "\
+Files are taken by the policy of their device:  kin devices policy DEVICE --files auto
+Those that are left to a person wait for whoever runs `kin recv` beside it, and are declined if nobody does.
+Every other command of this home goes on working: it asks this one.  Ctrl-C or SIGTERM ends it in order.
+
+As a service of systemd:  kin up --systemd DIR > ~/.config/systemd/user/kin.service && systemctl --user enable --now kin";
+
+/// `kin up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where files go that are taken by policy [default: nowhere; only devices with a folder of their own may send].
+    pub(crate) dir: Option<PathBuf>,
+    /// Write this device's addresses into this file, one a line.
+    #[arg(long, value_name = "F")]
+    pub(crate) address_file: Option<PathBuf>,
+    /// Serve counters in Prometheus' text form on this local port, for example 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
+    /// Print a unit for systemd, and end.
+    #[arg(long)]
+    pub(crate) systemd: bool,
+}
+
+/// `kin ping`.
+#[derive(Debug, Args)]
+pub(crate) struct Ping {
+    /// Id, name, or a unique beginning of either.
+    #[arg(add = ArgValueCompleter::new(complete_device))]
+    pub(crate) device: String,
+    /// How often.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: u32,
+    /// Where the other device listens, beside the addresses of earlier contacts.
+    #[arg(long, value_name = "ADDR", value_parser = transports::address)]
+    pub(crate) address: Vec<Address>,
+    /// Try for so long until the device is there.
+    #[arg(long, value_name = "TIME", value_parser = wait, num_args = 0..=1, default_missing_value = "30s")]
+    pub(crate) wait: Option<Duration>,
+}
+
+/// `kin doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Id, name, or a unique beginning of either [default: only this device is looked at].
+    #[arg(add = ArgValueCompleter::new(complete_device))]
+    pub(crate) device: Option<String>,
+    /// Where the other device listens, beside the addresses of earlier contacts.
+    #[arg(long, value_name = "ADDR", value_parser = transports::address)]
+    pub(crate) address: Vec<Address>,
 }
 
 const SEND_HELP: &str = "\

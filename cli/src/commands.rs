@@ -3,15 +3,18 @@
 pub(crate) mod completions;
 mod demo;
 mod devices;
+mod doctor;
 mod id;
 mod join;
 mod msg;
 mod pair;
 mod pairing;
+mod ping;
 mod reach;
 mod recv;
 mod send;
 mod transfer;
+mod up;
 
 use std::path::PathBuf;
 
@@ -53,6 +56,9 @@ pub(crate) async fn run(cli: Cli, out: Output) -> (Output, Outcome) {
         Command::Send(args) => send::run(&context, &args).await,
         Command::Recv(args) => recv::run(&mut context, &args).await,
         Command::Msg(args) => msg::run(&context, &args.verb).await,
+        Command::Up(args) => up::run(&context, &args).await,
+        Command::Ping(args) => ping::run(&context, &args).await,
+        Command::Doctor(args) => doctor::run(&context, &args).await,
         Command::Completions(args) => completions::run(&args.shell),
     };
     (context.out, done)

@@ -162,6 +162,24 @@ pub(crate) enum Event {
         /// What became of it.
         state: ReceiptState,
     },
+    /// The answer to a question for a sign of life (`ping`).
+    Pong {
+        /// Whose.
+        device_id: String,
+        /// How long the question and its answer took together, in milliseconds.
+        rtt_ms: f64,
+    },
+    /// Something that `doctor` looked at.
+    Finding {
+        /// What.
+        about: Topic,
+        /// How it is.
+        verdict: Verdict,
+        /// A sentence for people.
+        message: String,
+        /// The command to try, if something is wrong.
+        next_command: Option<String>,
+    },
     /// The last line of a run that did not do what was asked.
     Error {
         /// The exit code.
@@ -202,7 +220,7 @@ pub(crate) struct PairedDevice {
 }
 
 /// A device of the registry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Device {
     /// Its id.
     pub(crate) device_id: String,
@@ -224,6 +242,55 @@ pub(crate) struct Device {
     pub(crate) addresses: Vec<String>,
     /// The other side is known to hold the pairing as well.
     pub(crate) confirmed: bool,
+    /// When the other side told that it removed the pairing: seconds since 1970.
+    pub(crate) removed_there: Option<u64>,
+    /// Since when it is blocked here: seconds since 1970.
+    pub(crate) blocked_since: Option<u64>,
+    /// What it may do here.
+    pub(crate) policy: Policy,
+    /// Why the last session, or the last attempt to have one, ended.
+    pub(crate) last_end: Option<String>,
+    /// When that was: seconds since 1970.
+    pub(crate) last_end_at: Option<u64>,
+    /// How the session that stands travels.
+    pub(crate) route: Option<String>,
+    /// The last round trip on it, in milliseconds.
+    pub(crate) rtt_ms: Option<f64>,
+    /// Sessions after the first since the process began.
+    pub(crate) reconnects: u64,
+    /// Bytes of files that left for it since the process began.
+    pub(crate) bytes_sent: u64,
+    /// Bytes of files that came from it.
+    pub(crate) bytes_received: u64,
+    /// Bytes of files a second, lately.
+    pub(crate) goodput: u64,
+}
+
+/// What a device may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Policy {
+    /// Its messages are taken.
+    pub(crate) messages: bool,
+    /// What happens to its files.
+    pub(crate) files: Files,
+    /// Bytes that one offer may have.
+    pub(crate) max_bytes: Option<u64>,
+    /// Where its files go under `kin up`.
+    pub(crate) folder: Option<String>,
+    /// Protocols of applications that ask for a permission, and that it may speak.
+    pub(crate) protocols: Vec<String>,
+}
+
+/// What happens to the files of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Files {
+    /// Somebody is asked: whoever runs `kin recv`.
+    Ask,
+    /// They are taken.
+    Auto,
+    /// They are declined.
+    Refuse,
 }
 
 /// The states of a device.
@@ -242,6 +309,8 @@ pub(crate) enum State {
     Disconnected,
     /// Its record was removed by this command.
     Forgotten,
+    /// It is not paired any more, and blocked.
+    Blocked,
 }
 
 /// What became of a message.
@@ -311,6 +380,38 @@ pub(crate) enum FileStatus {
     Failed,
 }
 
+/// What `doctor` looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Topic {
+    /// The home: identity, registry, lock.
+    Home,
+    /// The disk that it is on.
+    Disk,
+    /// The clock.
+    Clock,
+    /// Where this device listens.
+    Network,
+    /// What else the machine lets through.
+    Firewall,
+    /// A device.
+    Device,
+    /// The versions of the two programs.
+    Version,
+}
+
+/// What `doctor` thinks of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// Nothing is wrong.
+    Ok,
+    /// It may be in the way.
+    Hint,
+    /// It is in the way.
+    Wrong,
+}
+
 /// What a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -335,6 +436,10 @@ pub(crate) enum WarningCode {
     NotSwept,
     /// A port that was used before is taken; another one is used.
     PortChanged,
+    /// The other device has removed the pairing.
+    RemovedThere,
+    /// An offer came that the policy of its device leaves to a person, and nobody is there.
+    NobodyToAsk,
 }
 
 /// A path of bytes as JSON has it: the text, and the bytes in base64 where they are not UTF-8.
@@ -372,6 +477,23 @@ mod tests {
                 last_route: seen.map(|_| "tcp:127.0.0.1:4711".into()),
                 addresses: vec!["tcp:127.0.0.1:4711".into()],
                 confirmed: true,
+                removed_there: seen,
+                blocked_since: seen,
+                policy: Policy {
+                    messages: true,
+                    files: if seen.is_some() { Files::Auto } else { Files::Ask },
+                    max_bytes: seen,
+                    folder: seen.map(|_| "/srv/in".into()),
+                    protocols: vec!["clipboard".into()],
+                },
+                last_end: seen.map(|_| "the connection was cut".into()),
+                last_end_at: seen,
+                route: seen.map(|_| "tcp:127.0.0.1:4711".into()),
+                rtt_ms: seen.map(|_| 0.25),
+                reconnects: 1,
+                bytes_sent: 2,
+                bytes_received: 3,
+                goodput: 4,
             })
         };
         let stranger = Stranger { device_id: id(), name: "laptop-b".into(), platform: "linux".into() };
@@ -429,7 +551,8 @@ mod tests {
             Event::Error { code: 7, message: "m".into(), retryable: false, next_command: None },
             Event::Error { code: 4, message: "m".into(), retryable: true, next_command: Some("kin id".into()) },
         ];
-        let states = [State::Discovered, State::Pairing, State::Paired, State::Connected, State::Disconnected, State::Forgotten];
+        let states =
+            [State::Discovered, State::Pairing, State::Paired, State::Connected, State::Disconnected, State::Forgotten, State::Blocked];
         all.extend(states.into_iter().map(|state| device(state, Some(1_790_000_001))));
         all.push(device(State::Paired, None));
         let warnings = [
@@ -443,7 +566,18 @@ mod tests {
             WarningCode::NoDevices,
             WarningCode::NotSwept,
             WarningCode::PortChanged,
+            WarningCode::RemovedThere,
+            WarningCode::NobodyToAsk,
         ];
+        let topics = [Topic::Home, Topic::Disk, Topic::Clock, Topic::Network, Topic::Firewall, Topic::Device, Topic::Version];
+        let verdicts = [Verdict::Ok, Verdict::Hint, Verdict::Wrong];
+        all.extend(topics.into_iter().zip(verdicts.into_iter().cycle()).map(|(about, verdict)| Event::Finding {
+            about,
+            verdict,
+            message: "m".into(),
+            next_command: (verdict != Verdict::Ok).then(|| "kin id".into()),
+        }));
+        all.push(Event::Pong { device_id: id(), rtt_ms: 0.5 });
         all.extend(warnings.into_iter().map(|code| Event::Warning { code, message: "m".into() }));
         all
     }
@@ -494,6 +628,8 @@ mod tests {
             ("warning", "code message"),
             ("done", "id files bytes seconds bytes_resumed"),
             ("receipt", "message_id state"),
+            ("pong", "device_id rtt_ms"),
+            ("finding", "about verdict message next_command"),
             ("error", "code message retryable next_command"),
         ];
         for event in samples() {

@@ -4,9 +4,10 @@ use std::fmt;
 use std::process::ExitCode;
 
 use protocol_core::faults::{CancelReason, DeclineReason, Failure, FileFault, LinkFailure, PairFailure, TransferFailure};
+use serde::{Deserialize, Serialize};
 
 /// The exit codes. Their numbers are a promise to scripts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Exit {
     /// Everything asked was done.
     Ok = 0,
@@ -34,8 +35,7 @@ pub(crate) enum Exit {
     Partial = 11,
     /// Unknown device, ambiguous name, missing path.
     NotFound = 12,
-    /// The two versions do not understand each other. Reserved: this version of the protocol has no predecessor.
-    #[allow(dead_code, reason = "a number that scripts know already")]
+    /// The two versions do not understand each other.
     Incompatible = 13,
     /// `--wait` or `--timeout` ran out.
     Timeout = 14,
@@ -66,7 +66,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// Why a command did not do what was asked: what happened and whose fault it is, and what to type next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Problem {
     /// How the program ends.
     pub(crate) exit: Exit,
@@ -133,7 +133,7 @@ impl Severity for LinkFailure {
     fn exit(&self) -> Exit {
         match self {
             Self::Unreachable => Exit::Unreachable,
-            Self::NotAccepted => Exit::Refused,
+            Self::NotAccepted | Self::Removed | Self::Blocked => Exit::Refused,
             Self::Violation => Exit::Integrity,
             _ => Exit::Interrupted,
         }

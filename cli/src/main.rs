@@ -7,6 +7,7 @@ mod ask;
 mod commands;
 mod events;
 mod exit;
+mod local;
 mod names;
 mod net;
 mod output;

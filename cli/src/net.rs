@@ -1,28 +1,31 @@
-//! The service as the commands use it: started from the flags, its failures as exit codes, its waits ended by signals.
+//! The network as the commands use it: a service of their own, or that of the `kin up` that holds the home.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adapter_tokio::files::{ConflictPolicy, FileFault, ScanError};
 use adapter_tokio::home::HomeError;
+use adapter_tokio::metrics::DeviceMetrics;
 use adapter_tokio::service::{
-    CallError, Closed, Events, InitError, NetworkingService, SendError, SendRequest, ServiceConfig, Sharing, Warning,
+    CallError, Closed, Events, Inbox, InitError, NetworkingService, SendError, SendRequest, ServiceConfig, Sharing, Warning,
 };
 use protocol_core::effects::{Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::ids::{DeviceId, MessageId, SessionId};
 use protocol_core::info::Address;
 use protocol_core::messages::{Draft, MessageError, StoredMessage};
-use protocol_core::node::{Confirm, DeviceView, PairingInvite};
+use protocol_core::node::{BlockedDevice, Confirm, DeviceView, PairingInvite, Policy};
 use protocol_core::pairing::code::PairingCode;
 
 use crate::commands::Context;
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem};
+use crate::local::{Answer, Request, There};
 use crate::output::{Output, shown};
+use crate::registry::Who;
 use crate::stop::Stop;
 use crate::transports::Transports;
-use crate::{private_file, registry};
+use crate::{local, private_file, registry};
 
 /// How a command wants the service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,18 +34,25 @@ pub(crate) struct Start<'a> {
     pub(crate) name: Option<&'a str>,
     /// No network: only the registry.
     pub(crate) offline: bool,
+    /// A service of its own, or none: not that of a `kin up`.
+    pub(crate) alone: bool,
+}
+
+/// Where a command's wishes are carried out.
+enum Backend {
+    Here(Local, Events),
+    There(There),
 }
 
 /// A running service.
 pub(crate) struct Net {
-    service: NetworkingService,
-    events: Events,
+    backend: Backend,
     stop: Stop,
     transports: Transports,
 }
 
 impl Net {
-    /// Opens the home and starts to listen.
+    /// Opens the home and starts to listen; or asks the `kin up` that holds it.
     ///
     /// # Errors
     /// The home is held by another process or damaged, an address cannot be listened at.
@@ -51,7 +61,18 @@ impl Net {
         let mut config = ServiceConfig::new(&home);
         config.name = start.name.map(str::to_owned);
         config.stacks = if start.offline { Vec::new() } else { context.global.transport.stacks(&context.global.bind) };
-        let service = NetworkingService::init_networking(config).await.map_err(|error| init_failed(&error))?;
+        let (stop, transports) = (context.stop.clone(), context.global.transport.clone());
+        let service = match NetworkingService::init_networking(config).await {
+            Ok(service) => service,
+            Err(InitError::Home(HomeError::Locked(_))) if !start.alone => {
+                let there = There::connect(&home).await?;
+                if start.name.is_some() {
+                    return Err(Problem::new(Exit::State, "`kin up` holds this home, and has a name: end it to change that"));
+                }
+                return Ok(Self { backend: Backend::There(there), stop, transports });
+            }
+            Err(error) => return Err(init_failed(&error)),
+        };
         let events = service.events();
         let out = &context.out;
         if service.identity().created {
@@ -65,137 +86,305 @@ impl Net {
             out.warning(code, &shown(&warning.to_string()));
         }
         registry::remember(&home, service.identity());
-        Ok(Self { service, events, stop: context.stop.clone(), transports: context.global.transport.clone() })
+        Ok(Self { backend: Backend::Here(Local { service }, events), stop, transports })
     }
 
-    /// Says who and where this device is. The file is complete before the events tell of the addresses.
-    pub(crate) async fn introduce(&self, out: &Output, address_file: Option<&Path>) -> Outcome<Vec<Address>> {
-        let addresses = self.service.local_addresses().await.map_err(closed)?;
-        if let Some(path) = address_file {
-            private_file::write_addresses(path, &addresses)?;
+    /// The `kin up` that holds the home, if one does.
+    pub(crate) async fn of_up(context: &Context) -> Option<Self> {
+        let there = There::connect(&context.home().ok()?).await.ok()?;
+        Some(Self { backend: Backend::There(there), stop: context.stop.clone(), transports: context.global.transport.clone() })
+    }
+
+    /// The service, where it is this process's own.
+    pub(crate) fn service(&self) -> Option<&NetworkingService> {
+        match &self.backend {
+            Backend::Here(local, _) => Some(&local.service),
+            Backend::There(_) => None,
         }
-        let listed: Vec<String> = addresses.iter().map(Address::to_string).collect();
-        let identity = self.service.identity();
-        out.event(&Event::Identity {
-            device_id: identity.id.to_string(),
-            name: identity.name.clone(),
-            fingerprint: identity.fingerprint.clone(),
-            addresses: listed.clone(),
-        });
-        out.event(&Event::Listening { addresses: listed });
-        Ok(addresses)
+    }
+
+    async fn ask(&self, request: Request) -> Outcome<Answer> {
+        match &self.backend {
+            Backend::Here(local, _) => local.answer(request).await,
+            Backend::There(there) => there.ask(request).await,
+        }
     }
 
     /// The next event. Cancel-safe.
     ///
     /// # Errors
-    /// A signal.
+    /// A signal; the `kin up` that was asked has ended.
     pub(crate) async fn next(&mut self) -> Outcome<CoreEvent> {
-        self.stop.or(self.events.next()).await?.ok_or_else(|| closed(Closed))
+        match &mut self.backend {
+            Backend::Here(_, events) => self.stop.or(events.next()).await?.ok_or_else(|| closed(Closed)),
+            Backend::There(there) => self.stop.or(there.next()).await?.ok_or_else(local::gone),
+        }
+    }
+
+    /// Says who and where this device is. The file is complete before the events tell of the addresses.
+    pub(crate) async fn introduce(&self, out: &Output, address_file: Option<&Path>) -> Outcome<Vec<Address>> {
+        let Answer::Who(who, addresses) = self.ask(Request::Who).await? else { return Err(local::strange()) };
+        if let Some(path) = address_file {
+            private_file::write_addresses(path, &addresses)?;
+        }
+        let listed: Vec<String> = addresses.iter().map(Address::to_string).collect();
+        out.event(&Event::Identity { device_id: who.device_id, name: who.name, fingerprint: who.fingerprint, addresses: listed.clone() });
+        out.event(&Event::Listening { addresses: listed });
+        Ok(addresses)
     }
 
     pub(crate) async fn devices(&self) -> Outcome<Vec<DeviceView>> {
-        self.service.devices().await.map_err(closed)
+        Ok(self.metrics().await?.into_iter().map(|(device, _)| device).collect())
+    }
+
+    pub(crate) async fn metrics(&self) -> Outcome<Vec<(DeviceView, DeviceMetrics)>> {
+        match self.ask(Request::Devices).await? {
+            Answer::Devices(devices) => Ok(devices),
+            _ => Err(local::strange()),
+        }
+    }
+
+    pub(crate) async fn blocked(&self) -> Outcome<Vec<BlockedDevice>> {
+        match self.ask(Request::Blocked).await? {
+            Answer::Blocked(devices) => Ok(devices),
+            _ => Err(local::strange()),
+        }
     }
 
     pub(crate) async fn invite(&self, ttl: Duration, yes: bool) -> Outcome<PairingInvite> {
-        self.service.start_pairing_as_initiator(ttl, confirm(yes)).await.map_err(|error| refused(error, Exit::Pairing))
+        match self.ask(Request::Invite { ttl, yes }).await? {
+            Answer::Invite { session, code, ttl } => Ok(PairingInvite { session, code: code.0, ttl }),
+            _ => Err(local::strange()),
+        }
     }
 
     pub(crate) async fn join(&self, code: PairingCode, addresses: &[Address], yes: bool) -> Outcome<SessionId> {
         let addresses = self.transports.usable(addresses)?;
-        let started = self.service.start_pairing_as_joiner(code, addresses, confirm(yes)).await;
-        started.map_err(|error| refused(error, Exit::Pairing))
+        match self.ask(Request::Join { code: local::Words(code), addresses, yes }).await? {
+            Answer::Joining(session) => Ok(session),
+            _ => Err(local::strange()),
+        }
     }
 
     /// Answers a pairing's question. If it ended meanwhile, its own event says so.
     pub(crate) async fn answer_pairing(&self, session: SessionId, yes: bool) -> Outcome {
-        match self.service.answer_pairing(session, yes).await {
-            Err(CallError::Closed) => Err(closed(Closed)),
-            Ok(()) | Err(CallError::Refused(_)) => Ok(()),
-        }
+        self.ask(Request::AnswerPairing { session, yes }).await.map(drop)
     }
 
     pub(crate) async fn connect(&self, device: DeviceId, extra: &[Address]) -> Outcome {
         let extra = self.transports.usable(extra)?;
-        self.service.connect(device, extra).await.map_err(|error| refused(error, Exit::NotFound))
+        self.ask(Request::Connect { device, extra }).await.map(drop)
     }
 
-    pub(crate) async fn share(&mut self, to: DeviceId, request: SendRequest) -> Outcome<Sharing> {
-        let shared = self.stop.or(self.service.share_with_device(to, request)).await?;
-        shared.map_err(|error| send_failed(&error))
+    pub(crate) async fn ping(&self, device: DeviceId) -> Outcome {
+        self.ask(Request::Ping { device }).await.map(drop)
+    }
+
+    pub(crate) async fn share(&mut self, to: DeviceId, mut request: SendRequest) -> Outcome<Sharing> {
+        // Another process has another working directory.
+        for path in &mut request.paths {
+            *path = absolute(path)?;
+        }
+        let mut stop = self.stop.clone();
+        match stop.or(self.ask(Request::Share { to, request })).await?? {
+            Answer::Sharing(sharing) => Ok(sharing),
+            _ => Err(local::strange()),
+        }
     }
 
     /// Takes files into `directory`; every conflict is reported with its offer.
     pub(crate) async fn open_inbox(&self, directory: &Path) -> Outcome {
-        let inbox = adapter_tokio::service::Inbox { dir: directory.to_owned(), on_conflict: ConflictPolicy::Fail };
-        self.service.set_inbox(Some(inbox)).await.map_err(closed)
+        self.ask(Request::OpenInbox { directory: absolute(directory)? }).await.map(drop)
     }
 
     pub(crate) async fn accept(&self, key: TransferKey, policy: ConflictPolicy) -> Outcome {
-        self.service.accept(key, Some(policy)).await.map_err(|_| Problem::new(Exit::Interrupted, "the offer was taken back"))
+        self.ask(Request::Accept { key, policy }).await.map(drop)
     }
 
     /// An offer that is gone meanwhile needs no answer.
     pub(crate) async fn decline(&self, key: TransferKey, reason: DeclineReason) {
-        self.service.decline(key, reason).await.unwrap_or(());
+        drop(self.ask(Request::Decline { key, reason }).await);
     }
 
     /// A transfer that is over meanwhile needs no end.
     pub(crate) async fn cancel(&self, key: TransferKey, reason: CancelReason) {
-        self.service.cancel(key, reason).await.unwrap_or(());
+        drop(self.ask(Request::Cancel { key, reason }).await);
     }
 
     pub(crate) async fn send_message(&self, device: DeviceId, draft: Draft) -> Outcome<MessageId> {
-        self.service.send_message(device, draft).await.map_err(|error| match error {
-            CallError::Refused(MessageError::TooLong) => refused(error, Exit::Usage),
-            CallError::Refused(MessageError::UnknownDevice) => refused(error, Exit::NotFound),
-            CallError::Refused(MessageError::QueueFull) => refused(error, Exit::State),
-            CallError::Closed | CallError::Refused(MessageError::NoEntropy) => refused(error, Exit::Internal),
-        })
+        match self.ask(Request::SendMessage { device, draft }).await? {
+            Answer::Message(id) => Ok(id),
+            _ => Err(local::strange()),
+        }
     }
 
     /// A message that is over meanwhile needs no end.
     pub(crate) async fn cancel_message(&self, device: DeviceId, id: MessageId) {
-        self.service.cancel_message(device, id).await.unwrap_or(());
+        drop(self.ask(Request::CancelMessage { device, id }).await);
     }
 
     /// Takes a message out of the store, if it is still there.
     pub(crate) async fn take_message(&self, device: DeviceId, id: MessageId) -> Outcome<Option<StoredMessage>> {
-        match self.service.take_message(device, id).await {
-            Ok(message) => Ok(Some(message)),
-            Err(CallError::Refused(_)) => Ok(None),
-            Err(CallError::Closed) => Err(closed(Closed)),
+        match self.ask(Request::TakeMessage { device, id }).await? {
+            Answer::Messages(messages) => Ok(messages.into_iter().next()),
+            _ => Err(local::strange()),
         }
     }
 
     pub(crate) async fn messages(&self, device: DeviceId) -> Outcome<Vec<StoredMessage>> {
-        self.service.messages(device).await.map_err(closed)
+        self.some_messages(Request::Messages { device }).await
     }
 
     pub(crate) async fn queued_messages(&self, device: DeviceId) -> Outcome<Vec<StoredMessage>> {
-        self.service.queued_messages(device).await.map_err(closed)
+        self.some_messages(Request::QueuedMessages { device }).await
+    }
+
+    async fn some_messages(&self, request: Request) -> Outcome<Vec<StoredMessage>> {
+        match self.ask(request).await? {
+            Answer::Messages(messages) => Ok(messages),
+            _ => Err(local::strange()),
+        }
     }
 
     pub(crate) async fn rename(&self, device: DeviceId, name: &str) -> Outcome {
-        self.service.rename_device(device, name.to_owned()).await.map_err(|error| refused(error, Exit::NotFound))
+        self.ask(Request::Rename { device, name: name.to_owned() }).await.map(drop)
+    }
+
+    pub(crate) async fn set_policy(&self, device: DeviceId, policy: Policy) -> Outcome {
+        self.ask(Request::SetPolicy { device, policy }).await.map(drop)
+    }
+
+    pub(crate) async fn block(&self, device: DeviceId, blocked: bool) -> Outcome {
+        self.ask(Request::Block { device, blocked }).await.map(drop)
     }
 
     pub(crate) async fn forget(&self, device: DeviceId) -> Outcome {
-        self.service.forget_device(device).await.map_err(|error| refused(error, Exit::NotFound))
+        self.ask(Request::Forget { device }).await.map(drop)
     }
 
-    /// Says goodbye to every peer and waits until everything is closed.
+    /// Says goodbye to every peer and waits until everything is closed. A `kin up` goes on.
     pub(crate) async fn close(self) {
-        self.service.shutdown().await;
+        if let Backend::Here(local, _) = &self.backend {
+            local.service.shutdown().await;
+        }
     }
+}
+
+/// A path as every process of this machine understands it. A separator at its end means something, and stays.
+fn absolute(path: &Path) -> Outcome<PathBuf> {
+    let problem = |error: std::io::Error| Problem::new(Exit::NotFound, format!("{}: {error}", shown(&path.to_string_lossy())));
+    let mut whole = std::path::absolute(path).map_err(problem)?;
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        whole.push("");
+    }
+    Ok(whole)
+}
+
+/// The service of this process, behind the requests of its own commands and of others.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    pub(crate) service: NetworkingService,
+}
+
+impl Local {
+    /// Does what is asked.
+    pub(crate) async fn answer(&self, request: Request) -> Outcome<Answer> {
+        let service = &self.service;
+        match request {
+            Request::Who => Ok(Answer::Who(Who::from(service.identity()), service.local_addresses().await.map_err(closed)?)),
+            Request::Devices => service.metrics().await.map(Answer::Devices).map_err(closed),
+            Request::Blocked => service.blocked_devices().await.map(Answer::Blocked).map_err(closed),
+            Request::Invite { ttl, yes } => {
+                let PairingInvite { session, code, ttl } =
+                    service.start_pairing_as_initiator(ttl, confirm(yes)).await.map_err(|error| refused(error, Exit::Pairing))?;
+                Ok(Answer::Invite { session, code: local::Words(code), ttl })
+            }
+            Request::Join { code, addresses, yes } => {
+                let started = service.start_pairing_as_joiner(code.0, addresses, confirm(yes)).await;
+                started.map(Answer::Joining).map_err(|error| refused(error, Exit::Pairing))
+            }
+            Request::AnswerPairing { session, yes } => match service.answer_pairing(session, yes).await {
+                Err(CallError::Closed) => Err(closed(Closed)),
+                Ok(()) | Err(CallError::Refused(_)) => Ok(Answer::Done),
+            },
+            Request::CancelPairing { session } => done(service.cancel_pairing(session).await.map_err(closed)),
+            Request::Connect { device, extra } => {
+                done(service.connect(device, extra).await.map_err(|error| refused(error, Exit::NotFound)))
+            }
+            Request::Ping { device } => {
+                let asked = service.ping(device).await;
+                done(asked.map_err(|_| Problem::new(Exit::Unreachable, "the device is not connected")))
+            }
+            Request::Share { to, request } => {
+                service.share_with_device(to, request).await.map(Answer::Sharing).map_err(|error| send_failed(&error))
+            }
+            Request::OpenInbox { directory } => {
+                let inbox = Inbox { dir: directory, on_conflict: ConflictPolicy::Fail, by_policy: false };
+                done(service.set_inbox(Some(inbox)).await.map_err(closed))
+            }
+            Request::Accept { key, policy } => {
+                let taken = service.accept(key, Some(policy)).await;
+                done(taken.map_err(|_| Problem::new(Exit::Interrupted, "the offer was taken back")))
+            }
+            Request::Decline { key, reason } => {
+                service.decline(key, reason).await.unwrap_or(());
+                Ok(Answer::Done)
+            }
+            Request::Cancel { key, reason } => {
+                service.cancel(key, reason).await.unwrap_or(());
+                Ok(Answer::Done)
+            }
+            request => self.answer_about_devices(request).await,
+        }
+    }
+
+    async fn answer_about_devices(&self, request: Request) -> Outcome<Answer> {
+        let service = &self.service;
+        match request {
+            Request::SendMessage { device, draft } => {
+                let sent = service.send_message(device, draft).await;
+                sent.map(Answer::Message).map_err(|error| match error {
+                    CallError::Refused(MessageError::TooLong) => refused(error, Exit::Usage),
+                    CallError::Refused(MessageError::UnknownDevice) => refused(error, Exit::NotFound),
+                    CallError::Refused(MessageError::QueueFull) => refused(error, Exit::State),
+                    CallError::Closed | CallError::Refused(MessageError::NoEntropy) => refused(error, Exit::Internal),
+                })
+            }
+            Request::CancelMessage { device, id } => {
+                service.cancel_message(device, id).await.unwrap_or(());
+                Ok(Answer::Done)
+            }
+            Request::TakeMessage { device, id } => match service.take_message(device, id).await {
+                Ok(message) => Ok(Answer::Messages(vec![message])),
+                Err(CallError::Refused(_)) => Ok(Answer::Messages(Vec::new())),
+                Err(CallError::Closed) => Err(closed(Closed)),
+            },
+            Request::Messages { device } => service.messages(device).await.map(Answer::Messages).map_err(closed),
+            Request::QueuedMessages { device } => service.queued_messages(device).await.map(Answer::Messages).map_err(closed),
+            Request::Rename { device, name } => {
+                done(service.rename_device(device, name).await.map_err(|error| refused(error, Exit::NotFound)))
+            }
+            Request::SetPolicy { device, policy } => {
+                done(service.set_policy(device, policy).await.map_err(|error| refused(error, Exit::Usage)))
+            }
+            Request::Block { device, blocked } => {
+                done(service.block_device(device, blocked).await.map_err(|error| refused(error, Exit::NotFound)))
+            }
+            Request::Forget { device } => done(service.forget_device(device).await.map_err(|error| refused(error, Exit::NotFound))),
+            _ => Err(local::strange()),
+        }
+    }
+}
+
+fn done(result: Outcome) -> Outcome<Answer> {
+    result.map(|()| Answer::Done)
 }
 
 const fn confirm(yes: bool) -> Confirm {
     if yes { Confirm::Automatic } else { Confirm::Ask }
 }
 
-fn closed(_: Closed) -> Problem {
+pub(crate) fn closed(_: Closed) -> Problem {
     Problem::internal("the service ended by itself")
 }
 

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use adapter_tokio::home::{Home, HomeError};
+use adapter_tokio::metrics::DeviceMetrics;
 use adapter_tokio::service::{Identity, read_snapshot};
 use protocol_core::effects::DeviceState;
-use protocol_core::node::DeviceView;
+use protocol_core::node::{BlockedDevice, DeviceView, FilePolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Device, State};
+use crate::events::{Device, Files, Policy, State};
 use crate::exit::{Outcome, Problem};
 use crate::net::home_failed;
 use crate::private_file;
@@ -64,11 +65,60 @@ pub(crate) fn who(home: &Path) -> Outcome<Who> {
 pub(crate) fn devices(home: &Path) -> Outcome<Vec<Device>> {
     let Some(views) = read_snapshot(home).map_err(|error| home_failed(&error))? else { return Ok(Vec::new()) };
     let held = matches!(Home::open(home), Err(HomeError::Locked(_)));
-    Ok(views.iter().map(|view| if held { row(view) } else { Device { state: State::Paired, ..row(view) } }).collect())
+    Ok(views
+        .iter()
+        .map(|view| if held { row(view) } else { Device { state: State::Paired, route: None, rtt_ms: None, ..row(view) } })
+        .collect())
+}
+
+/// A device for output, without what only the process that holds the home has counted.
+pub(crate) fn row(view: &DeviceView) -> Device {
+    counted(view, &DeviceMetrics::default())
+}
+
+/// A blocked device that is not paired any more, for output.
+pub(crate) fn blocked_row(blocked: &BlockedDevice) -> Device {
+    Device {
+        device_id: blocked.id.to_string(),
+        name: blocked.name.clone(),
+        state: State::Blocked,
+        fingerprint: protocol_core::identity::fingerprint(&blocked.key),
+        platform: String::new(),
+        paired_at: 0,
+        last_seen: None,
+        last_route: None,
+        addresses: Vec::new(),
+        confirmed: false,
+        removed_there: None,
+        blocked_since: Some(blocked.unix_s),
+        policy: policy(&Default::default()),
+        last_end: None,
+        last_end_at: None,
+        route: None,
+        rtt_ms: None,
+        reconnects: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        goodput: 0,
+    }
+}
+
+fn policy(policy: &protocol_core::node::Policy) -> Policy {
+    Policy {
+        messages: policy.messages,
+        files: match policy.files {
+            FilePolicy::Ask => Files::Ask,
+            FilePolicy::Automatic => Files::Auto,
+            FilePolicy::Refuse => Files::Refuse,
+        },
+        max_bytes: policy.max_bytes,
+        folder: policy.folder.clone(),
+        protocols: policy.protocols.iter().cloned().collect(),
+    }
 }
 
 /// A device for output.
-pub(crate) fn row(view: &DeviceView) -> Device {
+pub(crate) fn counted(view: &DeviceView, metrics: &DeviceMetrics) -> Device {
     Device {
         device_id: view.id.to_string(),
         name: view.name.clone(),
@@ -86,6 +136,17 @@ pub(crate) fn row(view: &DeviceView) -> Device {
         last_route: view.last_route.as_ref().map(|route| format!("{}:{}", route.transport, route.address)),
         addresses: view.addresses.iter().map(ToString::to_string).collect(),
         confirmed: view.confirmed,
+        removed_there: view.removed_there,
+        blocked_since: view.blocked,
+        policy: policy(&view.policy),
+        last_end: view.last_end.map(|(reason, _)| reason.to_string()),
+        last_end_at: view.last_end.map(|(_, unix_s)| unix_s),
+        route: view.route.as_ref().map(|route| format!("{}:{}", route.transport, route.address)),
+        rtt_ms: view.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+        reconnects: view.sessions.saturating_sub(1),
+        bytes_sent: metrics.bytes_sent,
+        bytes_received: metrics.bytes_received,
+        goodput: metrics.goodput as u64,
     }
 }
 

@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use core::time::Duration;
 
 use crate::bulk::chunks::Chunks;
 use crate::bulk::digest::Values;
@@ -58,6 +59,7 @@ pub struct Remote {
 }
 
 /// A transfer as this device names it. Ids are chosen by senders, so peer and direction belong to the name.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransferKey {
     /// The other device.
@@ -69,6 +71,7 @@ pub struct TransferKey {
 }
 
 /// Which way the files of a transfer go.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// This device sends.
@@ -93,6 +96,8 @@ pub enum Cut {
 pub enum Fact {
     /// The transports that listen here, with their current addresses. Replaces what was said before.
     Local(Vec<TransportInfo>),
+    /// The machine has slept, or the process was stopped, for longer than a moment.
+    Awake,
 }
 
 /// What happened.
@@ -172,6 +177,7 @@ pub enum Reply {
 }
 
 /// What a host says of one entry of a [`FileOp`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryNote {
     /// `Inspect`: something stands at its final name; the owner's policy will decide.
@@ -333,6 +339,7 @@ pub struct Deadline {
 }
 
 /// Who a pairing is with, before it is trusted.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stranger {
     /// Its id, computed from the key it proved.
@@ -344,6 +351,7 @@ pub struct Stranger {
 }
 
 /// What a device is to us at the moment.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceState {
     /// An address is known for a code, nothing is proved.
@@ -371,6 +379,7 @@ impl fmt::Display for DeviceState {
 }
 
 /// How a session's packets travel.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The transport.
@@ -380,6 +389,7 @@ pub struct Route {
 }
 
 /// What a finished transfer came to.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Files stored, under their own or another name.
@@ -395,6 +405,7 @@ pub struct Summary {
 }
 
 /// What the owner is told.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -479,6 +490,24 @@ pub enum Event {
     },
     /// The owner had a device forgotten: its record is gone, durably.
     Removed {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The other side has removed this pairing, and proves it. Nothing is accepted under it there; here it stays, and is not dialled by
+    /// itself any more, until its owner has it forgotten too, or pairs anew.
+    RemovedThere {
+        /// Who removed it.
+        device: DeviceId,
+    },
+    /// The answer to `Node::ping`.
+    Pong {
+        /// Whose.
+        device: DeviceId,
+        /// How long the question and its answer took together.
+        rtt: Duration,
+    },
+    /// What is known of a device has changed: its name, what it says about itself, its policy, whether it is blocked.
+    DeviceChanged {
         /// Which.
         device: DeviceId,
     },

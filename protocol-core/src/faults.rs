@@ -11,6 +11,7 @@ pub mod code {
 }
 
 /// What went wrong with a file, as a host reports it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFault {
     /// No space, or no quota, is left.
@@ -55,6 +56,7 @@ impl fmt::Display for FileFault {
 impl core::error::Error for FileFault {}
 
 /// Why an effect did not happen, as a host reports it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Nobody answers at the address, or there is no such address.
@@ -94,6 +96,7 @@ impl fmt::Display for Failure {
 impl core::error::Error for Failure {}
 
 /// Why a pairing ended without a pair. What the peer is told is far less.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PairFailure {
@@ -154,6 +157,7 @@ impl fmt::Display for PairFailure {
 impl core::error::Error for PairFailure {}
 
 /// Why a session ended, or why none came about.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkFailure {
@@ -173,6 +177,45 @@ pub enum LinkFailure {
     Violation,
     /// The device was forgotten here, or we are shutting down.
     Closed,
+    /// The other side has removed this pairing, and proves it.
+    Removed,
+    /// The device is blocked here.
+    Blocked,
+}
+
+impl LinkFailure {
+    /// Its number in the store.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Unreachable => 1,
+            Self::NotAccepted => 2,
+            Self::Silent => 3,
+            Self::Cut => 4,
+            Self::Ended => 5,
+            Self::Replaced => 6,
+            Self::Violation => 7,
+            Self::Closed => 8,
+            Self::Removed => 9,
+            Self::Blocked => 10,
+        }
+    }
+
+    /// The reason with this number.
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
+        let all = [
+            Self::Unreachable,
+            Self::NotAccepted,
+            Self::Silent,
+            Self::Cut,
+            Self::Ended,
+            Self::Replaced,
+            Self::Violation,
+            Self::Closed,
+            Self::Removed,
+            Self::Blocked,
+        ];
+        all.into_iter().find(|reason| reason.number() == number)
+    }
 }
 
 impl fmt::Display for LinkFailure {
@@ -186,6 +229,8 @@ impl fmt::Display for LinkFailure {
             Self::Replaced => "a newer session took its place",
             Self::Violation => "the other device broke the protocol",
             Self::Closed => "closed on this device",
+            Self::Removed => "the other device has removed this pairing",
+            Self::Blocked => "the device is blocked here",
         })
     }
 }
@@ -193,6 +238,7 @@ impl fmt::Display for LinkFailure {
 impl core::error::Error for LinkFailure {}
 
 /// Why a transfer ended before its receipt.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransferFailure {
@@ -209,6 +255,7 @@ pub enum TransferFailure {
 }
 
 /// Reasons of Decline (section 9.3).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeclineReason {
     /// 1: the user said no.
@@ -280,6 +327,7 @@ impl fmt::Display for DeclineReason {
 }
 
 /// Reasons of Cancel (section 9.3).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelReason {
     /// 1: the user.

@@ -27,6 +27,7 @@ pub const CAP_AES_256_GCM: u64 = 2;
 const VERSION: u64 = 1;
 
 /// A kind of transport.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TransportKind {
     /// Bare TCP; no transport id.
@@ -248,6 +249,7 @@ impl fmt::Display for Hex<'_> {
 }
 
 /// Where a device can be dialled, as people write it: `tcp:IP:PORT`, `iroh:HEXID@IP:PORT`, `libp2p:` and a multiaddr.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// The transport.

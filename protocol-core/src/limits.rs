@@ -38,6 +38,12 @@ pub const PENDING_ROOTS_PER_DEVICE: usize = 4;
 pub const DEVICES: usize = 256;
 /// Tombstones of unpaired devices.
 pub const TOMBSTONES: usize = 256;
+/// Blocked devices.
+pub const BLOCKED: usize = 256;
+/// How long a goodbye waits for the other side's end.
+pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
+/// Protocols of an application, and names of them in a device's policy.
+pub const PROTOCOLS: usize = 64;
 
 // Streams (sections 6.0, 9.2, 11).
 /// An unproved stream: preamble and first message, or header and opening record.
@@ -120,6 +126,23 @@ pub const HELD_RECORDS: usize = 1024;
 pub const STORE_AGAIN: Duration = Duration::from_secs(10);
 /// See [`STORE_AGAIN`].
 pub const STORE_TRIES: u32 = 30;
+/// Staying connected: the first wait behind an attempt that came to nothing; each further one doubles it.
+// KEEP-3.
+pub const KEEP_FIRST: Duration = Duration::from_secs(1);
+/// The longest such wait.
+pub const KEEP_MOST: Duration = Duration::from_secs(300);
+/// A session that stood so long was a good one: the next wait is the first again.
+pub const KEEP_STOOD: Duration = Duration::from_secs(30);
+/// How much later the device with the greater key dials by itself (section 8, glare).
+pub const KEEP_SECOND: Duration = Duration::from_secs(3);
+/// By how much waits differ at least, so that a crowd does not dial at once.
+pub const KEEP_JITTER: Duration = Duration::from_millis(500);
+/// Attempts under way, above which none is begun that nobody asked for.
+pub const KEEP_AT_ONCE: usize = 32;
+/// Questions for the round trip that wait for their answer, of a session.
+pub const PINGS: usize = 16;
+/// How often at most the time of an attempt that came to what the one before came to is written.
+pub const SEEN_AGAIN: Duration = Duration::from_secs(3600);
 /// Silence after which a side sends Ping, and after which a session is dead.
 pub const IDLE_PING: Duration = Duration::from_secs(15);
 /// See [`IDLE_PING`].

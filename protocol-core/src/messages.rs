@@ -37,6 +37,7 @@ use self::outgoing::Outgoing;
 use self::rows::{Row, SeqRef};
 
 /// What is to be sent.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// What the body is, at most 64 bytes; the application's.
@@ -48,6 +49,7 @@ pub struct Draft {
 }
 
 /// A message in the store, as the owner sees it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
     /// Its identity.

@@ -28,7 +28,7 @@ use crate::outbox::{Outbox, Purpose};
 use crate::pairing::initiator::Initiator;
 use crate::pairing::joiner::Joiner;
 pub use crate::pairing::{Confirm, PairError, PairingInvite};
-use crate::records::{DEVICES, MESSAGE_NUMBERS, MESSAGES_IN, MESSAGES_OUT, MESSAGES_SEEN, Record};
+use crate::records::{BLOCKED, DEVICES, MESSAGE_NUMBERS, MESSAGES_IN, MESSAGES_OUT, MESSAGES_SEEN, Record, TOMBSTONES};
 use crate::session::handshake::ListenerWaiting;
 use crate::session::link::{Dialer, Scans};
 use crate::session::machine::{Awaited, Session};
@@ -40,6 +40,7 @@ use crate::wire::header::Header;
 
 mod commands;
 mod data;
+mod keeping;
 mod links;
 mod messaging;
 mod pairings;
@@ -50,8 +51,11 @@ mod rows;
 mod sessions;
 mod streams;
 mod succession;
+mod unpairing;
 
-pub use self::commands::{ConnectError, UnknownDevice, UnknownPairing};
+pub use self::commands::{ConnectError, PolicyError, UnknownDevice, UnknownPairing};
+pub use crate::devices::policy::{FilePolicy, Policy};
+pub use crate::devices::registry::BlockedDevice;
 pub use crate::devices::registry::DeviceView as Device;
 
 /// What a device says about itself, and what its host can do.
@@ -150,6 +154,8 @@ enum Role {
     AwaitReply(Box<data::Opened>),
     /// A data stream of this session that belongs to a transfer.
     Data(SessionRef),
+    /// The control stream of a device that was forgotten: once that is durable, it is told so.
+    Goodbye(Box<Session>),
     /// Half-closed by us with a last word; only its end is awaited.
     Closing,
 }
@@ -168,6 +174,7 @@ impl Role {
             | Self::Control(_)
             | Self::AwaitReply(_)
             | Self::Data(_)
+            | Self::Goodbye(_)
             | Self::Closing => false,
         }
     }
@@ -197,8 +204,11 @@ pub struct Node {
     sessions: BTreeMap<SessionRef, Session>,
     /// The session of each device that carries messages and transfer control.
     primary: BTreeMap<DeviceId, SessionRef>,
+    keeping: keeping::Keeping,
+    /// Sessions that there were with a device in this life of the process.
+    sessions_had: BTreeMap<DeviceId, u64>,
     /// Devices that had a session in this life of the process.
-    met: BTreeMap<DeviceId, LinkFailure>,
+    met: BTreeSet<DeviceId>,
     /// Rows whose write failed, and how often; true: the owner wanted the device removed, and has not heard that it is.
     unwritten: BTreeMap<PeerKey, (bool, u32)>,
     transfers: Transfers,
@@ -255,7 +265,9 @@ impl Node {
             dialers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             primary: BTreeMap::new(),
-            met: BTreeMap::new(),
+            keeping: keeping::Keeping::default(),
+            sessions_had: BTreeMap::new(),
+            met: BTreeSet::new(),
             unwritten: BTreeMap::new(),
             messages: Messages::default(),
             wanted: BTreeMap::new(),
@@ -275,7 +287,7 @@ impl Node {
         node.tell_info();
         for record in records {
             let loaded = match record.table {
-                DEVICES => node.registry.load(&record, env.unix_s).ok(),
+                DEVICES | TOMBSTONES | BLOCKED => node.registry.load(&record, env.unix_s).ok(),
                 MESSAGES_OUT | MESSAGES_IN | MESSAGE_NUMBERS | MESSAGES_SEEN => node.messages.load(&record).ok().map(|()| None),
                 _ => None,
             };
@@ -301,9 +313,14 @@ impl Node {
         match input {
             Input::Tick => {}
             Input::Network(Fact::Local(transports)) => {
+                let moved = self.transports != transports;
                 self.transports = transports;
                 self.tell_info();
+                if moved && !planted!(MoveIgnored) {
+                    self.redial_kept(env);
+                }
             }
+            Input::Network(Fact::Awake) => self.on_awake(env),
             Input::ConnUp { conn, dialed, remote } => self.on_conn_up(env, conn, dialed, remote),
             Input::ConnDown { conn } => self.on_conn_down(env, conn),
             Input::StreamUp { stream, conn, opened } => self.on_stream_up(env, stream, conn, opened),
@@ -382,6 +399,7 @@ impl Node {
                 let reason = self.dialers.get(&device).map_or(LinkFailure::Unreachable, Dialer::failure);
                 self.connect_failed(env, device, reason);
             }
+            TimerKind::Keep(device) => self.on_keep(env, device),
             TimerKind::Faster(number) => self.give_up_faster(env, number),
             TimerKind::Messages(peer) => self.messages.on_timer(cx!(self, env), peer, env.unix_s),
             TimerKind::Transfer(key, timer) => self.transfers.on_timer(cx!(self, env), key, timer),
@@ -441,11 +459,15 @@ impl Node {
             DeviceState::Connected
         } else if !device.is_paired() {
             DeviceState::Pairing
-        } else if self.met.contains_key(&device.id) {
+        } else if self.met.contains(&device.id) {
             DeviceState::Disconnected
         } else {
             DeviceState::Paired
         }
+    }
+
+    fn primary_of(&self, device: &crate::devices::device::Device) -> Option<&Session> {
+        self.primary.get(&device.id).and_then(|primary| self.sessions.get(primary))
     }
 
     fn view(&self, device: &crate::devices::device::Device) -> DeviceView {
@@ -454,6 +476,7 @@ impl Node {
             key: device.key,
             name: device.name(),
             os: device.info.os.clone(),
+            app: device.info.app.clone(),
             state: self.view_state(device),
             fingerprint: crate::identity::fingerprint(&device.key),
             paired_unix: device.paired_unix,
@@ -461,6 +484,13 @@ impl Node {
             last_route: device.last_route.clone(),
             addresses: device.addresses.clone(),
             confirmed: device.is_confirmed(),
+            removed_there: device.is_removed_there(),
+            blocked: self.registry.blocked_since(&device.key),
+            policy: device.policy.clone(),
+            last_end: device.last_end,
+            route: self.primary_of(device).map(Session::route),
+            rtt: self.primary_of(device).and_then(|session| session.rtt),
+            sessions: self.sessions_had.get(&device.id).copied().unwrap_or(0),
         }
     }
 

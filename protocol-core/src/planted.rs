@@ -466,6 +466,50 @@ bugs! {
     ForgottenKeepsSession: "§10 (a forgotten device)", "a device is forgotten: the keys of its session are still held";
     /// A name that the owner gives is kept in memory only.
     RenameNotStored: "§10 (PAIR-31)", "a device is renamed, then the program starts again: it has its old name";
+
+    // Parting, blocking, policy.
+    /// A device that was forgotten is not told so on the session that stands.
+    UnpairUntold: "§10.2 (UNP-3)", "in a calm world the other side of a session does not hear that it was removed";
+    /// It is told before that is durable.
+    UnpairBeforeDurable: "§10.1 (UNP-2)", "a crash behind the forgetting: the peer was told that it is removed, and is paired after the restart";
+    /// What the peer says of that is not heard.
+    UnpairIgnored: "§10.2 (UNP-5)", "in a calm world the other side of a session does not hear that it was removed";
+    /// The notice for a forgotten device is given before that is durable.
+    NoticeBeforeDurable: "§10.3 (UNP-4)", "a crash behind the forgetting: the peer was told that it is removed, and is paired after the restart";
+    /// A forgotten device gets no notice.
+    NoticeUngiven: "§10.3 (UNP-4)", "in a calm world a device that was away is not told at its next contact that it was removed";
+    /// A notice counts without its proof.
+    NoticeUnchecked: "§10.3 (UNP-5)", "whoever answers at an address makes a device believe that it was removed";
+    /// What is left of a forgotten device is lost at a restart.
+    TombstoneNotStored: "§10.1 (UNP-1)", "after a restart a device that was away is not told at its next contact that it was removed";
+    /// As many are kept as come.
+    TombstonesUnbounded: "§11 (UNP-7)", "more than 256 keys of forgotten devices are tried against a Hello", unseen "no run pairs with and forgets 256 devices; the registry's own tests do";
+    /// A device that was removed there is forgotten here without asking.
+    RemovedThereForgets: "§10.3 (UNP-6)", "a pairing is gone that no owner of this side gave up";
+    /// A blocked device's reconnects are answered.
+    BlockIgnored: "§10.5 (POL-4)", "a session with a blocked device";
+    /// Its session goes on.
+    BlockKeepsSession: "§10.5 (POL-4)", "the device has keys of a session with a blocked device";
+    /// That it is blocked is lost at a restart.
+    BlockNotStored: "§10.5 (POL-4)", "after a restart a session with a blocked device";
+    /// It pairs again.
+    BlockedPairs: "§10.5 (POL-5)", "a pairing with a blocked device comes about";
+    /// A policy is lost at a restart.
+    PolicyNotStored: "point 2 (POL-1)", "after a restart the policy of a device is another than was set";
+    /// Offers that the policy refuses are shown to the owner.
+    FilePolicyIgnored: "point 2 (POL-2)", "the owner is asked about an offer that the policy refuses";
+    /// Messages that the policy refuses are taken.
+    MessagePolicyIgnored: "point 2 (POL-3)", "a message comes from a device whose messages are refused";
+
+    // Staying connected.
+    /// A device that cannot be reached is dialled every second.
+    NoBackoff: "§8, point 1 (KEEP-3)", "attempts to reach a device that is not there come sooner than twice the wait before";
+    /// A device that the owner disconnected is dialled again.
+    DialledThoughLeft: "point 1 (KEEP-5)", "a session with a device that the owner disconnected, and that nobody asked for";
+    /// A device that has removed the pairing is dialled by itself.
+    DialledThoughRemoved: "§10.3 (KEEP-6)", "attempts to reach a device that has removed the pairing, though nobody asked";
+    /// A change of the network changes nothing.
+    MoveIgnored: "point 1 (KEEP-4)", "a device that came back to the network is not dialled for minutes";
 }
 
 impl Bug {

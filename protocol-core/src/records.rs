@@ -16,6 +16,10 @@ pub const MESSAGES_IN: u8 = 3;
 pub const MESSAGE_NUMBERS: u8 = 4;
 /// The table of what came last: key = device key and slot (u16), value = count, id and what became of it.
 pub const MESSAGES_SEEN: u8 = 5;
+/// The table of devices that were forgotten: key = device key, value = the keys that tell them so.
+pub const TOMBSTONES: u8 = 6;
+/// The table of devices that are blocked: key = device key, value = since when, and the name it had.
+pub const BLOCKED: u8 = 7;
 
 /// One row as the host keeps it.
 #[derive(Debug)]

@@ -43,6 +43,8 @@ pub(crate) enum TimerKind {
     Erase(SessionRef),
     /// A connection attempt to a device.
     Connect(DeviceId),
+    /// The next attempt to reach a device that is to stay connected.
+    Keep(DeviceId),
     /// The faster path of a data stream.
     Faster(u64),
     /// Messages of a device: the next that expires, or a write that failed.
@@ -68,6 +70,7 @@ impl TimerKind {
             Self::Age(_) => "a session's age",
             Self::Erase(_) => "secrets of a replaced session",
             Self::Connect(_) => "a connection attempt",
+            Self::Keep(_) => "the next attempt to reach a device",
             Self::Faster(_) => "a data stream's faster path",
             Self::Messages(_) => "a message that expires or could not be written",
             Self::Transfer(_, timer) => timer.why(),

@@ -81,7 +81,7 @@ async fn start(home: &Path, inbox: Option<PathBuf>) -> NetworkingService {
     let service = NetworkingService::init_networking(ServiceConfig { stacks: vec![Stack::tcp().at(bind)], ..ServiceConfig::new(home) })
         .await
         .unwrap();
-    let inbox = inbox.map(|dir| Inbox { dir, on_conflict: ConflictPolicy::Fail });
+    let inbox = inbox.map(|dir| Inbox { dir, on_conflict: ConflictPolicy::Fail, by_policy: false });
     service.set_inbox(inbox).await.unwrap();
     service
 }

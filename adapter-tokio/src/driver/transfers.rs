@@ -26,6 +26,8 @@ pub struct Inbox {
     pub dir: PathBuf,
     /// What happens to conflicts, unless an accept says otherwise.
     pub on_conflict: ConflictPolicy,
+    /// Files of a device whose policy names a folder go there instead.
+    pub by_policy: bool,
 }
 
 /// All transfers that have files here.
@@ -88,13 +90,12 @@ impl Transfers {
         &mut self,
         links: &Links,
         ticket: Ticket,
-        key: TransferKey,
-        manifest: Option<Arc<Manifest>>,
+        (key, manifest, folder): (TransferKey, Option<Arc<Manifest>>, Option<String>),
         entries: Range<u32>,
         op: FileOp,
     ) {
         if op == FileOp::Inspect && !self.incoming.contains_key(&key) {
-            self.arrive(links, key, manifest);
+            self.arrive(links, key, manifest, folder);
         }
         let queued =
             self.incoming.get(&key).is_some_and(|arrival| arrival.jobs.send(Job { ticket, entries, op, policy: arrival.policy }).is_ok());
@@ -109,8 +110,9 @@ impl Transfers {
         }
     }
 
-    fn arrive(&mut self, links: &Links, key: TransferKey, manifest: Option<Arc<Manifest>>) {
-        let (Some(Inbox { dir, on_conflict }), Some(manifest)) = (self.inbox.clone(), manifest) else { return };
+    fn arrive(&mut self, links: &Links, key: TransferKey, manifest: Option<Arc<Manifest>>, folder: Option<String>) {
+        let (Some(Inbox { dir, on_conflict, by_policy }), Some(manifest)) = (self.inbox.clone(), manifest) else { return };
+        let dir = folder.filter(|_| by_policy).map_or(dir, PathBuf::from);
         let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
         let target = Arc::default();
         let mut worker = Worker { key, dir, manifest, home: Arc::clone(&self.home), target: Arc::clone(&target), discarded: false };

@@ -16,6 +16,7 @@ use super::names::{fold_key, is_temp_name, link_stays_inside, numbered, safe_nam
 use super::{DIRECTORY, FileFault, nanoseconds};
 
 /// What happens where something has an entry's name already. A directory that meets a directory is merged and no conflict.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConflictPolicy {
     /// The entry does not arrive.

@@ -20,6 +20,7 @@ use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, access
 use super::{DIRECTORY, FileFault, Seen, nanoseconds, open_beneath};
 
 /// What becomes of symbolic links in a source.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SymlinkPolicy {
     /// They are sent as links.
@@ -41,6 +42,7 @@ pub struct Scan {
 }
 
 /// Why something in a source is not sent.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipReason {
     /// A socket, a pipe or a device.

@@ -11,7 +11,8 @@ use protocol_core::ids::{DeviceId, MessageId, SessionId};
 use protocol_core::info::Address;
 use protocol_core::messages::{Draft, MessageError, StoredMessage, UnknownMessage};
 use protocol_core::node::{
-    Confirm, ConnectError, DeviceView, PairError, PairingInvite, ShareError, UnknownDevice, UnknownPairing, UnknownTransfer,
+    BlockedDevice, Confirm, ConnectError, DeviceView, PairError, PairingInvite, Policy, PolicyError, ShareError, UnknownDevice,
+    UnknownPairing, UnknownTransfer,
 };
 use protocol_core::pairing::code::PairingCode;
 use protocol_core::transfer::manifest::{Manifest, ManifestError, chunk_size_for};
@@ -21,6 +22,7 @@ use super::NetworkingService;
 use crate::driver::transfers::Inbox;
 use crate::driver::{Host, with_env};
 use crate::files::{ConflictPolicy, Scan, ScanError, SkipReason, SymlinkPolicy, scan};
+use crate::metrics::DeviceMetrics;
 use crate::pipeline::send::Sources;
 
 /// The service has ended.
@@ -62,6 +64,7 @@ impl<E> From<Closed> for CallError<E> {
 }
 
 /// What to send.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, Default)]
 pub struct SendRequest {
     /// Files and directories. One that ends in `/` stands for what is in it.
@@ -73,6 +76,7 @@ pub struct SendRequest {
 }
 
 /// A transfer that was offered.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Debug)]
 pub struct Sharing {
     /// How it is named from now on.
@@ -251,7 +255,63 @@ impl NetworkingService {
         self.call(move |host| with_env(|env| host.node.rename_device(env, device, &name))).await?.map_err(CallError::Refused)
     }
 
-    /// Forgets a device on this side.
+    /// Keeps a session with every paired device, or no more: see [`Node::keep_connected`](protocol_core::node::Node::keep_connected).
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn keep_connected(&self, on: bool) -> Result<(), Closed> {
+        self.call(move |host| with_env(|env| host.node.keep_connected(env, on))).await
+    }
+
+    /// Asks a device with which a session stands for a sign of life: [`Event::Pong`](protocol_core::effects::Event::Pong) says how long
+    /// that took.
+    ///
+    /// # Errors
+    /// [`UnknownDevice`]: no session stands with it.
+    pub async fn ping(&self, device: DeviceId) -> Result<(), CallError<UnknownDevice>> {
+        self.call(move |host| with_env(|env| host.node.ping(env, device))).await?.map_err(CallError::Refused)
+    }
+
+    /// Every device, with what passed between it and this one since the service began.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn metrics(&self) -> Result<Vec<(DeviceView, DeviceMetrics)>, Closed> {
+        self.call(|host| {
+            let with_metrics = |device: DeviceView| {
+                let metrics = host.metrics.get(device.id);
+                (device, metrics)
+            };
+            host.node.devices().into_iter().map(with_metrics).collect()
+        })
+        .await
+    }
+
+    /// Says what a device may do here.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub async fn set_policy(&self, device: DeviceId, policy: Policy) -> Result<(), CallError<PolicyError>> {
+        self.call(move |host| with_env(|env| host.node.set_policy(env, device, policy))).await?.map_err(CallError::Refused)
+    }
+
+    /// Blocks a paired device, or lifts that: see [`Node::block_device`](protocol_core::node::Node::block_device).
+    ///
+    /// # Errors
+    /// [`UnknownDevice`].
+    pub async fn block_device(&self, device: DeviceId, blocked: bool) -> Result<(), CallError<UnknownDevice>> {
+        self.call(move |host| with_env(|env| host.node.block_device(env, device, blocked))).await?.map_err(CallError::Refused)
+    }
+
+    /// Every blocked device, paired or not.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn blocked_devices(&self) -> Result<Vec<BlockedDevice>, Closed> {
+        self.call(|host| host.node.blocked_devices()).await
+    }
+
+    /// Forgets a device: from this call on nothing of it is accepted; it is told if a session stands, else at its next contact.
     ///
     /// # Errors
     /// [`UnknownDevice`].

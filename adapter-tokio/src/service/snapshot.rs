@@ -2,25 +2,40 @@
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::time::Duration;
 
 use minicbor::Encoder;
 use minicbor::encode::Error;
 use protocol_core::effects::{DeviceState, Route};
+use protocol_core::faults::LinkFailure;
 use protocol_core::ids::{DeviceId, PeerKey};
 use protocol_core::info::TransportKind;
-use protocol_core::node::{DeviceView, Node};
+use protocol_core::node::{DeviceView, FilePolicy, Node, Policy};
 use protocol_core::wire::cbor::{Malformed, Reader};
 
 use crate::home::{self, HomeError};
 
 /// Form of the encoding.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Bounds of what is read back: generous, for our own file.
 const TEXT: usize = 4096;
 const DEVICES: usize = 4096;
 const ADDRESSES: usize = 256;
 const STATES: [DeviceState; 5] =
     [DeviceState::Discovered, DeviceState::Pairing, DeviceState::Paired, DeviceState::Connected, DeviceState::Disconnected];
+const FILES: [FilePolicy; 3] = [FilePolicy::Ask, FilePolicy::Automatic, FilePolicy::Refuse];
+const ENDS: [LinkFailure; 10] = [
+    LinkFailure::Unreachable,
+    LinkFailure::NotAccepted,
+    LinkFailure::Silent,
+    LinkFailure::Cut,
+    LinkFailure::Ended,
+    LinkFailure::Replaced,
+    LinkFailure::Violation,
+    LinkFailure::Closed,
+    LinkFailure::Removed,
+    LinkFailure::Blocked,
+];
 
 /// The devices that the holder of `home` knows, as it last wrote them. `None`: nothing was written yet.
 ///
@@ -41,7 +56,7 @@ pub(crate) fn encode(node: &Node) -> Vec<u8> {
 fn write(to: &mut Encoder<Vec<u8>>, devices: &[DeviceView]) -> Result<(), Error<Infallible>> {
     to.array(2)?.u64(VERSION)?.array(devices.len() as u64)?;
     for device in devices {
-        to.array(11)?.bytes(&device.id.0)?.bytes(&device.key.0)?.str(&device.name)?.str(&device.os)?;
+        to.array(18)?.bytes(&device.id.0)?.bytes(&device.key.0)?.str(&device.name)?.str(&device.os)?.str(&device.app)?;
         to.u64(STATES.iter().position(|state| *state == device.state).unwrap_or(0) as u64)?;
         to.str(&device.fingerprint)?.u64(device.paired_unix)?;
         match device.last_seen_unix {
@@ -57,8 +72,63 @@ fn write(to: &mut Encoder<Vec<u8>>, devices: &[DeviceView]) -> Result<(), Error<
             to.array(2)?.str(address.kind.name())?.str(&address.text)?;
         }
         to.bool(device.confirmed)?;
+        for moment in [device.removed_there, device.blocked] {
+            number(to, moment)?;
+        }
+        write_policy(to, &device.policy)?;
+        match device.last_end {
+            Some((reason, unix_s)) => to.array(2)?.u64(ENDS.iter().position(|end| *end == reason).unwrap_or(0) as u64)?.u64(unix_s)?,
+            None => to.null()?,
+        };
+        match &device.route {
+            Some(route) => to.array(2)?.str(route.transport.name())?.str(&route.address)?,
+            None => to.null()?,
+        };
+        to.array(2)?;
+        number(to, device.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)))?;
+        to.u64(device.sessions)?;
     }
     Ok(())
+}
+
+fn number(to: &mut Encoder<Vec<u8>>, number: Option<u64>) -> Result<(), Error<Infallible>> {
+    match number {
+        Some(number) => to.u64(number)?,
+        None => to.null()?,
+    };
+    Ok(())
+}
+
+fn write_policy(to: &mut Encoder<Vec<u8>>, policy: &Policy) -> Result<(), Error<Infallible>> {
+    to.array(5)?.bool(policy.messages)?.u64(FILES.iter().position(|files| *files == policy.files).unwrap_or(0) as u64)?;
+    number(to, policy.max_bytes)?;
+    match &policy.folder {
+        Some(folder) => to.str(folder)?,
+        None => to.null()?,
+    };
+    to.array(policy.protocols.len() as u64)?;
+    for name in &policy.protocols {
+        to.str(name)?;
+    }
+    Ok(())
+}
+
+fn read_policy(from: &mut Reader<'_>) -> Result<Policy, Malformed> {
+    from.fields(5)?;
+    Ok(Policy {
+        messages: from.bool()?,
+        files: one_of(from, &FILES)?,
+        max_bytes: from.or_null(Reader::u64)?,
+        folder: from.or_null(|from| from.text(TEXT).map(str::to_owned))?,
+        protocols: {
+            let count = from.array_up_to(DEVICES)?;
+            (0..count).map(|_| from.text(TEXT).map(str::to_owned)).collect::<Result<_, _>>()?
+        },
+    })
+}
+
+fn one_of<T: Copy>(from: &mut Reader<'_>, all: &[T]) -> Result<T, Malformed> {
+    usize::try_from(from.u64()?).ok().and_then(|at| all.get(at)).copied().ok_or(Malformed::Bounds)
 }
 
 fn decode(bytes: &[u8]) -> Result<Vec<DeviceView>, Malformed> {
@@ -72,27 +142,43 @@ fn decode(bytes: &[u8]) -> Result<Vec<DeviceView>, Malformed> {
 }
 
 fn device(from: &mut Reader<'_>) -> Result<DeviceView, Malformed> {
-    from.fields(11)?;
+    from.fields(18)?;
     Ok(DeviceView {
         id: DeviceId(fixed(from)?),
         key: PeerKey(fixed(from)?),
         name: from.text(TEXT)?.to_owned(),
         os: from.text(TEXT)?.to_owned(),
-        state: usize::try_from(from.u64()?).ok().and_then(|at| STATES.get(at)).copied().ok_or(Malformed::Bounds)?,
+        app: from.text(TEXT)?.to_owned(),
+        state: one_of(from, &STATES)?,
         fingerprint: from.text(TEXT)?.to_owned(),
         paired_unix: from.u64()?,
         last_seen_unix: from.or_null(Reader::u64)?,
-        last_route: from.or_null(|from| {
-            let (transport, address) = pair(from)?;
-            Ok(Route { transport, address })
-        })?,
+        last_route: from.or_null(route)?,
         addresses: {
             let count = from.array_up_to(ADDRESSES)?;
             let one = |from: &mut Reader<'_>| pair(from).map(|(kind, text)| protocol_core::info::Address { kind, text });
             (0..count).map(|_| one(from)).collect::<Result<_, _>>()?
         },
         confirmed: from.bool()?,
+        removed_there: from.or_null(Reader::u64)?,
+        blocked: from.or_null(Reader::u64)?,
+        policy: read_policy(from)?,
+        last_end: from.or_null(|from| {
+            from.fields(2)?;
+            Ok((one_of(from, &ENDS)?, from.u64()?))
+        })?,
+        route: from.or_null(route)?,
+        rtt: {
+            from.fields(2)?;
+            from.or_null(Reader::u64)?.map(Duration::from_micros)
+        },
+        sessions: from.u64()?,
     })
+}
+
+fn route(from: &mut Reader<'_>) -> Result<Route, Malformed> {
+    let (transport, address) = pair(from)?;
+    Ok(Route { transport, address })
 }
 
 fn fixed<const N: usize>(from: &mut Reader<'_>) -> Result<[u8; N], Malformed> {
@@ -118,6 +204,7 @@ mod tests {
             key: PeerKey([2; 32]),
             name: "laptop ü".into(),
             os: "linux".into(),
+            app: "kin 0".into(),
             state: DeviceState::Connected,
             fingerprint: "a b c d e f".into(),
             paired_unix: 1_700_000_000,
@@ -125,6 +212,19 @@ mod tests {
             last_route: Some(Route { transport: TransportKind::Iroh, address: "x".into() }),
             addresses: vec![address.clone(), address],
             confirmed: true,
+            removed_there: Some(7),
+            blocked: Some(8),
+            policy: Policy {
+                messages: false,
+                files: FilePolicy::Automatic,
+                max_bytes: Some(9),
+                folder: Some("/tmp/x".into()),
+                protocols: ["clipboard".to_owned()].into(),
+            },
+            last_end: Some((LinkFailure::Removed, 10)),
+            route: Some(Route { transport: TransportKind::Tcp, address: "y".into() }),
+            rtt: Some(Duration::from_micros(1234)),
+            sessions: 3,
         };
         let bare = DeviceView {
             state: DeviceState::Paired,
@@ -132,6 +232,12 @@ mod tests {
             last_route: None,
             addresses: vec![],
             confirmed: false,
+            removed_there: None,
+            blocked: None,
+            policy: Policy::default(),
+            last_end: None,
+            route: None,
+            rtt: None,
             ..full.clone()
         };
         let mut to = Encoder::new(Vec::new());

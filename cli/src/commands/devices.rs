@@ -1,76 +1,198 @@
-//! `kin devices`: the registry. Looking works while another `kin` holds the home; changing does not.
+//! `kin devices`: the registry. Looking works while another `kin` holds the home; changing does if that is a `kin up`.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use protocol_core::node::DeviceView;
+use protocol_core::effects::{DeviceState, Event as CoreEvent};
+use protocol_core::ids::DeviceId;
+use protocol_core::node::{DeviceView, FilePolicy, Policy};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::Context;
-use crate::args::DevicesVerb;
-use crate::events::{Device, Event, State};
+use crate::args::{DevicesVerb, Limit, PolicyArgs};
+use crate::events::{Device, Event, Files, State};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::net::{Net, Start};
-use crate::output::{Output, quoted, shown};
+use crate::output::{Output, quoted, shown, size};
 use crate::registry;
 
 pub(super) async fn run(context: &Context, verb: Option<DevicesVerb>) -> Outcome {
     match verb.unwrap_or(DevicesVerb::List) {
         DevicesVerb::List => {
-            let devices = known(context)?;
+            let devices = known(context).await?;
             list(&context.out, &devices);
             Ok(())
         }
         DevicesVerb::Show { device } => {
-            let devices = known(context)?;
+            let devices = known(context).await?;
             show(&context.out, find(&devices, &device)?);
             Ok(())
         }
         DevicesVerb::Rename { device, name } => change(context, &device, Change::Rename(name)).await,
-        DevicesVerb::Forget { device } => change(context, &device, Change::Forget).await,
+        DevicesVerb::Policy(args) if is_question(&args) => {
+            let devices = known(context).await?;
+            let device = find(&devices, &args.device)?;
+            context.out.event(&Event::Device(device.clone()));
+            show_policy(&context.out, device);
+            Ok(())
+        }
+        DevicesVerb::Policy(args) => change(context, &args.device.clone(), Change::Policy(Box::new(args))).await,
+        DevicesVerb::Block { device, off } => change(context, &device, Change::Block(!off)).await,
+        DevicesVerb::Forget { device, block } => change(context, &device, Change::Forget { block }).await,
     }
 }
 
-/// What the snapshot says: it takes no lock, and no home means no devices.
-fn known(context: &Context) -> Outcome<Vec<Device>> {
-    registry::devices(&context.home()?)
+/// What the `kin up` of the home says, else the snapshot: that takes no lock, and no home means no devices.
+async fn known(context: &Context) -> Outcome<Vec<Device>> {
+    let Some(net) = Net::of_up(context).await else { return registry::devices(&context.home()?) };
+    let mut rows: Vec<Device> = net.metrics().await?.iter().map(|(view, metrics)| registry::counted(view, metrics)).collect();
+    let blocked = net.blocked().await?;
+    rows.extend(
+        blocked
+            .iter()
+            .map(registry::blocked_row)
+            .filter(|row| !rows.iter().any(|known| known.device_id == row.device_id))
+            .collect::<Vec<_>>(),
+    );
+    Ok(rows)
 }
 
 enum Change {
     Rename(String),
-    Forget,
+    Policy(Box<PolicyArgs>),
+    Block(bool),
+    Forget { block: bool },
+}
+
+/// Whether the flags change nothing.
+fn is_question(args: &PolicyArgs) -> bool {
+    let PolicyArgs { device: _, files, max, folder, messages, allow, deny } = args;
+    files.is_none() && max.is_none() && folder.is_none() && messages.is_none() && allow.is_empty() && deny.is_empty()
 }
 
 async fn change(context: &Context, wanted: &str, change: Change) -> Outcome {
-    let net = Net::start(context, Start { name: None, offline: true }).await?;
-    let done = change_with(context, &net, wanted, change).await;
+    let mut net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
+    let done = change_with(context, &mut net, wanted, change).await;
     net.close().await;
     done
 }
 
-async fn change_with(context: &Context, net: &Net, wanted: &str, change: Change) -> Outcome {
+async fn change_with(context: &Context, net: &mut Net, wanted: &str, change: Change) -> Outcome {
     let out = &context.out;
     let views = net.devices().await?;
+    if matches!(change, Change::Block(false)) {
+        return unblock(out, net, &views, wanted).await;
+    }
     let found = find_view(&views, wanted)?;
     let before = registry::row(found);
+    let name = quoted(&found.name);
     match change {
         Change::Rename(name) => {
             if name.trim().is_empty() || name.chars().any(char::is_control) {
                 return Err(Problem::usage("a name needs at least one character, and no control characters"));
             }
             net.rename(found.id, &name).await?;
-            let after = net.devices().await?;
-            let renamed = after.iter().find(|device| device.id == found.id).map_or(before, registry::row);
+            let renamed = now(net, before).await?;
             out.event(&Event::Device(renamed.clone()));
             out.result(&format!("{} is called {} here now.", quoted(&found.name), quoted(&renamed.name)));
         }
-        Change::Forget => {
+        Change::Policy(args) => {
+            net.set_policy(found.id, changed(found.policy.clone(), &args)?).await?;
+            let device = now(net, before).await?;
+            out.event(&Event::Device(device.clone()));
+            show_policy(out, &device);
+        }
+        Change::Block(_) => {
+            net.block(found.id, true).await?;
+            out.event(&Event::Device(now(net, before).await?));
+            out.result(&format!("{name} is blocked: nothing of it is accepted. Undo: kin devices block --off {wanted}"));
+        }
+        Change::Forget { block } => {
+            if block {
+                net.block(found.id, true).await?;
+            }
+            let was_there = found.state == DeviceState::Connected;
             net.forget(found.id).await?;
+            removed(net, found.id).await?;
             out.event(&Event::Device(Device { state: State::Forgotten, ..before }));
-            out.result(&format!("{} is forgotten: it can reach this device no more. Pair again to undo.", quoted(&found.name)));
-            out.say("It was not told, and keeps its own record until it forgets this device too.");
+            out.result(&format!("{name} is forgotten: nothing of it is accepted any more. Pair again to undo."));
+            let told = if was_there { "It was told." } else { "It learns that when it looks for this device next." };
+            out.say(told);
         }
     }
     Ok(())
+}
+
+/// A device as it is now.
+async fn now(net: &Net, before: Device) -> Outcome<Device> {
+    let after = net.devices().await?;
+    Ok(after.iter().map(registry::row).find(|device| device.device_id == before.device_id).unwrap_or(before))
+}
+
+/// Waits until a removal is durable.
+async fn removed(net: &mut Net, id: DeviceId) -> Outcome {
+    loop {
+        match net.next().await? {
+            CoreEvent::Removed { device } if device == id => return Ok(()),
+            CoreEvent::NotStored { device } if device == id => {
+                return Err(Problem::new(
+                    Exit::LocalIo,
+                    "that the device is forgotten could not be stored: it is there again after a restart",
+                ));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Blocked devices are found by what they are called, paired or not.
+async fn unblock(out: &Output, net: &Net, views: &[DeviceView], wanted: &str) -> Outcome {
+    let blocked = net.blocked().await?;
+    let rows: Vec<Device> = blocked
+        .iter()
+        .map(|blocked| views.iter().find(|view| view.id == blocked.id).map_or_else(|| registry::blocked_row(blocked), registry::row))
+        .collect();
+    let row = find(&rows, wanted)?;
+    let Some(found) = blocked.iter().find(|blocked| blocked.id.to_string() == row.device_id) else {
+        return Err(Problem::internal("a row without its device"));
+    };
+    net.block(found.id, false).await?;
+    out.event(&Event::Device(Device { blocked_since: None, ..row.clone() }));
+    out.result(&format!("{} is not blocked any more.", quoted(&row.name)));
+    Ok(())
+}
+
+/// A policy with what the flags say.
+fn changed(mut policy: Policy, args: &PolicyArgs) -> Outcome<Policy> {
+    if let Some(files) = args.files {
+        policy.files = match files {
+            Files::Ask => FilePolicy::Ask,
+            Files::Auto => FilePolicy::Automatic,
+            Files::Refuse => FilePolicy::Refuse,
+        };
+    }
+    if let Some(Limit(most)) = args.max {
+        policy.max_bytes = most;
+    }
+    if let Some(messages) = args.messages {
+        policy.messages = messages;
+    }
+    if let Some(folder) = &args.folder {
+        policy.folder = if folder.as_os_str().is_empty() { None } else { Some(directory(folder)?) };
+    }
+    policy.protocols.extend(args.allow.iter().cloned());
+    policy.protocols.retain(|name| !args.deny.contains(name));
+    Ok(policy)
+}
+
+/// A directory, as every process understands it.
+fn directory(path: &Path) -> Outcome<String> {
+    let failed = |error: std::io::Error| Problem::new(Exit::NotFound, format!("{}: {error}", shown(&path.to_string_lossy())));
+    let whole = std::fs::canonicalize(path).map_err(failed)?;
+    if !whole.is_dir() {
+        return Err(Problem::usage(format!("{} is no directory", shown(&path.to_string_lossy()))));
+    }
+    whole.into_os_string().into_string().map_err(|_| Problem::usage("the path of a folder has to be UTF-8"))
 }
 
 /// The device of this id, name, or unique beginning of either. A whole id or name wins over beginnings.
@@ -113,7 +235,12 @@ fn list(out: &Output, devices: &[Device]) {
     let width = names.iter().map(|name| name.width()).max().unwrap_or(0);
     for (device, name) in devices.iter().zip(&names) {
         let space = " ".repeat(width - name.width());
-        let unused = if device.confirmed { "" } else { "  (not used yet)" };
+        let unused = match device {
+            Device { blocked_since: Some(_), .. } => "  (blocked)",
+            Device { removed_there: Some(_), .. } => "  (has removed this device; kin devices forget)",
+            Device { confirmed: false, .. } => "  (not used yet)",
+            _ => "",
+        };
         let (state, id) = (state_name(device.state), &device.device_id);
         out.result(&format!("{name}{space}  {state:<12}  {id}  {}{unused}", device.fingerprint));
     }
@@ -129,8 +256,43 @@ fn show(out: &Output, device: &Device) {
     out.result(&format!("paired       {}{}", date(device.paired_at), if device.confirmed { "" } else { ", not used yet" }));
     out.result(&format!("last seen    {}", device.last_seen.map_or_else(|| "never".to_owned(), date)));
     out.result(&format!("last route   {}", device.last_route.as_deref().map_or_else(|| "none".to_owned(), shown)));
+    if let Some(route) = &device.route {
+        let rtt = device.rtt_ms.map_or_else(String::new, |rtt| format!(", {rtt:.1} ms"));
+        out.result(&format!("route        {}{rtt}", shown(route)));
+    }
+    if let (Some(end), Some(at)) = (&device.last_end, device.last_end_at) {
+        out.result(&format!("last end     {end}, {}", date(at)));
+    }
+    if device.bytes_sent + device.bytes_received > 0 {
+        let (sent, received) = (size(device.bytes_sent), size(device.bytes_received));
+        out.result(&format!("traffic      {sent} sent, {received} received, {} reconnects", device.reconnects));
+    }
+    if let Some(at) = device.removed_there {
+        out.result(&format!("removed      it has removed this device, {}; agree with: kin devices forget {}", date(at), device.device_id));
+    }
+    if let Some(at) = device.blocked_since {
+        out.result(&format!("blocked      since {}", date(at)));
+    }
+    show_policy(out, device);
     for address in &device.addresses {
         out.result(&format!("address      {}", shown(address)));
+    }
+}
+
+fn show_policy(out: &Output, device: &Device) {
+    let policy = &device.policy;
+    let files = match policy.files {
+        Files::Ask => "asked about",
+        Files::Auto => "taken",
+        Files::Refuse => "refused",
+    };
+    let most = policy.max_bytes.map_or_else(String::new, |most| format!(", at most {} at once", size(most)));
+    let folder = policy.folder.as_deref().map_or_else(String::new, |folder| format!(", into {}", shown(folder)));
+    out.result(&format!("files        {files}{most}{folder}"));
+    out.result(&format!("messages     {}", if policy.messages { "taken" } else { "refused" }));
+    if !policy.protocols.is_empty() {
+        let names: Vec<String> = policy.protocols.iter().map(|name| shown(name)).collect();
+        out.result(&format!("protocols    {}", names.join(", ")));
     }
 }
 
@@ -142,6 +304,7 @@ const fn state_name(state: State) -> &'static str {
         State::Connected => "Connected",
         State::Disconnected => "Disconnected",
         State::Forgotten => "Forgotten",
+        State::Blocked => "Blocked",
     }
 }
 
@@ -176,6 +339,17 @@ mod tests {
             last_route: None,
             addresses: vec![],
             confirmed: true,
+            removed_there: None,
+            blocked_since: None,
+            policy: crate::events::Policy { messages: true, files: Files::Ask, max_bytes: None, folder: None, protocols: vec![] },
+            last_end: None,
+            last_end_at: None,
+            route: None,
+            rtt_ms: None,
+            reconnects: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            goodput: 0,
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
     }
     needs_yes(context, args.yes, "join")?;
     let code = code(context, args).await?;
-    let mut net = Net::start(context, Start { name: args.name.as_deref(), offline: false }).await?;
+    let mut net = Net::start(context, Start { name: args.name.as_deref(), ..Start::default() }).await?;
     let done = join(context, &mut net, args, code).await;
     net.close().await;
     done

@@ -35,7 +35,7 @@ pub(super) async fn run(context: &Context, verb: &MsgVerb) -> Outcome {
             done
         }
         MsgVerb::List { device } => {
-            let net = Net::start(context, Start { name: None, offline: true }).await?;
+            let net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
             let done = list(&context.out, &net, device.as_deref()).await;
             net.close().await;
             done

@@ -19,7 +19,7 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(context: &mut Context, args: &Pair) -> Outcome {
     needs_yes(context, args.yes, "pair")?;
-    let mut net = Net::start(context, Start { name: args.name.as_deref(), offline: false }).await?;
+    let mut net = Net::start(context, Start { name: args.name.as_deref(), ..Start::default() }).await?;
     let done = pair(context, &mut net, args).await;
     net.close().await;
     done

@@ -6,8 +6,10 @@ use alloc::vec::Vec;
 
 use minicbor::Encoder;
 
+use super::policy::Policy;
 use crate::crypto::secret::{Secret, SecretBytes};
 use crate::effects::Route;
+use crate::faults::LinkFailure;
 use crate::ids::{DeviceId, PeerKey, SessionRef};
 use crate::info::{Address, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
@@ -16,14 +18,16 @@ use crate::session::handshake::schedule::Pair;
 use crate::time::Timestamp;
 use crate::wire::cbor::{Malformed, Reader};
 
-/// Version of the stored form.
-const SCHEMA: u64 = 1;
+/// Version of the stored form. The first had neither removal, policy nor end; it is read, and written anew when something changes.
+const SCHEMA: u64 = 2;
+/// The number of fields in the first version.
+const FIELDS_OF_1: u64 = 8;
 /// Addresses kept for a device, newest first.
 const ADDRESSES: usize = 32;
 /// Bytes of an address as it is stored, with its transport's name.
 const ADDRESS: usize = limits::INFO_ADDRESS + 16;
-/// Room for a stored device without growing: info, 32 addresses, 5 roots and heads.
-const STORED: usize = limits::INFO + ADDRESSES * ADDRESS + 1024;
+/// Room for a stored device without growing: info, 32 addresses, 5 roots, its policy and heads.
+const STORED: usize = limits::INFO + ADDRESSES * ADDRESS + limits::PATH_BYTES + limits::PROTOCOLS * 68 + 1024;
 
 /// How far a root is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +101,12 @@ pub(crate) struct Device {
     pub(crate) roots: Vec<Root>,
     /// Roots that gave their place to newer ones, until those are durable.
     pub(crate) displaced: Vec<Displaced>,
+    /// The other side has removed this root, and when it told so, seconds since 1970.
+    pub(crate) removed_there: Option<(SessionRef, u64)>,
+    /// What it may do here.
+    pub(crate) policy: Policy,
+    /// How its last session, or the last attempt to have one, ended, and when, seconds since 1970.
+    pub(crate) last_end: Option<(LinkFailure, u64)>,
 }
 
 /// A root that is there again if what took its place cannot be written.
@@ -108,6 +118,33 @@ pub(crate) struct Displaced {
 }
 
 impl Device {
+    /// A device that was just met.
+    pub(crate) fn new(key: PeerKey, info: DeviceInfo, unix_s: u64) -> Self {
+        Self {
+            id: crate::identity::device_id(&key),
+            key,
+            info,
+            told: None,
+            own_name: None,
+            paired_unix: unix_s,
+            last_seen_unix: None,
+            last_route: None,
+            addresses: Vec::new(),
+            roots: Vec::new(),
+            displaced: Vec::new(),
+            removed_there: None,
+            policy: Policy::default(),
+            last_end: None,
+        }
+    }
+
+    /// When the other side told that it removed this pairing, seconds since 1970, if nothing was paired since.
+    // UNP-6.
+    pub(crate) fn is_removed_there(&self) -> Option<u64> {
+        let newest = self.roots.first()?.session_ref;
+        self.removed_there.filter(|(root, _)| *root == newest).map(|(_, unix_s)| unix_s)
+    }
+
     /// Paired, confirmed or not: not only met as a joiner whose pairing is unfinished.
     pub(crate) fn is_paired(&self) -> bool {
         self.roots.iter().any(|root| !matches!(root.state, RootState::Provisional { .. }))
@@ -233,7 +270,7 @@ impl Device {
     }
 
     fn encode_into(&self, to: &mut Encoder<Vec<u8>>) -> Result<(), minicbor::encode::Error<core::convert::Infallible>> {
-        to.array(8)?.u64(SCHEMA)?.bytes(&self.info.encode())?;
+        to.array(11)?.u64(SCHEMA)?.bytes(&self.info.encode())?;
         match &self.own_name {
             Some(name) => to.str(name)?,
             None => to.null()?,
@@ -261,6 +298,15 @@ impl Device {
             };
             to.array(4)?.bytes(root.secret.bytes())?.bytes(&root.session_ref.0)?.u8(state)?.u64(expires)?;
         }
+        match &self.removed_there {
+            Some((root, unix_s)) => to.array(2)?.bytes(&root.0)?.u64(*unix_s)?,
+            None => to.null()?,
+        };
+        self.policy.encode_into(to)?;
+        match self.last_end {
+            Some((reason, unix_s)) => to.array(2)?.u8(reason.number())?.u64(unix_s)?,
+            None => to.null()?,
+        };
         Ok(())
     }
 
@@ -271,8 +317,9 @@ impl Device {
     pub(crate) fn decode(me: &PeerKey, key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
         let key = PeerKey(key.try_into().map_err(|_| Malformed::Bounds)?);
         let mut from = Reader::new(value)?;
-        from.fields(8)?;
-        if from.u64()? != SCHEMA {
+        let fields = from.array()?;
+        let schema = from.u64()?;
+        if (schema, fields) != (1, FIELDS_OF_1) && (schema, fields) != (SCHEMA, FIELDS_OF_1 + 3) {
             return Err(Malformed::Bounds);
         }
         let info = DeviceInfo::decode(from.bytes(limits::INFO)?)?;
@@ -303,19 +350,21 @@ impl Device {
             };
             roots.push(Root::new(secret, session_ref, state, me, &key));
         }
-        Ok(Self {
-            id: crate::identity::device_id(&key),
-            key,
-            info,
-            told: None,
-            own_name,
-            paired_unix,
-            last_seen_unix,
-            last_route,
-            addresses,
-            roots,
-            displaced: Vec::new(),
-        })
+        let mut device = Self { own_name, last_seen_unix, last_route, addresses, roots, ..Self::new(key, info, paired_unix) };
+        if schema == 1 {
+            return Ok(device);
+        }
+        device.removed_there = from.or_null(|from| {
+            from.fields(2)?;
+            Ok((SessionRef(from.exactly()?), from.u64()?))
+        })?;
+        device.policy = Policy::decode(&mut from)?;
+        let last_end = from.or_null(|from| {
+            from.fields(2)?;
+            Ok((LinkFailure::of_number(from.u8()?), from.u64()?))
+        })?;
+        device.last_end = last_end.and_then(|(reason, unix_s)| Some((reason?, unix_s)));
+        Ok(device)
     }
 }
 
@@ -348,19 +397,7 @@ mod tests {
     }
 
     fn device(info: DeviceInfo, roots: Vec<Root>) -> Device {
-        Device {
-            id: crate::identity::device_id(&PEER),
-            key: PEER,
-            info,
-            told: None,
-            own_name: None,
-            paired_unix: 1,
-            last_seen_unix: None,
-            last_route: None,
-            addresses: Vec::new(),
-            roots,
-            displaced: Vec::new(),
-        }
+        Device { roots, ..Device::new(PEER, info, 1) }
     }
 
     /// PAIR-35: a fifth unfinished root takes the place of the oldest, and gives it back if it cannot be written.

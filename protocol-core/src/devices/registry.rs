@@ -3,18 +3,26 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::device::{Device, Root, RootState, keep_newest};
+use super::policy::Policy;
+use super::tombstone::Tombstone;
+use crate::crypto::secret::{Secret, SecretBytes};
 use crate::effects::{DeviceState, Route};
+use crate::faults::LinkFailure;
 use crate::identity;
 use crate::ids::{DeviceId, PeerKey, SessionRef};
 use crate::info::{Address, DeviceInfo};
 use crate::limits;
-use crate::records::{Change, DEVICES, Record};
+use crate::records::{BLOCKED, Change, DEVICES, Record, TOMBSTONES};
+use crate::session::handshake::ReceivedHello;
 use crate::time::Timestamp;
-use crate::wire::cbor::Malformed;
+use crate::wire::cbor::{Malformed, Reader};
+use crate::wire::encode::encode;
 
 /// A device as the owner sees it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceView {
     /// Its id.
@@ -25,6 +33,8 @@ pub struct DeviceView {
     pub name: String,
     /// Its operating system, as it says.
     pub os: String,
+    /// Its program and version, as it says.
+    pub app: String,
     /// What it is to us now.
     pub state: DeviceState,
     /// Six words over its key.
@@ -39,6 +49,34 @@ pub struct DeviceView {
     pub addresses: Vec<Address>,
     /// Both sides are known to hold the pairing.
     pub confirmed: bool,
+    /// When the other side told that it removed the pairing, seconds since 1970.
+    pub removed_there: Option<u64>,
+    /// Since when it is blocked here, seconds since 1970.
+    pub blocked: Option<u64>,
+    /// What it may do here.
+    pub policy: Policy,
+    /// How its last session, or the last attempt to have one, ended, and when, seconds since 1970.
+    pub last_end: Option<(LinkFailure, u64)>,
+    /// How the session that stands travels.
+    pub route: Option<Route>,
+    /// How long a question and its answer took together, last, on that session.
+    pub rtt: Option<Duration>,
+    /// Sessions that there were with it since this process began; all but the first are reconnects and renewals.
+    pub sessions: u64,
+}
+
+/// A device that is blocked: nothing of it is accepted, and it is not paired with, whatever code it brings.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedDevice {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its key.
+    pub key: PeerKey,
+    /// The name that it had when it was blocked.
+    pub name: String,
+    /// Since when, seconds since 1970.
+    pub unix_s: u64,
 }
 
 /// What a new pairing brings to the registry.
@@ -60,6 +98,8 @@ pub(crate) struct DeviceRegistry {
     ids: BTreeMap<DeviceId, PeerKey>,
     /// Confirmations that are being written, in their order.
     confirming: BTreeMap<PeerKey, Vec<Confirming>>,
+    tombstones: BTreeMap<PeerKey, Tombstone>,
+    blocked: BTreeMap<PeerKey, BlockedDevice>,
 }
 
 /// A root that counts as confirmed once that is durable.
@@ -72,7 +112,14 @@ struct Confirming {
 
 impl DeviceRegistry {
     pub(crate) const fn new(me: PeerKey) -> Self {
-        Self { me, devices: BTreeMap::new(), ids: BTreeMap::new(), confirming: BTreeMap::new() }
+        Self {
+            me,
+            devices: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            confirming: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+        }
     }
 
     /// Takes a row of the store. A pending root whose day is over, or whose question died with the process, is not taken: the
@@ -82,6 +129,19 @@ impl DeviceRegistry {
     /// What is wrong with the row.
     // PAIR-47.
     pub(crate) fn load(&mut self, record: &Record, unix_s: u64) -> Result<Option<(PeerKey, Change)>, Malformed> {
+        match record.table {
+            TOMBSTONES => {
+                let tombstone = Tombstone::decode(&record.key, record.value.bytes())?;
+                self.tombstones.insert(PeerKey(record.key[..].try_into().map_err(|_| Malformed::Bounds)?), tombstone);
+                return Ok(None);
+            }
+            BLOCKED => {
+                let blocked = BlockedDevice::decode(&record.key, record.value.bytes())?;
+                self.blocked.insert(blocked.key, blocked);
+                return Ok(None);
+            }
+            _ => {}
+        }
         let mut device = Device::decode(&self.me, &record.key, record.value.bytes())?;
         let stored = device.roots.len();
         device.roots.retain(|root| root.state.usable(unix_s));
@@ -126,19 +186,7 @@ impl DeviceRegistry {
         let NewPair { peer, info, told, root, reached } = pair;
         let id = identity::device_id(&peer);
         self.ids.insert(id, peer);
-        let device = self.devices.entry(peer).or_insert_with(|| Device {
-            id,
-            key: peer,
-            info: info.clone(),
-            told: None,
-            own_name: None,
-            paired_unix: unix_s,
-            last_seen_unix: None,
-            last_route: None,
-            addresses: Vec::new(),
-            roots: Vec::new(),
-            displaced: Vec::new(),
-        });
+        let device = self.devices.entry(peer).or_insert_with(|| Device::new(peer, info.clone(), unix_s));
         device.learn(info, reached, told);
         device.last_seen_unix = Some(unix_s);
         device.add_root(root);
@@ -221,18 +269,125 @@ impl DeviceRegistry {
         Some(change)
     }
 
-    /// A device's row as it is to be: none, if the device is not known.
-    pub(crate) fn row(&self, peer: &PeerKey) -> Change {
-        self.devices.get(peer).map_or_else(|| Change { table: DEVICES, key: peer.0.to_vec(), value: None }, Device::change)
+    /// Every row of a device as it is to be: itself, what is left of it, whether it is blocked.
+    pub(crate) fn rows(&self, peer: &PeerKey) -> Vec<Change> {
+        let row = |table| Change { table, key: peer.0.to_vec(), value: None };
+        let device = self.devices.get(peer).map_or_else(|| row(DEVICES), Device::change);
+        let tombstone =
+            self.tombstones.get(peer).filter(|_| !planted!(TombstoneNotStored)).map_or_else(|| row(TOMBSTONES), Tombstone::change);
+        let blocked = self.blocked.get(peer).map_or_else(|| row(BLOCKED), BlockedDevice::change);
+        Vec::from([device, tombstone, blocked])
     }
 
     /// Deletes a device.
-    pub(crate) fn remove(&mut self, peer: &PeerKey) -> Option<Change> {
+    pub(crate) fn remove(&mut self, peer: &PeerKey) -> Option<Device> {
         self.confirming.remove(peer);
-        let mut device = self.devices.remove(peer)?;
+        let device = self.devices.remove(peer)?;
         self.ids.remove(&device.id);
-        device.roots.clear();
+        Some(device)
+    }
+
+    /// Deletes a device, and keeps what tells it so. The rows of whoever gave its place to that, if anybody did.
+    // UNP-1.
+    pub(crate) fn bury(&mut self, peer: &PeerKey, unix_s: u64) -> Vec<Change> {
+        let Some(device) = self.remove(peer) else { return Vec::new() };
+        self.tombstones.entry(*peer).or_insert_with(|| Tombstone::new(*peer)).bury(&self.me, &device.roots, unix_s);
+        let mut evicted = Vec::new();
+        while self.tombstones.values().map(Tombstone::graves).sum::<usize>() > limits::TOMBSTONES && !planted!(TombstonesUnbounded) {
+            let others = self.tombstones.iter().filter(|(other, _)| *other != peer);
+            let Some(oldest) = others.min_by_key(|(_, tombstone)| tombstone.unix_s).map(|(other, _)| *other) else { break };
+            self.tombstones.remove(&oldest);
+            evicted.extend(self.rows(&oldest));
+        }
+        evicted
+    }
+
+    /// That a device is forgotten is durable.
+    pub(crate) fn buried(&mut self, peer: &PeerKey) {
+        if let Some(tombstone) = self.tombstones.get_mut(peer) {
+            tombstone.durable = true;
+        }
+    }
+
+    /// The tombstone under which a Hello came, if it is of a device that was forgotten.
+    pub(crate) fn tombstone(&self, hello: &ReceivedHello) -> Option<(&Tombstone, &Secret)> {
+        self.tombstones.values().find_map(|tombstone| Some((tombstone, tombstone.notice_key(hello)?)))
+    }
+
+    /// The other side has removed this root. `None` if there is none, or that was known.
+    // UNP-6.
+    pub(crate) fn removed_there(&mut self, peer: &PeerKey, root: SessionRef, unix_s: u64) -> Option<Change> {
+        let device = self.devices.get_mut(peer)?;
+        let held = device.roots.iter().any(|known| known.session_ref == root);
+        let known = device.removed_there.is_some_and(|(known, _)| known == root);
+        if !held || known {
+            return None;
+        }
+        device.removed_there = Some((root, unix_s));
         Some(device.change())
+    }
+
+    /// The other side shows that it holds this root: it has not removed it, or no more.
+    pub(crate) fn held_there(&mut self, peer: &PeerKey, root: SessionRef) -> Option<Change> {
+        let device = self.devices.get_mut(peer)?;
+        device.removed_there.take_if(|(removed, _)| *removed == root)?;
+        Some(device.change())
+    }
+
+    /// Whether a device is blocked.
+    // POL-4.
+    pub(crate) fn is_blocked(&self, peer: &PeerKey) -> bool {
+        self.blocked.contains_key(peer) && !planted!(BlockIgnored)
+    }
+
+    /// Blocks a device that is known. False: as many are blocked as can be.
+    pub(crate) fn block(&mut self, peer: &PeerKey, unix_s: u64) -> bool {
+        let Some(device) = self.devices.get(peer) else { return false };
+        if self.blocked.len() >= limits::BLOCKED && !self.blocked.contains_key(peer) {
+            return false;
+        }
+        self.blocked.entry(*peer).or_insert_with(|| BlockedDevice { id: device.id, key: *peer, name: device.name(), unix_s });
+        true
+    }
+
+    /// Lifts that. `None`: it is not blocked.
+    pub(crate) fn unblock(&mut self, id: DeviceId) -> Option<PeerKey> {
+        let peer = self.blocked.values().find(|blocked| blocked.id == id)?.key;
+        self.blocked.remove(&peer);
+        Some(peer)
+    }
+
+    /// Every blocked device.
+    pub(crate) fn blocked(&self) -> impl Iterator<Item = &BlockedDevice> {
+        self.blocked.values()
+    }
+
+    /// Since when a device is blocked.
+    pub(crate) fn blocked_since(&self, peer: &PeerKey) -> Option<u64> {
+        self.blocked.get(peer).map(|blocked| blocked.unix_s)
+    }
+}
+
+impl BlockedDevice {
+    fn change(&self) -> Change {
+        let value = encode(|to| {
+            to.array(3)?.u64(1)?.u64(self.unix_s)?.str(&self.name)?;
+            Ok(())
+        });
+        Change { table: BLOCKED, key: self.key.0.to_vec(), value: Some(SecretBytes::new(value)) }
+    }
+
+    fn decode(key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
+        let key = PeerKey(key.try_into().map_err(|_| Malformed::Bounds)?);
+        let mut from = Reader::new(value)?;
+        from.fields(3)?;
+        if from.u64()? != 1 {
+            return Err(Malformed::Bounds);
+        }
+        let unix_s = from.u64()?;
+        // Shown names are longer than told ones, where something is escaped.
+        let name = from.text(8 * limits::INFO_NAME)?.into();
+        Ok(Self { id: identity::device_id(&key), key, name, unix_s })
     }
 }
 

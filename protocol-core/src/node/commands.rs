@@ -7,6 +7,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::{Node, cx};
+use crate::devices::policy::Policy;
 use crate::effects::{DeviceState, Env, Event, TransferKey};
 use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure};
 use crate::ids::{DeviceId, PeerKey, SessionId};
@@ -44,16 +45,43 @@ unknown! {
     UnknownPairing, "no such pairing"
 }
 
+/// Why a policy was not taken. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyError {
+    /// No paired device has this id.
+    UnknownDevice,
+    /// The folder, a protocol's name or their number is above its bound.
+    TooLong,
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownDevice => "no such device",
+            Self::TooLong => {
+                "the folder is longer than 4096 bytes, a protocol's name is empty or longer than 64, or there are more than 64"
+            }
+        })
+    }
+}
+
+impl core::error::Error for PolicyError {}
+
 /// Why no attempt to reach a device was started. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectError {
     /// No paired device has this id.
     Unknown,
+    /// It is blocked here.
+    Blocked,
 }
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no such device")
+        f.write_str(match self {
+            Self::Unknown => "no such device",
+            Self::Blocked => "the device is blocked here",
+        })
     }
 }
 
@@ -147,6 +175,10 @@ impl Node {
     pub fn connect(&mut self, env: &mut Env<'_>, device: DeviceId, extra: &[Address]) -> Result<(), ConnectError> {
         self.advance(env);
         let peer = self.registry.by_id(device).ok_or(ConnectError::Unknown)?.key;
+        if self.registry.is_blocked(&peer) {
+            return Err(ConnectError::Blocked);
+        }
+        self.keep_again(device);
         if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get(primary)) {
             let route = session.route();
             let event = Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None };
@@ -158,10 +190,22 @@ impl Node {
         Ok(())
     }
 
+    /// Asks a device with which a session stands for a sign of life. Ends with [`Event::Pong`], or with the session.
+    ///
+    /// # Errors
+    /// [`UnknownDevice`]: no session stands with it.
+    pub fn ping(&mut self, env: &mut Env<'_>, device: DeviceId) -> Result<(), UnknownDevice> {
+        self.advance(env);
+        let session = self.primary.get(&device).and_then(|primary| self.sessions.get_mut(primary)).ok_or(UnknownDevice)?;
+        session.ask(cx!(self, env), true);
+        Ok(())
+    }
+
     /// Ends the session with a device in order, and cancels what is under way with it.
     pub fn disconnect(&mut self, env: &mut Env<'_>, device: DeviceId) {
         self.advance(env);
-        self.end_primary(env, device);
+        self.keep_no_more(device);
+        self.end_session_with(env, device, LinkFailure::Closed);
         self.settle(env);
     }
 
@@ -169,7 +213,7 @@ impl Node {
     pub(super) fn end_all(&mut self, env: &mut Env<'_>, device: DeviceId, peer: PeerKey) {
         self.cancel_transfers(env, device);
         self.transfers.on_forget(cx!(self, env), device);
-        self.end_primary(env, device);
+        self.end_session_with(env, device, LinkFailure::Closed);
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         if !planted!(ForgottenKeepsSession) {
@@ -184,7 +228,8 @@ impl Node {
         self.settle(env);
     }
 
-    fn end_primary(&mut self, env: &mut Env<'_>, device: DeviceId) {
+    /// Ends the session with a device in order, for this reason.
+    pub(super) fn end_session_with(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
         if !planted!(CancelBehindFin) {
             self.cancel_transfers(env, device);
         }
@@ -196,12 +241,12 @@ impl Node {
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         // The peer's fin, or two seconds.
-        self.timers.set(TimerKind::Stream(stream), self.now, Duration::from_secs(2));
-        self.met.insert(device, LinkFailure::Closed);
+        self.timers.set(TimerKind::Stream(stream), self.now, limits::GOODBYE_WAIT);
+        self.met.insert(device);
+        self.note_end(env, &peer, reason);
         self.messages.on_session_over(&peer);
         self.transfers.on_session_lost(cx!(self, env), device);
-        let reason = Some(LinkFailure::Closed);
-        cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason });
+        cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
     }
 
     /// Offers files to a paired device, and connects to it if need be.
@@ -218,10 +263,10 @@ impl Node {
         label: Option<String>,
     ) -> Result<TransferKey, ShareError> {
         self.advance(env);
-        if self.registry.by_id(to).is_none() {
+        let peer = self.registry.by_id(to).map(|device| device.key);
+        if peer.is_none_or(|peer| self.registry.is_blocked(&peer)) {
             return Err(ShareError::UnknownDevice);
         }
-        let peer = self.registry.by_id(to).map(|device| device.key);
         let key = self.transfers.offer(cx!(self, env), to, manifest, label)?;
         if let (Some(peer), false) = (peer, self.primary.contains_key(&to)) {
             self.dial_device(env, peer, Vec::new());
@@ -277,36 +322,32 @@ impl Node {
         if !planted!(RenameNotStored) {
             self.store(env, peer, change, Purpose::Registry { peer });
         }
+        cx!(self, env).notify(Event::DeviceChanged { device });
         Ok(())
     }
 
-    /// Forgets a device here: from now on nothing of it is accepted. The other side is not told yet.
-    ///
-    /// Ends with [`Event::Removed`], once that is durable. Transfers with it end as if they were cancelled: each with its own event,
-    /// when nothing is written any more.
+    /// What a device may do here; `None`: it is not known.
+    pub fn policy(&self, device: DeviceId) -> Option<Policy> {
+        self.registry.by_id(device).map(|known| known.policy.clone())
+    }
+
+    /// Says what a device may do here.
     ///
     /// # Errors
-    /// [`UnknownDevice`].
-    pub fn forget_device(&mut self, env: &mut Env<'_>, device: DeviceId) -> Result<(), UnknownDevice> {
+    /// [`PolicyError`].
+    // POL-1.
+    pub fn set_policy(&mut self, env: &mut Env<'_>, device: DeviceId, policy: Policy) -> Result<(), PolicyError> {
         self.advance(env);
-        let peer = self.registry.by_id(device).ok_or(UnknownDevice)?.key;
-        // An attempt of ours that has found this device would wait for a root that is gone.
-        let joining = self.joiner.as_ref().filter(|joiner| joiner.bound().is_some_and(|bound| bound.peer == peer)).map(Joiner::session);
-        if let Some(session) = joining {
-            self.cancel_pairing(env, session);
+        if !policy.is_bounded() {
+            return Err(PolicyError::TooLong);
         }
-        if !planted!(PairedThoughForgotten) {
-            self.forget_while_storing(env, &peer);
+        let known = self.registry.by_id_mut(device).ok_or(PolicyError::UnknownDevice)?;
+        known.policy = policy;
+        let peer = known.key;
+        if !planted!(PolicyNotStored) {
+            self.store_rows(env, peer, false, 0);
         }
-        self.end_all(env, device, peer);
-        self.messages.forget(cx!(self, env), peer);
-        self.registry.remove(&peer);
-        if planted!(ForgetNotStored) {
-            cx!(self, env).notify(Event::Removed { device });
-        } else {
-            self.store(env, peer, self.registry.row(&peer), Purpose::Row { peer, removal: true, failures: 0 });
-        }
-        self.settle(env);
+        cx!(self, env).notify(Event::DeviceChanged { device });
         Ok(())
     }
 
@@ -321,7 +362,7 @@ impl Node {
         }
         let devices: Vec<DeviceId> = self.primary.keys().copied().collect();
         for device in devices {
-            self.end_primary(env, device);
+            self.end_session_with(env, device, LinkFailure::Closed);
         }
         self.settle(env);
     }

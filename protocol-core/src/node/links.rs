@@ -95,6 +95,13 @@ impl Node {
         self.dial_step(env, id, step);
     }
 
+    /// The peer answered that it has removed the root that was tried.
+    pub(super) fn dialer_removed(&mut self, env: &mut Env<'_>, id: DeviceId, roots: usize) {
+        let Some(dialer) = self.dialers.get_mut(&id) else { return };
+        let step = dialer.on_removed(cx!(self, env), roots);
+        self.dial_step(env, id, step);
+    }
+
     fn dial_step(&mut self, env: &mut Env<'_>, device: DeviceId, step: DialStep) {
         if let DialStep::Over(reason) = step {
             self.connect_failed(env, device, reason);
@@ -128,9 +135,13 @@ impl Node {
     /// No session could be had. Where one stands that was to be renewed, it goes on.
     fn no_session(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
         if !self.primary.contains_key(&device) {
+            if let Some(peer) = self.registry.by_id(device).map(|known| known.key) {
+                self.note_end(env, &peer, reason);
+            }
             cx!(self, env).notify(Event::ConnectFailed { device, reason });
             let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
             self.transfers.on_session_over(cx!(self, env), device, lost);
+            self.keep_after(env, device, reason, None);
         }
     }
 
@@ -178,10 +189,11 @@ impl Node {
             return None;
         }
         let unix_s = env.unix_s;
-        let (device, root) = self.registry.iter().find_map(|device| {
+        let found = self.registry.iter().filter(|device| !self.registry.is_blocked(&device.key)).find_map(|device| {
             let fits = |root: &&Root| root.state.usable(unix_s) && hello.matches(&root.hello_key);
             device.roots.iter().find(fits).map(|root| (device, root))
-        })?;
+        });
+        let Some((device, root)) = found else { return self.answer_forgotten(env, stream, &hello, body) };
         let (id, peer, session_ref) = (device.id, device.key, root.session_ref);
         if self.out.is_storing(&peer, session_ref) {
             self.scans.waiting.push_back((stream, body.to_vec()));
@@ -350,6 +362,9 @@ impl Node {
     }
 
     pub(super) fn on_accept(&mut self, env: &mut Env<'_>, stream: StreamId, id: DeviceId, body: &[u8]) {
+        if let Some(root) = self.dialers.get(&id).and_then(|dialer| dialer.removed_by(stream, body)) {
+            return self.on_notice(env, id, stream, root);
+        }
         let taken = self.dialers.get_mut(&id).and_then(|dialer| dialer.take_waiting(cx!(self, env), stream));
         let Some((waiting, root, address)) = taken else { return self.drop_stream(env, stream, code::REFUSED) };
         let Ok(done) = waiting.on_accept(body, self.identity.device_key(), &self.info_bytes) else {

@@ -91,7 +91,12 @@ impl Node {
     /// Does what a handshake of the initiator asks for, until it rests.
     pub(super) fn initiator_step(&mut self, env: &mut Env<'_>, stream: StreamId, mut step: Step) {
         while let Step::Judge { peer } = step {
-            let verdict = if self.registry.has_room_for(&peer) { Verdict::Welcome } else { Verdict::TooMany };
+            // POL-5.
+            let verdict = match self.registry.is_blocked(&peer) && !planted!(BlockedPairs) {
+                true => Verdict::Blocked,
+                false if self.registry.has_room_for(&peer) => Verdict::Welcome,
+                false => Verdict::TooMany,
+            };
             step = self.initiator.judge(cx!(self, env), stream, verdict);
         }
         if matches!(step, Step::Store) {
@@ -254,7 +259,8 @@ impl Node {
     pub(super) fn joiner_step(&mut self, env: &mut Env<'_>, stream: StreamId, mut step: joiner::Step) {
         while let joiner::Step::Judge { peer } = step {
             let Some(joiner) = &mut self.joiner else { return };
-            let against = (!self.registry.has_room_for(&peer)).then_some(PairFailure::TooManyDevices);
+            let blocked = (self.registry.is_blocked(&peer) && !planted!(BlockedPairs)).then_some(PairFailure::Blocked);
+            let against = blocked.or_else(|| (!self.registry.has_room_for(&peer)).then_some(PairFailure::TooManyDevices));
             let own = (self.identity.device_key(), &self.info_bytes[..]);
             step = joiner.claim(cx!(self, env), stream, against, own);
         }

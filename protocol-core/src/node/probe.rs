@@ -266,6 +266,7 @@ impl Node {
             Role::Early(Early::Proved(..)) => "Early, proved",
             Role::AwaitReply(_) => "AwaitReply",
             Role::Data(_) => "Data",
+            Role::Goodbye(_) => "Goodbye",
             Role::Closing => "Closing",
         }
     }

@@ -20,6 +20,13 @@ impl Node {
         self.watch_pending(env, &peer);
     }
 
+    /// Has every row of a device written, as the registry holds them now, and not given up at once if that fails.
+    pub(super) fn store_rows(&mut self, env: &mut Env<'_>, peer: PeerKey, removal: bool, failures: u32) {
+        let rows = self.registry.rows(&peer);
+        cx!(self, env).persist(rows, Purpose::Row { peer, removal, failures });
+        self.watch_pending(env, &peer);
+    }
+
     /// Each provisional root of a device has its timer, and nothing else has.
     pub(super) fn watch_pending(&mut self, env: &Env<'_>, peer: &PeerKey) {
         let expiry = |root: &Root| match root.state {
@@ -55,8 +62,7 @@ impl Node {
         for (peer, (removal, failures)) in core::mem::take(&mut self.unwritten) {
             // A device that was paired anew since is no removed one.
             let removal = removal && self.registry.get(&peer).is_none();
-            let change = self.registry.row(&peer);
-            self.store(env, peer, change, Purpose::Row { peer, removal, failures });
+            self.store_rows(env, peer, removal, failures);
         }
     }
 }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
+use crate::devices::policy::{FilePolicy, Policy};
 use crate::effects::{Cut, DeviceState, Env, Event, Output, Route};
 use crate::faults::{LinkFailure, TransferFailure, code};
 use crate::ids::{DeviceId, PeerKey, SessionRef, StreamId};
@@ -12,7 +13,7 @@ use crate::session::keys::seq_ref;
 use crate::session::machine::{Heard, Session};
 use crate::timers::TimerKind;
 use crate::transfer::machine::Peer;
-use crate::wire::control::ControlMessage;
+use crate::wire::control::{ControlMessage, DeclineReason, MessageState};
 use crate::wire::header::REPLY;
 
 impl Node {
@@ -21,8 +22,8 @@ impl Node {
     pub(super) fn session_up(&mut self, env: &mut Env<'_>, mut session: Session) {
         let (device, peer, stream, session_ref) = (session.device, session.peer, session.stream, session.session_ref);
         let answers = !session.we_opened;
-        if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) {
-            // Forgotten, or refused, while it came about.
+        if !self.registry.get(&peer).is_some_and(|known| known.is_paired()) || self.registry.is_blocked(&peer) {
+            // Forgotten, refused or blocked while it came about.
             self.timers.cancel(TimerKind::Idle(session_ref));
             self.timers.cancel(TimerKind::Age(session_ref));
             self.set_role(stream, Role::Closing);
@@ -58,6 +59,11 @@ impl Node {
             self.succeed(env, older, session_ref);
         }
         self.note_route(env, &peer, route.clone());
+        *self.sessions_had.entry(device).or_default() += 1;
+        self.timers.cancel(TimerKind::Keep(device));
+        if answers {
+            self.note_held(env, session_ref);
+        }
         // The joiner's Ack confirms what the initiator wrote.
         if answers
             && !planted!(AckConfirmsNothing)
@@ -88,6 +94,23 @@ impl Node {
         }
     }
 
+    /// A session, or an attempt to have one, has ended: the reason is kept.
+    // KEEP-8.
+    pub(super) fn note_end(&mut self, env: &mut Env<'_>, peer: &PeerKey, reason: LinkFailure) {
+        let Some(device) = self.registry.get_mut(peer) else { return };
+        let known = device.last_end.replace((reason, env.unix_s));
+        // Of many attempts that come to the same, the first is written.
+        if known.is_none_or(|(known, since)| known != reason || env.unix_s.saturating_sub(since) > limits::SEEN_AGAIN.as_secs()) {
+            let change = device.change();
+            self.store(env, *peer, change, Purpose::Registry { peer: *peer });
+        }
+    }
+
+    /// What the owner lets a device do.
+    pub(super) fn policy_of(&self, peer: &PeerKey) -> Policy {
+        self.registry.get(peer).map(|device| device.policy.clone()).unwrap_or_default()
+    }
+
     pub(super) fn on_control_reply(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reply: &[u8; REPLY]) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         let device = session.device;
@@ -95,6 +118,7 @@ impl Node {
             return self.session_over(env, session_ref, LinkFailure::Violation);
         }
         cx!(self, env).notify(Event::Answered { device });
+        self.note_held(env, session_ref);
         if self.primary.get(&device) == Some(&session_ref) && !planted!(OldSessionStays) {
             for older in self.sessions.values_mut().filter(|older| older.device == device && older.session_ref != session_ref) {
                 older.end(cx!(self, env));
@@ -125,6 +149,9 @@ impl Node {
             Ok(Heard::Messages(_)) if left || !self.primary.contains_key(&device) => {}
             Ok(Heard::Messages(messages)) => {
                 for message in messages {
+                    if message == ControlMessage::Unpair {
+                        return self.on_unpair(env, session_ref);
+                    }
                     // DATA-17.
                     if self.on_message(env, (device, peer, theirs), message).is_err() {
                         return self.session_over(env, session_ref, LinkFailure::Violation);
@@ -142,6 +169,17 @@ impl Node {
         message: ControlMessage,
     ) -> Result<(), ()> {
         match message {
+            ControlMessage::Message { seq, id, .. } if !self.policy_of(&peer).messages && !planted!(MessagePolicyIgnored) => {
+                // POL-3.
+                self.tell(env, device, &ControlMessage::MessageReceipt { seq, id, state: MessageState::Refused });
+            }
+            ControlMessage::Offer(offer)
+                if self.policy_of(&peer).refuses_files(offer.bytes) && self.transfers.direction_of(device, offer.transfer).is_none() =>
+            {
+                let reason =
+                    if self.policy_of(&peer).files == FilePolicy::Refuse { DeclineReason::Policy } else { DeclineReason::TooLarge };
+                self.tell(env, device, &ControlMessage::Decline { transfer: offer.transfer, reason });
+            }
             ControlMessage::Message { .. } | ControlMessage::MessageReceipt { .. } => {
                 self.messages.on_control(cx!(self, env), (peer, theirs), env.unix_s, message)?;
             }
@@ -184,6 +222,7 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         session.waits_for = None;
         let (stream, conn, was_ending, told) = (session.stream, session.conn, session.ending, session.told);
+        let lived = self.now.since(session.born);
         // Nothing that counts is told on one that crossed, by either side.
         let heard = reason == LinkFailure::Ended || session.passed_over;
         match reason {
@@ -218,12 +257,14 @@ impl Node {
         for other in others {
             self.session_over(env, other, LinkFailure::Closed);
         }
-        self.met.insert(device, reason);
+        self.met.insert(device);
+        self.note_end(env, &peer, reason);
         self.messages.on_session_over(&peer);
         let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
         self.transfers.on_session_over(cx!(self, env), device, lost);
         let reason = if was_ending { LinkFailure::Closed } else { reason };
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
+        self.keep_after(env, device, reason, Some(lived));
     }
 
     pub(super) fn on_idle(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
@@ -271,22 +312,30 @@ impl Node {
     pub(super) fn drop_sessions(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let gone: Vec<SessionRef> = self.sessions.iter().filter(|(_, session)| session.device == device).map(|(&gone, _)| gone).collect();
         for session_ref in gone {
+            self.close_data_streams(env, session_ref);
             let Some(session) = self.sessions.remove(&session_ref) else { continue };
-            for timer in [TimerKind::Idle(session_ref), TimerKind::Age(session_ref), TimerKind::Erase(session_ref)] {
-                self.timers.cancel(timer);
-            }
+            self.cancel_session_timers(session_ref);
             self.set_role(session.stream, Role::Closing);
-            let of_session = |role: &Role| match role {
-                Role::Data(of) => *of == session_ref,
-                Role::AwaitReply(opened) => opened.header.session() == session_ref,
-                Role::Early(early) => early.session() == session_ref,
-                _ => false,
-            };
-            let streams: Vec<StreamId> =
-                self.streams.iter().filter(|(_, slot)| of_session(&slot.role)).map(|(&stream, _)| stream).collect();
-            for stream in streams {
-                self.drop_stream(env, stream, code::DONE);
-            }
+        }
+    }
+
+    pub(super) fn cancel_session_timers(&mut self, session_ref: SessionRef) {
+        for timer in [TimerKind::Idle(session_ref), TimerKind::Age(session_ref), TimerKind::Erase(session_ref)] {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// The data streams of a session are reset.
+    pub(super) fn close_data_streams(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let of_session = |role: &Role| match role {
+            Role::Data(of) => *of == session_ref,
+            Role::AwaitReply(opened) => opened.header.session() == session_ref,
+            Role::Early(early) => early.session() == session_ref,
+            _ => false,
+        };
+        let streams: Vec<StreamId> = self.streams.iter().filter(|(_, slot)| of_session(&slot.role)).map(|(&stream, _)| stream).collect();
+        for stream in streams {
+            self.drop_stream(env, stream, code::DONE);
         }
     }
 }

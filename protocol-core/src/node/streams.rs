@@ -5,9 +5,8 @@ use alloc::collections::BTreeSet;
 
 use super::data::Early;
 use super::{Conn, Node, Role, Stream, cx};
-use crate::effects::{Cut, Env, Event, Output, Remote, Reply};
+use crate::effects::{Cut, Env, Output, Remote, Reply};
 use crate::faults::{Failure, code};
-use crate::identity;
 use crate::ids::{ConnId, StreamId, Ticket};
 use crate::info::Address;
 use crate::limits;
@@ -209,7 +208,13 @@ impl Node {
         let Some(role) = self.forget_stream(stream) else { return };
         match role {
             // A control stream that was never opened: after pairing the record stays, unconfirmed (section 12.3).
-            Role::Fresh | Role::AwaitRequest | Role::AwaitData(_) | Role::Early(_) | Role::AwaitOpening(_) | Role::Closing => {}
+            Role::Fresh
+            | Role::AwaitRequest
+            | Role::AwaitData(_)
+            | Role::Early(_)
+            | Role::AwaitOpening(_)
+            | Role::Goodbye(_)
+            | Role::Closing => {}
             Role::AwaitHello => self.scans.waiting.retain(|(waiting, _)| *waiting != stream),
             Role::Listener(_) => self.stats.refused += 1,
             Role::Initiator => self.initiator.on_stream_down(cx!(self, env), stream),
@@ -280,7 +285,7 @@ impl Node {
             (Role::AwaitReply(_), Content::Reply(reply)) => self.on_data_reply(env, stream, &reply),
             (Role::Data(_), Content::Record(record)) => self.transfers.on_record(cx!(self, env), stream, record),
             // What comes behind a last word is not read any more.
-            (Role::Closing, _) => {}
+            (Role::Closing | Role::Goodbye(_), _) => {}
             (_, _) if planted!(StrayFramesIgnored) => {}
             (
                 Role::Fresh
@@ -319,6 +324,7 @@ impl Node {
             | Role::Early(_)
             | Role::AwaitReply(_)
             | Role::Dialer(_)
+            | Role::Goodbye(_)
             | Role::Closing => self.drop_stream(env, stream, code::REFUSED),
             // A goodbye that was not answered.
             Role::Control(_) => self.drop_stream(env, stream, code::DONE),
@@ -349,7 +355,7 @@ impl Node {
             Purpose::Registry { .. } => {}
             Purpose::Row { peer, removal, .. } => {
                 if removal && stored {
-                    self.out.push(Output::Notify(Event::Removed { device: identity::device_id(&peer) }));
+                    self.on_removed(env, peer);
                 }
             }
             Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),

@@ -76,6 +76,8 @@ pub(crate) enum Verdict {
     Welcome,
     /// As many devices are paired as can be.
     TooMany,
+    /// It is blocked here.
+    Blocked,
 }
 
 /// The initiator's machine.
@@ -288,8 +290,13 @@ impl Initiator {
     pub(crate) fn judge(&mut self, cx: &mut Cx<'_>, stream: StreamId, verdict: Verdict) -> Step {
         let Some(Handshake { session, confirm, state }) = self.handshakes.remove(&stream) else { return Step::Rest };
         let State::Proved(verified) = state else { return self.put_back(stream, Handshake { session, confirm, state }) };
-        if verdict == Verdict::TooMany {
-            self.say_no(cx, stream, session, verified, (Status::Policy, PairFailure::TooManyDevices));
+        let against = match verdict {
+            Verdict::Welcome => None,
+            Verdict::TooMany => Some(PairFailure::TooManyDevices),
+            Verdict::Blocked => Some(PairFailure::Blocked),
+        };
+        if let Some(why) = against {
+            self.say_no(cx, stream, session, verified, (Status::Policy, why));
             return Step::Rest;
         }
         match confirm {

@@ -18,6 +18,7 @@ use crate::outbox::{Cx, Purpose};
 use crate::time::Timestamp;
 use crate::timers::TimerKind;
 use crate::wire::deframer::StreamName;
+use crate::wire::handshake::Notice;
 
 /// Addresses that are dialled at once.
 const AT_ONCE: usize = 4;
@@ -255,6 +256,25 @@ impl Dialer {
             }
             step => step,
         }
+    }
+
+    /// The root under which our Hello left on this stream, if the answer is the peer's proof that it has removed that.
+    // UNP-5.
+    pub(crate) fn removed_by(&self, stream: StreamId, body: &[u8]) -> Option<SessionRef> {
+        match &self.trying {
+            Some((_, _, Trying::HelloSent { stream: own, waiting, root, .. })) if *own == stream => {
+                let proven = waiting.is_notice(body) || (planted!(NoticeUnchecked) && Notice::decode(body).is_ok());
+                proven.then_some(*root)
+            }
+            _ => None,
+        }
+    }
+
+    /// It has: an older root may still hold there.
+    pub(crate) fn on_removed(&mut self, cx: &mut Cx<'_>, roots: usize) -> DialStep {
+        let step = self.on_refused(cx, roots, false);
+        self.failure = LinkFailure::Removed;
+        if matches!(step, DialStep::Over(_)) { DialStep::Over(LinkFailure::Removed) } else { step }
     }
 
     /// What went wrong so far.

@@ -6,14 +6,16 @@
 //! both:       Live ─end─▶ Ending (fin sent) ─peer's fin, cut or 5 s─▶ gone
 //! ```
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::keys::{StreamKey, Traffic};
 use super::record::{RecordError, RecordOpener, RecordSealer, RecordType};
 use super::stream::{Opening, Refusal};
 use super::window::ReplayWindow;
 use crate::bulk::cipher::Aead;
-use crate::effects::{Cut, Remote, Route};
+use crate::effects::{Cut, Event, Remote, Route};
 use crate::entropy::{NoEntropy, random};
 use crate::faults::LinkFailure;
 use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
@@ -195,6 +197,11 @@ pub(crate) struct Session {
     heard: Timestamp,
     /// When a sign of life was asked for, and nothing was heard since.
     pinged: Option<Timestamp>,
+    /// Questions of ours that wait for their answer: the nonce, when it left, and whether the owner asked.
+    asked: VecDeque<(u64, Timestamp, bool)>,
+    last_nonce: u64,
+    /// How long a question and its answer took together, last.
+    pub(crate) rtt: Option<Duration>,
     forgeries: u32,
 }
 
@@ -246,6 +253,9 @@ impl Session {
             last_number: 0,
             heard: cx.now,
             pinged: None,
+            asked: VecDeque::new(),
+            last_nonce: cx.now.as_micros(),
+            rtt: None,
             forgeries: 0,
         }
     }
@@ -314,7 +324,8 @@ impl Session {
                     match item.map_err(|_| Violation)? {
                         Item::Message(ControlMessage::Ping { .. }) if planted!(PingUnanswered) => {}
                         Item::Message(ControlMessage::Ping { nonce }) => self.tell(cx, &ControlMessage::Pong { nonce }),
-                        Item::Message(ControlMessage::Pong { .. }) | Item::Unknown => {}
+                        Item::Message(ControlMessage::Pong { nonce }) => self.on_pong(cx, nonce),
+                        Item::Unknown => {}
                         Item::Message(message) => messages.push(message),
                     }
                 }
@@ -383,10 +394,31 @@ impl Session {
 
     /// Asks for a sign of life.
     pub(crate) fn ping(&mut self, cx: &mut Cx<'_>) {
+        self.ask(cx, false);
+    }
+
+    /// The same; if the owner asks he hears how long it took.
+    pub(crate) fn ask(&mut self, cx: &mut Cx<'_>, by_owner: bool) {
         self.pinged = Some(cx.now);
-        let nonce = cx.now.as_micros();
+        self.last_nonce += 1;
+        let nonce = self.last_nonce;
+        if self.asked.len() >= limits::PINGS {
+            self.asked.pop_front();
+        }
+        self.asked.push_back((nonce, cx.now, by_owner));
         self.tell(cx, &ControlMessage::Ping { nonce });
         cx.set(TimerKind::Idle(self.session_ref), limits::BUSY_PING);
+    }
+
+    /// An answer: to a question of ours, or it says nothing.
+    fn on_pong(&mut self, cx: &mut Cx<'_>, nonce: u64) {
+        let Some(at) = self.asked.iter().position(|(asked, ..)| *asked == nonce) else { return };
+        let Some((_, since, by_owner)) = self.asked.drain(..=at).next_back() else { return };
+        let rtt = cx.now.since(since);
+        self.rtt = Some(rtt);
+        if by_owner {
+            cx.notify(Event::Pong { device: self.device, rtt });
+        }
     }
 
     /// Opens a data stream: the bytes to send first, and both directions' beginnings.

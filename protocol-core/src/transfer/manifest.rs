@@ -537,5 +537,7 @@ impl ManifestParser {
     }
 }
 
+#[cfg(feature = "serde")]
+mod serde;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use crate::crypto::labels::strings;
 use crate::ids::TransferId;
 
 /// How one entry ended at the receiver.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Durable under its name.

@@ -1,0 +1,265 @@
+//! `kin up`: one process for a home that stays. It keeps connections, takes files by policy, delivers what waits, and does what other
+//! commands of the same home ask of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use adapter_tokio::files::ConflictPolicy;
+use adapter_tokio::metrics::prometheus;
+use adapter_tokio::service::{Inbox, NetworkingService};
+use protocol_core::effects::{DeviceState, Direction, Event as CoreEvent, TransferKey};
+use protocol_core::faults::DeclineReason;
+use protocol_core::ids::DeviceId;
+use protocol_core::node::FilePolicy;
+use protocol_core::transfer::manifest::Manifest;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Context;
+use super::transfer::{amount, offer_event};
+use crate::args::Up;
+use crate::events::{Event, WarningCode};
+use crate::exit::{Exit, Outcome, Problem};
+use crate::local::Hub;
+use crate::net::{Local, Net, Start};
+use crate::output::{Output, files, quoted, shell_word, shown, size};
+use crate::registry;
+
+/// Bytes of a request for counters, and how long it may take.
+const REQUEST: usize = 8 * 1024;
+const REQUEST_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+pub(super) async fn run(context: &Context, args: &Up) -> Outcome {
+    if args.systemd {
+        return unit(context, args);
+    }
+    let dir = args.dir.as_deref().map(directory).transpose()?;
+    let mut net = Net::start(context, Start { alone: true, ..Start::default() }).await?;
+    let done = up(context, &mut net, args, dir).await;
+    net.close().await;
+    done
+}
+
+fn directory(path: &Path) -> Outcome<PathBuf> {
+    let failed = |error: std::io::Error| Problem::new(Exit::NotFound, format!("{}: {error}", shown(&path.to_string_lossy())));
+    let whole = std::fs::canonicalize(path).map_err(failed)?;
+    if whole.is_dir() { Ok(whole) } else { Err(Problem::usage(format!("{} is no directory", shown(&path.to_string_lossy())))) }
+}
+
+/// A transfer that runs without anybody who follows it.
+struct Taken {
+    label: String,
+    files: u64,
+}
+
+async fn up(context: &Context, net: &mut Net, args: &Up, dir: Option<PathBuf>) -> Outcome {
+    let out = &context.out;
+    let Some(service) = net.service().cloned() else { return Err(Problem::internal("kin up without a service of its own")) };
+    // A place has to be named for the inbox to be open; without one only folders of policies take files.
+    let nowhere = context.home()?;
+    let inbox = Inbox { dir: dir.clone().unwrap_or(nowhere), on_conflict: ConflictPolicy::Rename, by_policy: true };
+    service.set_inbox(Some(inbox.clone())).await.map_err(crate::net::closed)?;
+    let metrics = match args.metrics {
+        Some(at) => Some(serve_metrics(out, service.clone(), at).await?),
+        None => None,
+    };
+    let (hub, listener) = Hub::open(&context.home()?, Local { service: service.clone() }, Some(inbox))?;
+    let served = tokio::spawn(Arc::clone(&hub).serve(listener));
+    net.introduce(out, args.address_file.as_deref()).await?;
+    service.keep_connected(true).await.map_err(crate::net::closed)?;
+    out.say("Up. Ctrl-C ends it.");
+    let mut taken = BTreeMap::new();
+    let problem = loop {
+        match net.next().await {
+            Ok(event) => on_event(out, &service, &hub, (&mut taken, dir.is_some()), event).await?,
+            Err(problem) => break problem,
+        }
+    };
+    served.abort();
+    drop(metrics);
+    Err(problem)
+}
+
+async fn on_event(
+    out: &Output,
+    service: &NetworkingService,
+    hub: &Hub,
+    (taken, anywhere): (&mut BTreeMap<TransferKey, Taken>, bool),
+    event: CoreEvent,
+) -> Outcome {
+    match event {
+        CoreEvent::Device { device, state, reason, .. } => {
+            let Some(row) = tell_device(out, service, device).await? else { return Ok(()) };
+            let why = reason.filter(|_| state != DeviceState::Connected).map_or_else(String::new, |reason| format!(": {reason}"));
+            out.result(&format!("{} {state}{why}", quoted(&row)));
+            if state == DeviceState::Connected {
+                // What the round trip is: for whoever looks.
+                service.ping(device).await.unwrap_or(());
+            }
+        }
+        CoreEvent::RemovedThere { device } => {
+            if let Some(name) = tell_device(out, service, device).await? {
+                let message = format!("{} has removed this device; agree with: kin devices forget {}", quoted(&name), shell_word(&name));
+                out.warning(WarningCode::RemovedThere, &message);
+            }
+        }
+        CoreEvent::Offered { transfer, label, manifest, .. } if !hub.has_receiver() => {
+            take(out, service, (taken, anywhere), (transfer, label, manifest)).await?;
+        }
+        CoreEvent::Done { transfer, summary } if transfer.direction == Direction::Incoming => {
+            if let Some(Taken { label, files: number }) = taken.remove(&transfer) {
+                out.event(&Event::Done {
+                    id: transfer.id.to_string(),
+                    files: number,
+                    bytes: summary.bytes,
+                    seconds: 0.0,
+                    bytes_resumed: 0,
+                });
+                out.result(&format!("{label} is here: {}, {}", files(summary.files), size(summary.bytes)));
+            }
+        }
+        CoreEvent::Failed { transfer, reason } if taken.remove(&transfer).is_some() => {
+            out.warning(WarningCode::TransferFailed, &format!("a transfer ended before its receipt: {reason}"));
+        }
+        CoreEvent::Message { device, .. } => {
+            let name = name_of(service, device).await?;
+            out.result(&format!("a message of {} came; read it with: kin msg tail", quoted(&name)));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn name_of(service: &NetworkingService, device: DeviceId) -> Outcome<String> {
+    let devices = service.devices().await.map_err(crate::net::closed)?;
+    Ok(devices.into_iter().find(|known| known.id == device).map_or_else(|| device.to_string(), |known| known.name))
+}
+
+/// Prints the row of a device as it is now; its name.
+async fn tell_device(out: &Output, service: &NetworkingService, device: DeviceId) -> Outcome<Option<String>> {
+    let devices = service.metrics().await.map_err(crate::net::closed)?;
+    let Some((view, metrics)) = devices.into_iter().find(|(view, _)| view.id == device) else { return Ok(None) };
+    out.event(&Event::Device(registry::counted(&view, &metrics)));
+    Ok(Some(view.name))
+}
+
+/// Answers an offer as the policy of its device says.
+async fn take(
+    out: &Output,
+    service: &NetworkingService,
+    (taken, anywhere): (&mut BTreeMap<TransferKey, Taken>, bool),
+    (key, label, manifest): (TransferKey, Option<String>, Arc<Manifest>),
+) -> Outcome {
+    let devices = service.devices().await.map_err(crate::net::closed)?;
+    let Some(device) = devices.into_iter().find(|device| device.id == key.device) else { return Ok(()) };
+    let (number, bytes) = amount(&manifest);
+    offer_event(out, key, &manifest, 0);
+    let label = label.map_or_else(|| files(number), |label| quoted(&label));
+    out.result(&format!("{} offers {label}: {}, {}", quoted(&device.name), files(number), size(bytes)));
+    let automatic = device.policy.files == FilePolicy::Automatic && (anywhere || device.policy.folder.is_some());
+    if !automatic {
+        service.decline(key, DeclineReason::Policy).await.unwrap_or(());
+        out.event(&Event::Refused { id: key.id.to_string(), reason: DeclineReason::Policy.to_string() });
+        let next = format!("kin devices policy {} --files auto --folder DIR", shell_word(&device.name));
+        let message = format!("the offer was declined: nobody is here to ask. Run kin recv beside this, or take them all: {next}");
+        out.warning(WarningCode::NobodyToAsk, &message);
+        return Ok(());
+    }
+    if service.accept(key, Some(ConflictPolicy::Rename)).await.is_ok() {
+        out.event(&Event::Accepted { id: key.id.to_string() });
+        taken.insert(key, Taken { label, files: number });
+    }
+    Ok(())
+}
+
+/// Answers whoever asks at a local port with the counters of every device.
+async fn serve_metrics(out: &Output, service: NetworkingService, at: std::net::SocketAddr) -> Outcome<tokio::task::JoinHandle<()>> {
+    if !at.ip().is_loopback() {
+        return Err(Problem::usage("--metrics serves this machine only: an address like 127.0.0.1:9464"));
+    }
+    let failed = |error: std::io::Error| Problem::new(Exit::LocalIo, format!("{at}: {error}"));
+    let listener = TcpListener::bind(at).await.map_err(failed)?;
+    let at = listener.local_addr().map_err(failed)?;
+    out.say(&format!("Counters: http://{at}/metrics"));
+    Ok(tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            let service = service.clone();
+            tokio::spawn(async move { tokio::time::timeout(REQUEST_WAIT, counters(stream, &service)).await.map_or((), drop) });
+        }
+    }))
+}
+
+/// One request of HTTP, one answer, and the end.
+async fn counters(mut stream: TcpStream, service: &NetworkingService) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < REQUEST {
+        if stream.read_buf(&mut request).await? == 0 {
+            break;
+        }
+    }
+    let found = request.starts_with(b"GET /metrics ");
+    let body = match service.metrics().await {
+        Ok(devices) if found => prometheus(&devices),
+        _ => String::new(),
+    };
+    let status = if found { "200 OK" } else { "404 Not Found" };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// A unit that starts this program as it was called now.
+fn unit(context: &Context, args: &Up) -> Outcome {
+    let program = std::env::current_exe().map_err(|error| Problem::internal(format_args!("no path of this program: {error}")))?;
+    let mut words = vec![program.to_string_lossy().into_owned()];
+    if context.global.home.is_some() {
+        words.extend(["--home".to_owned(), absolute(&context.home()?)?]);
+    }
+    words.push("up".to_owned());
+    if let Some(dir) = &args.dir {
+        words.push(absolute(dir)?);
+    }
+    if let Some(at) = args.metrics {
+        words.extend(["--metrics".to_owned(), at.to_string()]);
+    }
+    let command: Vec<String> = words.iter().map(|word| unit_word(word)).collect();
+    context.out.result(&format!(
+        "[Unit]\nDescription=kin: paired devices, files and messages\nAfter=network-online.target\nWants=network-online.target\n\n\
+         [Service]\nExecStart={}\nRestart=on-failure\nRestartSec=5\nSuccessExitStatus=143\nKillSignal=SIGTERM\nTimeoutStopSec=15\n\
+         NoNewPrivileges=yes\n\n[Install]\nWantedBy=default.target",
+        command.join(" ")
+    ));
+    Ok(())
+}
+
+fn absolute(path: &Path) -> Outcome<String> {
+    let whole = std::path::absolute(path).map_err(|error| Problem::new(Exit::NotFound, error.to_string()))?;
+    whole.into_os_string().into_string().map_err(|_| Problem::usage("a path in a unit has to be UTF-8"))
+}
+
+/// A word of a unit's command line (systemd.syntax): quoted, with what would be expanded doubled.
+fn unit_word(word: &str) -> String {
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:@=,".contains(c));
+    if plain {
+        return word.to_owned();
+    }
+    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unit_word;
+
+    #[test]
+    fn words_of_a_unit_are_quoted() {
+        assert_eq!(unit_word("/usr/bin/kin"), "/usr/bin/kin");
+        assert_eq!(unit_word("/home/a b/100%$x\"\\"), "\"/home/a b/100%%$$x\\\"\\\\\"");
+    }
+}
