@@ -211,6 +211,7 @@ impl Host {
                 },
                 () = sleep_until(wake) => self.tick(),
             }
+            // HOST-23.
             if now().since(before) > NAP + OVERSLEPT {
                 debug!("the machine has slept, or the process was stopped");
                 self.handle(Input::Network(Fact::Awake));

@@ -46,6 +46,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Something happened.
+    // HOST-21.
     pub(crate) fn on(&mut self, now: Timestamp, event: &Event) {
         match event {
             Event::Progress { transfer, moved, .. } => self.on_progress(now, *transfer, *moved),
@@ -127,7 +128,7 @@ mod tests {
         Event::Progress { transfer, moved, durable: 0, total: 100 }
     }
 
-    /// HOST-17.
+    /// HOST-21.
     #[test]
     fn bytes_are_counted_once_and_goodput_follows() {
         let mut metrics = Metrics::default();

@@ -259,6 +259,7 @@ impl Hub {
     }
 
     /// Serves every command, until it is dropped.
+    // HOST-22.
     pub(crate) async fn serve(self: Arc<Self>, listener: UnixListener) {
         let places = Arc::new(tokio::sync::Semaphore::new(COMMANDS));
         for number in 0.. {

@@ -293,6 +293,7 @@ impl DeviceRegistry {
         let Some(device) = self.remove(peer) else { return Vec::new() };
         self.tombstones.entry(*peer).or_insert_with(|| Tombstone::new(*peer)).bury(&self.me, &device.roots, unix_s);
         let mut evicted = Vec::new();
+        // UNP-7.
         while self.tombstones.values().map(Tombstone::graves).sum::<usize>() > limits::TOMBSTONES && !planted!(TombstonesUnbounded) {
             let others = self.tombstones.iter().filter(|(other, _)| *other != peer);
             let Some(oldest) = others.min_by_key(|(_, tombstone)| tombstone.unix_s).map(|(other, _)| *other) else { break };
