@@ -58,5 +58,6 @@ impl Node {
             let change = self.registry.row(&peer);
             self.store(env, peer, change, Purpose::Row { peer, removal, failures });
         }
+        self.messages.erase_again(cx!(self, env));
     }
 }
