@@ -23,6 +23,7 @@ use crate::{Dev, World};
 mod draw;
 mod expect;
 mod hand;
+mod letters;
 mod lie;
 mod network;
 mod session;
@@ -33,6 +34,8 @@ mod transfer;
 
 pub(crate) use expect::{Due, Expect};
 use hand::Shared;
+use letters::Letters;
+pub use letters::Tale;
 pub use lie::Lie;
 use session::Session;
 pub use speech::Speech;
@@ -95,6 +98,8 @@ pub enum Move {
     Stray { to: usize, odd: Odd },
     /// Opens a data stream under a session that was replaced or is over.
     Late { to: usize, old: usize },
+    /// Says something about messages in its session.
+    Tell { to: usize, tale: Tale },
     /// Hellos of a stranger by the hundred, and one of its own.
     Flood { to: usize, count: usize },
 
@@ -107,6 +112,8 @@ pub enum Move {
     Forget { dev: usize },
     /// Ends the session.
     Leave { dev: usize },
+    /// Sends it so many messages.
+    Write { dev: usize, count: usize },
 }
 
 impl Move {
@@ -121,7 +128,7 @@ impl Move {
             Self::Relay { .. } => "A14",
             Self::Reflect { .. } => "A4",
             Self::Join { .. } | Self::Show { .. } => "A2",
-            Self::Call { .. } | Self::Say { .. } | Self::Stray { .. } => "A15",
+            Self::Call { .. } | Self::Say { .. } | Self::Stray { .. } | Self::Tell { .. } | Self::Write { .. } => "A15",
             Self::Deal { .. } => "A10",
             Self::Share { .. } => "A11",
             Self::Late { .. } | Self::Forget { .. } => "A13",
@@ -148,6 +155,7 @@ pub(crate) struct Foe {
     roots: Vec<(Dev, Dev, Secret)>,
     sessions: Vec<Session>,
     deals: Vec<Deal>,
+    letters: Letters,
     /// How liars take what is offered.
     takes: Trick,
     /// Offers of liars that were declined.
@@ -316,6 +324,12 @@ impl World {
                     self.late_stream(session);
                 }
             }
+            Move::Tell { to, tale } => {
+                if let Some(session) = self.session_near(scripted(to)) {
+                    self.tell(session, tale);
+                }
+            }
+            Move::Write { dev, count } => self.write_to_liar(scripted(dev), count),
             Move::Flood { to, count } => self.flood(scripted(to), count),
             Move::Meet { dev, .. } | Move::Share { dev, .. } | Move::Forget { dev } | Move::Leave { dev } => {
                 let dev = scripted(dev);

@@ -41,7 +41,7 @@ mod streams;
 pub mod trace;
 mod world;
 
-pub use adversary::{Lie, Move, Odd, Speech, Trick};
+pub use adversary::{Lie, Move, Odd, Speech, Tale, Trick};
 pub use disk::{Arrived, Disk, Edited, Item, OnConflict, Tree, manifest_of};
 pub use link::Wire;
 pub use raw::{Raw, RawConn};

@@ -147,6 +147,9 @@ impl Run {
         for (one, other) in pairs.filter(|(one, other)| one != other) {
             self.world.with_oracle(|oracle, world| oracle.check_shared(world, one, other));
         }
+        for &dev in &up {
+            self.world.with_oracle(|oracle, world| oracle.check_expired(world, dev));
+        }
         self.world.with_oracle(|oracle, world| {
             oracle.check_both_ended(world);
             oracle.check_questions(world);
@@ -315,7 +318,7 @@ impl Run {
     /// HOST-14: one ends the session, and the other hears that it was ended.
     fn leave(&mut self, one: Dev, other: Dev) {
         let (id, me, from) = (self.world.id(other), self.world.id(one), self.world.events().len());
-        self.world.with_oracle(|oracle, _| oracle.on_left(one, id));
+        self.world.with_oracle(|oracle, world| oracle.on_left(world, one, id));
         self.world.call(one, |node, env| node.disconnect(env, id));
         self.wait(Duration::from_secs(2));
         let heard = self.world.events()[from..].iter().find_map(|(dev, event)| match event {
@@ -450,7 +453,7 @@ impl Run {
             // Liars may be paired, and would hold on.
             for peer in (0..self.world.devices_len()).map(Dev) {
                 let id = self.world.id(peer);
-                self.world.with_oracle(|oracle, _| oracle.on_left(dev, id));
+                self.world.with_oracle(|oracle, world| oracle.on_left(world, dev, id));
                 self.world.call(dev, |node, env| node.disconnect(env, id));
             }
         }
@@ -469,12 +472,18 @@ impl Run {
     /// L9: what is known survives a restart.
     fn start_again(&mut self, honest: &[Dev]) {
         for &dev in honest {
-            let before = self.known(dev);
+            let (before, messages) = (self.known(dev), self.shown(dev, honest));
             self.world.crash(dev);
             self.world.restart(dev);
-            let after = self.known(dev);
+            let (after, still) = (self.known(dev), self.shown(dev, honest));
             self.check("L9", before == after, || format!("device {} knows other devices after a restart than before", dev.0));
+            self.check("L9", messages == still, || format!("device {} shows other messages after a restart than before", dev.0));
         }
+    }
+
+    /// The messages that a device shows.
+    fn shown(&self, dev: Dev, honest: &[Dev]) -> Vec<protocol_core::ids::MessageId> {
+        honest.iter().flat_map(|&peer| self.world.messages(dev, peer)).map(|message| message.id).collect()
     }
 
     fn known(&self, dev: Dev) -> Vec<(protocol_core::ids::DeviceId, bool, String, usize)> {

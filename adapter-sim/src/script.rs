@@ -16,9 +16,11 @@ use crate::rules::{At, Damage, DialFault, DiskFault, Side, StoreFault};
 use crate::world::{Answer, Pieces};
 
 mod draw;
+mod letters;
 mod manners;
 mod more;
 mod perform;
+mod rare;
 mod scenes;
 mod turns;
 

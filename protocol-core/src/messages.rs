@@ -10,7 +10,7 @@
 //! What a message is known by is its id; numbers say the order, and what the other side has not seen yet. Nothing here knows sessions:
 //! what is to be told leaves as a value, which the Node carries out.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -109,11 +109,12 @@ pub(crate) enum Job {
     Reserved(SeqRef, u64),
     /// What came is durable, with its numbers.
     Came,
-    /// Rows are gone that nobody needs.
-    Removed(Vec<u64>),
-    /// The same, and nothing waits for it.
-    Erased,
+    /// Rows are gone that nobody needs; it failed so often before.
+    Erased(Vec<RowKey>, u32),
 }
+
+/// Where a row is: its table, and its key.
+type RowKey = (u8, Vec<u8>);
 
 /// Something for the control stream of a device's session.
 pub(crate) type Tell = (DeviceId, ControlMessage);
@@ -125,11 +126,20 @@ struct Mailbox {
     incoming: Incoming,
 }
 
+impl Mailbox {
+    /// Every row that it has, or is about to have.
+    fn keys(&self, peer: &PeerKey) -> impl Iterator<Item = RowKey> {
+        self.outgoing.keys(peer).chain(self.incoming.keys(peer))
+    }
+}
+
 /// All messages, by device.
 #[derive(Debug, Default)]
 pub(crate) struct Messages {
     boxes: BTreeMap<PeerKey, Mailbox>,
     tells: Vec<Tell>,
+    /// Rows that could not be removed, and how often: also of devices that are forgotten.
+    unerased: BTreeMap<PeerKey, (Vec<RowKey>, u32)>,
 }
 
 /// What a half of a mailbox may use: whose it is, and where things go.
@@ -148,6 +158,11 @@ impl Io<'_, '_> {
 
     fn persist(&mut self, batch: Vec<Change>, job: Job) {
         self.cx.persist(batch, Purpose::Message { peer: self.peer, job });
+    }
+
+    /// Has rows removed.
+    fn erase(&mut self, keys: Vec<RowKey>) {
+        erase(self.cx, self.peer, keys, 0);
     }
 
     /// What failed at the store is tried again.
@@ -277,6 +292,12 @@ impl Messages {
 
     /// The store has answered.
     pub(crate) fn on_job(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, job: Job, stored: bool) {
+        if let Job::Erased(keys, failures) = job {
+            if !stored {
+                self.on_unerased(cx, peer, keys, failures + 1);
+            }
+            return;
+        }
         if !self.boxes.contains_key(&peer) {
             return;
         }
@@ -284,9 +305,31 @@ impl Messages {
             Job::Queued(order) => mailbox.outgoing.on_queued(io, order, stored),
             Job::Reserved(seq_ref, number) => mailbox.outgoing.on_reserved(io, seq_ref, number, stored),
             Job::Came => mailbox.incoming.on_stored(io, stored),
-            Job::Removed(orders) => mailbox.outgoing.on_removed(io, orders, stored),
-            Job::Erased => {}
+            Job::Erased(..) => {}
         });
+    }
+
+    /// Rows could not be removed: what they hold would be back after a restart.
+    // PAIR-48.
+    fn on_unerased(&mut self, cx: &mut Cx<'_>, peer: PeerKey, keys: Vec<RowKey>, failures: u32) {
+        if failures <= limits::STORE_TRIES {
+            let (all, most) = self.unerased.entry(peer).or_default();
+            all.extend(keys);
+            *most = failures.max(*most);
+            cx.timers.set_at_latest(TimerKind::Rows, cx.now, limits::STORE_AGAIN);
+        }
+    }
+
+    /// Rows that could not be removed are removed again, but for those that are needed by now: a device that was forgotten and is
+    /// paired anew begins to count anew.
+    pub(crate) fn erase_again(&mut self, cx: &mut Cx<'_>) {
+        for (peer, (mut keys, failures)) in core::mem::take(&mut self.unerased) {
+            if let Some(mailbox) = self.boxes.get(&peer) {
+                let needed: BTreeSet<RowKey> = mailbox.keys(&peer).collect();
+                keys.retain(|key| !needed.contains(key));
+            }
+            erase(cx, peer, keys, failures);
+        }
     }
 
     /// Something expires, or the store is to be tried again.
@@ -302,11 +345,7 @@ impl Messages {
     pub(crate) fn forget(&mut self, cx: &mut Cx<'_>, peer: PeerKey) {
         let Some(mailbox) = self.boxes.remove(&peer) else { return };
         cx.timers.cancel(TimerKind::Messages(peer));
-        let keys = mailbox.outgoing.keys(&peer).chain(mailbox.incoming.keys(&peer));
-        let batch: Vec<Change> = keys.map(|(table, key)| Change { table, key, value: None }).collect();
-        if !batch.is_empty() {
-            cx.persist(batch, Purpose::Message { peer, job: Job::Erased });
-        }
+        erase(cx, peer, mailbox.keys(&peer).collect(), 0);
         let device = crate::identity::device_id(&peer);
         for (id, told) in mailbox.outgoing.left() {
             cx.notify(Event::MessageExpired { device, id, told });
@@ -316,6 +355,13 @@ impl Messages {
     /// What is to be told since the last call, in order.
     pub(crate) fn take_tells(&mut self) -> Vec<Tell> {
         core::mem::take(&mut self.tells)
+    }
+}
+
+fn erase(cx: &mut Cx<'_>, peer: PeerKey, keys: Vec<RowKey>, failures: u32) {
+    if !keys.is_empty() {
+        let batch = keys.iter().map(|(table, key)| Change { table: *table, key: key.clone(), value: None }).collect();
+        cx.persist(batch, Purpose::Message { peer, job: Job::Erased(keys, failures) });
     }
 }
 

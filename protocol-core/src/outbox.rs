@@ -153,7 +153,7 @@ impl Outbox {
             Purpose::Message { job: messages::Job::Queued(_), .. } => "Message",
             Purpose::Message { job: messages::Job::Reserved(..), .. } => "Numbers",
             Purpose::Message { job: messages::Job::Came, .. } => "Came",
-            Purpose::Message { job: messages::Job::Removed(_) | messages::Job::Erased, .. } => "Erased",
+            Purpose::Message { job: messages::Job::Erased(..), .. } => "Erased",
         };
         self.waiting.iter().map(move |(&ticket, purpose)| (ticket, state(purpose)))
     }

@@ -29,11 +29,13 @@ pub(super) struct Session {
     pub(super) ended: Option<u64>,
     /// It never answers a Ping.
     pub(super) deaf: bool,
+    /// The root that it rests on.
+    pub(super) root: Option<[u8; 32]>,
 }
 
 impl World {
     /// A session begins.
-    pub(super) fn learn(&mut self, raw: Raw, done: &Done, we_opened: bool) -> usize {
+    pub(super) fn learn(&mut self, raw: Raw, done: &Done, we_opened: bool, root: Option<[u8; 32]>) -> usize {
         let (who, peer) = (self.device_of(raw.stream, raw.end), self.device_of(raw.stream, 1 - raw.end));
         let traffic = &done.traffic;
         let (ours, theirs) =
@@ -41,7 +43,8 @@ impl World {
         let (ours, theirs) = (ours.duplicate(), theirs.duplicate());
         let conn = self.streams[raw.stream].conn;
         let session_ref = done.session_ref;
-        let session = Session { who, peer, session_ref, ours, theirs, number: 0, conn, we_opened, ended: None, deaf: false };
+        let root = done.root.as_ref().map(|root| *root.bytes()).or(root);
+        let session = Session { who, peer, session_ref, ours, theirs, number: 0, conn, we_opened, ended: None, deaf: false, root };
         self.foe.sessions.push(session);
         self.foe.sessions.len() - 1
     }
@@ -68,6 +71,10 @@ impl World {
             ControlMessage::Accept { transfer, chunks, .. } => self.deliver(*transfer, chunks),
             ControlMessage::OpenBulk { transfer, count } => {
                 self.open_bulk(session, *transfer, *count);
+                Vec::new()
+            }
+            ControlMessage::Message { .. } | ControlMessage::MessageReceipt { .. } => {
+                self.letter_came(session, message);
                 Vec::new()
             }
             _ => Vec::new(),

@@ -275,7 +275,7 @@ impl World {
             }
             State::Complete(done) => {
                 (done.status(body) == Some(0)).then_some(())?;
-                let session = self.learn(raw, &done, true);
+                let session = self.learn(raw, &done, true, talk.root);
                 let (bytes, header, sealer) = self.header(session, talk.lie)?;
                 self.raw_send(raw, &bytes);
                 if talk.lie == Lie::Refuse {
@@ -461,7 +461,7 @@ impl World {
             talk.state = State::Complete(Box::new(done));
             return Some(());
         }
-        let session = self.learn(raw, &done, !talk.code);
+        let session = self.learn(raw, &done, !talk.code, talk.root);
         let (bytes, header, sealer) = self.header(session, talk.lie)?;
         let all = Said { bytes: [said.bytes, bytes].concat(), refused: said.refused };
         self.say(raw, talk, all);
@@ -497,7 +497,7 @@ impl World {
                 _ => self.raw_send(raw, &done.complete(0)),
             }
         }
-        let session = self.learn(raw, &done, false);
+        let session = self.learn(raw, &done, false, talk.root);
         talk.state = State::Header(session);
     }
 

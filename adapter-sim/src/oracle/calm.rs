@@ -50,6 +50,8 @@ pub(super) struct Calm {
     owes: Vec<usize>,
     /// Sessions that an owner has ended.
     left: BTreeSet<(Dev, DeviceId)>,
+    /// When an owner wanted to speak with a device no more. Owners who forget, or shut down, are in no calm world.
+    leaving: BTreeMap<(Dev, DeviceId), u64>,
     /// Sessions that a device did not know when a data stream of theirs came, which it refused.
     unknown: BTreeSet<(Dev, SessionRef)>,
 }
@@ -260,6 +262,11 @@ impl Oracle {
             // Where the other's owner has just ended it, a session that was on its way to replace it is cut.
             let peer = world.dev_of_id(device).and_then(|peer| self.calm.parted.get(&(peer, world.id(dev))));
             let left = peer.is_some_and(|at| at + 3 * SOON >= now);
+            // LINK-12: of two sessions that crossed one goes on, so the end of the other is told to nobody.
+            let fair = !wanted || self.is_wanted(world, (dev, device), reason) || self.is_over_age(world, dev, device);
+            self.check("L6", !self.manners.calm || fair, || {
+                format!("device {} hears of the end of a session that no owner ended: {reason}", dev.0)
+            });
             let closed = reason != LinkFailure::Closed || self.calm.left.remove(&(dev, device));
             self.check("LINK-16", !self.manners.calm || closed, || format!("device {} ended a session that its owner did not end", dev.0));
             self.check("L6", !self.manners.calm || wanted || left, || {
@@ -270,9 +277,23 @@ impl Oracle {
         }
     }
 
+    /// Whether the owner who can have ended a session in this way did so, a short while ago at most.
+    fn is_wanted(&self, world: &World, (dev, device): (Dev, DeviceId), reason: LinkFailure) -> bool {
+        let peers = || world.dev_of_id(device).map(|peer| (peer, world.id(dev)));
+        let who = if reason == LinkFailure::Closed { Some((dev, device)) } else { peers() };
+        who.and_then(|who| self.calm.leaving.get(&who)).is_some_and(|at| at + 5 * SOON >= world.micros())
+    }
+
+    /// Whether the session that a device was told of last is as old as one may be.
+    fn is_over_age(&self, world: &World, dev: Dev, device: DeviceId) -> bool {
+        let most = limits::SESSION_LIFE.as_micros() as u64;
+        self.calm.met.get(&(dev, device)).is_some_and(|met| met + most <= world.micros() + SOON)
+    }
+
     /// An owner ends a session.
-    pub(crate) fn on_left(&mut self, dev: Dev, device: DeviceId) {
+    pub(crate) fn on_left(&mut self, world: &World, dev: Dev, device: DeviceId) {
         self.calm.left.insert((dev, device));
+        self.calm.leaving.insert((dev, device), world.micros());
     }
 
     /// DATA-13: a device has refused a data stream of a session that it did not know; it will not know it soon.

@@ -228,6 +228,9 @@ impl Draw<'_, '_> {
         }
         if profile == Profile::Link {
             self.talk();
+            if !self.is_calm() && self.tape.percent(30) {
+                self.scene_of_messages();
+            }
         }
         if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {
             return self.waited_for_in_vain();
@@ -245,6 +248,9 @@ impl Draw<'_, '_> {
             }
             self.at += 90_000_000;
             self.push(Step::Restart { dev });
+        }
+        if profile == Profile::Pairing && self.tape.percent(20) {
+            self.rare_scene();
         }
     }
 

@@ -51,6 +51,8 @@ pub enum More {
     Mesh { tree: usize },
     /// An owner sends so many messages, each of which waits for so many seconds; `long`: of 300 kB.
     Say { dev: usize, peer: usize, count: usize, life: u64, long: bool },
+    /// An owner takes what came from a device.
+    Take { dev: usize, peer: usize },
     /// An owner answers now what he was asked about offers and has not answered.
     Answer { dev: usize, yes: bool },
 }
@@ -74,7 +76,7 @@ impl More {
             Self::Race { .. } => "P8",
             Self::Mesh { .. } => "P14",
             Self::Answer { .. } => "P16",
-            Self::Say { .. } => "P12",
+            Self::Say { .. } | Self::Take { .. } => "P12",
         }
     }
 }
@@ -183,6 +185,11 @@ impl World {
             }
             More::Race { dev, yes } => self.race(of(dev), yes),
             More::Say { dev, peer, count, life, long } => self.write_to((of(dev), of(peer)), count % 256, life, long),
+            More::Take { dev, peer } => {
+                if self.is_up(of(dev)) {
+                    self.take_all_from(of(dev), of(peer));
+                }
+            }
             More::Answer { dev, yes } => self.answer_late(of(dev), yes),
             More::Mesh { tree } => {
                 let count = self.honest;

@@ -222,7 +222,7 @@ impl World {
             }
             Step::Disconnect { dev, peer } if self.is_up(self.scripted(dev)) => {
                 let (dev, id) = (self.scripted(dev), self.id(self.scripted(peer)));
-                self.with_oracle(|oracle, _| oracle.on_left(dev, id));
+                self.with_oracle(|oracle, world| oracle.on_left(world, dev, id));
                 self.call(dev, |node, env| node.disconnect(env, id));
             }
             Step::Forget { dev, peer } if self.is_up(self.scripted(dev)) => {

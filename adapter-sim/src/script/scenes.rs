@@ -12,7 +12,7 @@ use crate::world::{Answer, Pieces};
 /// How long the owner of an initiator may think, and more, in milliseconds.
 const THOUGHT: u64 = 124_000;
 /// How long a pairing takes that nothing disturbs, with an owner who answers.
-const PAIRING: u64 = 4_000;
+pub(super) const PAIRING: u64 = 4_000;
 /// A provisional root's life, and more.
 const DAY: u64 = 86_600_000;
 /// A session's life.
@@ -62,7 +62,7 @@ impl Draw<'_, '_> {
         }
     }
 
-    fn pair(&mut self, dev: usize, peer: usize, (ask, also): (bool, bool)) {
+    pub(super) fn pair(&mut self, dev: usize, peer: usize, (ask, also): (bool, bool)) {
         for dev in [dev, peer] {
             self.push(Step::Restart { dev });
         }

@@ -196,8 +196,7 @@ impl Incoming {
         let order = self.stored.iter().find(|(_, message)| message.id == id).map(|(&order, _)| order).ok_or(UnknownMessage)?;
         let message = self.stored.remove(&order).ok_or(UnknownMessage)?;
         self.bytes -= message.body.len();
-        let removal = rows::removal(MESSAGES_IN, rows::ordered(&io.peer, order));
-        io.persist(Vec::from([removal]), Job::Erased);
+        io.erase(Vec::from([(MESSAGES_IN, rows::ordered(&io.peer, order))]));
         Ok(message)
     }
 }

@@ -49,8 +49,6 @@ pub(super) struct Outgoing {
     named: Option<SeqRef>,
     /// A session is there, and these were told on it.
     told: Option<BTreeSet<u64>>,
-    /// Rows that could not be removed.
-    unremoved: Vec<u64>,
 }
 
 impl Outgoing {
@@ -83,13 +81,13 @@ impl Outgoing {
         self.told.as_ref().is_some_and(|told| !told.is_empty())
     }
 
-    /// Nothing waits, and nothing is to be tried again.
+    /// Nothing waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.unremoved.is_empty()
+        self.queue.is_empty()
     }
 
     pub(super) fn keys(&self, peer: &PeerKey) -> impl Iterator<Item = (u8, Vec<u8>)> {
-        let queued = self.queue.keys().chain(&self.unremoved).map(|order| (MESSAGES_OUT, rows::ordered(peer, *order)));
+        let queued = self.queue.keys().map(|order| (MESSAGES_OUT, rows::ordered(peer, *order)));
         let numbers = self.numbers.iter().filter(|(_, numbers)| numbers.reserved > 0 || numbers.asked);
         let numbers = numbers.map(|(seq_ref, _)| (MESSAGE_NUMBERS, rows::named(peer, seq_ref)));
         queued.chain(numbers).collect::<Vec<_>>().into_iter()
@@ -109,7 +107,7 @@ impl Outgoing {
         let Some(waiting) = self.queue.get_mut(&order) else {
             // It was given up meanwhile.
             if stored {
-                self.remove_rows(io, Vec::from([order]));
+                io.erase(Vec::from([(MESSAGES_OUT, rows::ordered(&io.peer, order))]));
             }
             return;
         };
@@ -136,7 +134,7 @@ impl Outgoing {
     /// A message is over: its row goes, if it is there.
     fn finish(&mut self, io: &mut Io<'_, '_>, order: u64) {
         if self.drop_message(order) {
-            self.remove_rows(io, Vec::from([order]));
+            io.erase(Vec::from([(MESSAGES_OUT, rows::ordered(&io.peer, order))]));
         }
     }
 
@@ -150,24 +148,8 @@ impl Outgoing {
         waiting.stored
     }
 
-    fn remove_rows(&self, io: &mut Io<'_, '_>, orders: Vec<u64>) {
-        let batch = orders.iter().map(|order| rows::removal(MESSAGES_OUT, rows::ordered(&io.peer, *order))).collect();
-        io.persist(batch, Job::Removed(orders));
-    }
-
-    pub(super) fn on_removed(&mut self, io: &mut Io<'_, '_>, orders: Vec<u64>, stored: bool) {
-        if !stored {
-            self.unremoved.extend(orders);
-            io.try_again();
-        }
-    }
-
-    /// What could not be written or removed is tried again.
+    /// What could not be written is tried again.
     pub(super) fn try_again(&mut self, io: &mut Io<'_, '_>) {
-        let unremoved = core::mem::take(&mut self.unremoved);
-        if !unremoved.is_empty() {
-            self.remove_rows(io, unremoved);
-        }
         self.pump(io);
     }
 

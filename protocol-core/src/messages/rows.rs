@@ -55,10 +55,6 @@ pub(super) fn slotted(peer: &PeerKey, slot: u16) -> Vec<u8> {
     [&peer.0[..], &slot.to_be_bytes()].concat()
 }
 
-pub(super) const fn removal(table: u8, key: Vec<u8>) -> Change {
-    Change { table, key, value: None }
-}
-
 impl Row {
     pub(super) fn write(&self, peer: &PeerKey) -> Change {
         let (table, key) = match self {

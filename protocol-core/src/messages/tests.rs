@@ -382,3 +382,45 @@ fn nothing_is_left_of_who_is_forgotten() {
         assert!(!side.timers.is_set(TimerKind::Messages(side.peer)));
     }
 }
+
+/// What was removed is gone, also where the store fails at first; and what has taken its place since stays.
+#[test]
+fn rows_that_could_not_be_removed_are_removed_again() {
+    let mut two = Two::new();
+    two.session();
+    let id = two.sides[0].send("there");
+    two.settle(|_| false);
+    let own = &mut two.sides[1];
+    let again = |side: &mut Side| {
+        assert!(side.timers.is_set(TimerKind::Rows));
+        side.timers.cancel(TimerKind::Rows);
+        side.with(|messages, cx, _, _| messages.erase_again(cx));
+    };
+    own.with(|messages, cx, peer, unix_s| messages.take(cx, peer, unix_s, id)).unwrap();
+    assert!(own.write(false));
+    again(own);
+    assert!(own.write(false));
+    again(own);
+    assert!(own.write(true));
+    own.again();
+    assert_eq!(own.bodies(), [] as [&str; 0], "it was taken");
+    // The same of a device that is forgotten, and paired anew before that.
+    own.send("never told");
+    own.write(true);
+    own.with(|messages, cx, peer, _| messages.forget(cx, peer));
+    assert!(own.write(false));
+    own.send("told anew");
+    own.write(true);
+    again(own);
+    own.write(true);
+    own.again();
+    let waiting: Vec<_> = own.messages.waiting(&own.peer).map(|message| message.body.clone()).collect();
+    assert_eq!(waiting, [b"told anew"]);
+    assert_eq!(own.rows.len(), 1, "{:?}", own.rows.keys());
+    own.with(|messages, cx, peer, _| messages.forget(cx, peer));
+    assert!(own.write(false));
+    again(own);
+    own.write(true);
+    assert!(own.rows.is_empty(), "{:?}", own.rows.keys());
+    assert!(!own.timers.is_set(TimerKind::Rows));
+}

@@ -60,6 +60,14 @@ impl Node {
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn probe_messages(&self, device: DeviceId) -> usize {
-        self.registry.by_id(device).map_or(0, |known| self.messages.waiting(&known.key).count())
+        self.probe_queue(device).0
+    }
+
+    /// How many messages wait for a device, and of how many bytes.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn probe_queue(&self, device: DeviceId) -> (usize, usize) {
+        let waiting = self.registry.by_id(device).into_iter().flat_map(|known| self.messages.waiting(&known.key));
+        waiting.fold((0, 0), |(count, bytes), message| (count + 1, bytes + message.body.len()))
     }
 }

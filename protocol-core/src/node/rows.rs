@@ -64,5 +64,6 @@ impl Node {
             let removal = removal && self.registry.get(&peer).is_none();
             self.store_rows(env, peer, removal, failures);
         }
+        self.messages.erase_again(cx!(self, env));
     }
 }
