@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, trace};
 
 use self::links::{AnyTransport, Half, LONGEST, Links, Order, Read, Stream, Write};
+use self::protocols::Protocols;
 use self::records_thread::Records;
 use self::transfers::Transfers;
 use crate::pipeline::receive::Receive;
@@ -35,6 +36,7 @@ use crate::pipeline::send::Send as SendJob;
 use crate::service::events::Subscribers;
 
 pub(crate) mod links;
+pub(crate) mod protocols;
 pub(crate) mod records_thread;
 pub(crate) mod transfers;
 
@@ -90,6 +92,10 @@ pub(crate) enum Happened {
         stream: StreamId,
         report: BulkReport,
     },
+    /// A record did not open on a stream that an application has.
+    Forged {
+        stream: StreamId,
+    },
     Done {
         ticket: Ticket,
         result: Result<Reply, Failure>,
@@ -134,6 +140,7 @@ pub(crate) fn with_env<T>(call: impl FnOnce(&mut Env<'_>) -> T) -> T {
 pub(crate) struct Host {
     pub(crate) node: Node,
     pub(crate) transfers: Transfers,
+    pub(crate) protocols: Protocols,
     pub(crate) subscribers: Subscribers,
     pub(crate) transports: Vec<Box<dyn AnyTransport>>,
     links: Links,
@@ -171,7 +178,9 @@ impl Host {
         subscribers: Subscribers,
         links: Links,
     ) -> Self {
-        Self { node, transfers, subscribers, transports, links, records, conns: HashMap::new(), streams: HashMap::new(), closing: false }
+        let protocols = Protocols::default();
+        let (conns, streams) = (HashMap::new(), HashMap::new());
+        Self { node, transfers, protocols, subscribers, transports, links, records, conns, streams, closing: false }
     }
 
     /// Runs until a call to [`Self::close`], or until nobody can call any more.
@@ -303,6 +312,7 @@ impl Host {
                     self.handle(Input::Bulk { stream, report });
                 }
             }
+            Happened::Forged { stream } => self.handle(Input::Forged { stream }),
             Happened::Done { ticket, result } => self.handle(Input::Done { ticket, result }),
             Happened::Moved => self.tell_local(),
         }
@@ -372,6 +382,10 @@ impl Host {
                     }
                 }
                 Output::Bulk { stream, half } => self.bulk(stream, half),
+                Output::Protocol { stream, device, name, opened, sealer, opener } => {
+                    self.protocol(stream, (device, name, opened), (sealer, opener));
+                }
+                Output::NotOpened { opened, error } => self.not_opened(opened, error),
                 Output::Persist { ticket, batch } => {
                     let registry = batch.iter().any(|change| change.table == records::DEVICES);
                     self.records.persist(ticket, batch);
@@ -495,6 +509,8 @@ const fn kind(output: &Output) -> &'static str {
         Output::Finish { .. } => "finish",
         Output::Reset { .. } => "reset",
         Output::Bulk { .. } => "bulk",
+        Output::Protocol { .. } => "protocol",
+        Output::NotOpened { .. } => "not opened",
         Output::Persist { .. } => "persist",
         Output::Files { .. } => "files",
         Output::Notify(_) => "notify",

@@ -129,6 +129,14 @@ pub const BUSY_PING: Duration = Duration::from_secs(5);
 /// See [`BUSY_PING`].
 pub const BUSY_DEAD: Duration = Duration::from_secs(15);
 
+// Application protocols (section 9.8).
+/// Bytes of a protocol's name, at least 1.
+pub const PROTOCOL_NAME: usize = 64;
+/// Protocols that an embedder may register.
+pub const PROTOCOLS: usize = 64;
+/// Streams of protocols that are open with one device, whichever side opened them.
+pub const PROTOCOL_STREAMS: usize = 64;
+
 // DeviceInfo (section 4.2).
 /// DeviceInfo as CBOR.
 pub const INFO: usize = 4096;

@@ -75,7 +75,9 @@ impl Oracle {
         let peer = world.dev_of_id(to).filter(|peer| peer.0 < world.honest && !self.liars.contains(peer));
         let Some(peer) = peer.filter(|peer| self.in_budget(&[dev, *peer])) else { return };
         // Its owner may not have been told: the device may have crashed in between.
-        let there = world.has_message_row(peer, MESSAGES_SEEN, id) || self.undone.contains(&(peer, world.id(dev)));
+        let whom = (peer, world.id(dev));
+        let forgot = self.undone.contains(&whom) || self.forgetting.contains_key(&whom);
+        let there = world.has_message_row(peer, MESSAGES_SEEN, id) || forgot;
         let delivered = state == MessageState::Delivered;
         self.check("S16", there || !delivered, || format!("device {} hears that a message was delivered to device {}", dev.0, peer.0));
         self.check("S15", delivered, || format!("device {} hears {state:?} of a message to device {}", dev.0, peer.0));

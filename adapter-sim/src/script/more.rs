@@ -12,6 +12,7 @@ use super::Step;
 use super::draw::Draw;
 use crate::choice::Tape;
 use crate::disk::Edited;
+use crate::protocols::Plan;
 use crate::rules::DiskFault;
 use crate::world::Act;
 use crate::{Dev, World};
@@ -51,6 +52,9 @@ pub enum More {
     Mesh { tree: usize },
     /// An owner sends so many messages, each of which waits for so many seconds; `long`: of 300 kB.
     Say { dev: usize, peer: usize, count: usize, life: u64, long: bool },
+    /// An application opens so many streams of a protocol of the catalogue, says so many bytes on each in up to eight pieces, and
+    /// waits so long between them.
+    Speak { dev: usize, peer: usize, protocol: usize, count: usize, bytes: usize, millis: u64 },
     /// An owner answers now what he was asked about offers and has not answered.
     Answer { dev: usize, yes: bool },
 }
@@ -75,6 +79,7 @@ impl More {
             Self::Mesh { .. } => "P14",
             Self::Answer { .. } => "P16",
             Self::Say { .. } => "P12",
+            Self::Speak { .. } => "P17",
         }
     }
 }
@@ -183,6 +188,9 @@ impl World {
             }
             More::Race { dev, yes } => self.race(of(dev), yes),
             More::Say { dev, peer, count, life, long } => self.write_to((of(dev), of(peer)), count % 256, life, long),
+            More::Speak { dev, peer, protocol, count, bytes, millis } => {
+                self.speak((of(dev), of(peer)), protocol, count % 128, Plan { bytes: bytes % (1 << 20), millis: millis % 10_000 });
+            }
             More::Answer { dev, yes } => self.answer_late(of(dev), yes),
             More::Mesh { tree } => {
                 let count = self.honest;

@@ -200,6 +200,9 @@ impl Node {
         self.met.insert(device, LinkFailure::Closed);
         self.messages.on_session_over(&peer);
         self.transfers.on_session_lost(cx!(self, env), device);
+        if !planted!(ProtocolOutlivesGoodbye) {
+            self.end_protocols(env, device);
+        }
         let reason = Some(LinkFailure::Closed);
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason });
     }
