@@ -143,7 +143,9 @@ impl World {
         act.place().or_else(|| match *act {
             Act::Opened { stream } => Some(self.device_of(stream, 1)),
             Act::Bytes { stream, from, .. } | Act::End { stream, from } => Some(self.device_of(stream, 1 - from)),
-            Act::Broken { stream, end } | Act::Seal { stream, end } | Act::Drained { stream, end } => Some(self.device_of(stream, end)),
+            Act::Broken { stream, end } | Act::Seal { stream, end } | Act::Talk { stream, end } | Act::Drained { stream, end } => {
+                Some(self.device_of(stream, end))
+            }
             Act::Up { conn, .. } => Some(self.conns[conn].ends[0].dev),
             Act::Gone { conn, end } => Some(self.conns[conn].ends[end].dev),
             _ => None,

@@ -13,6 +13,7 @@ use protocol_core::wire::deframer::{Deframer, StreamName};
 use serde::{Deserialize, Serialize};
 
 use crate::Dev;
+use crate::protocols::Talk;
 use crate::rules::Side;
 
 /// How two devices are connected.
@@ -62,6 +63,7 @@ pub(crate) enum Bulk {
     No,
     Seal { key: TransferKey, sealer: Sealer },
     Open { key: TransferKey, opener: Opener, chunks: Arc<Chunks>, buffer: Vec<u8> },
+    Protocol(Box<Talk>),
 }
 
 /// One end of a stream.

@@ -253,7 +253,11 @@ impl Oracle {
         let devices = world.devices_len();
         let bounds = [
             ("unproved streams", held.streams.1, limits::UNPROVED_STREAMS),
-            ("streams", held.streams.0, limits::UNPROVED_STREAMS + devices * 8 * (2 + limits::BULK_STREAMS + limits::OPEN_OFFERS)),
+            (
+                "streams",
+                held.streams.0,
+                limits::UNPROVED_STREAMS + devices * (8 * (2 + limits::BULK_STREAMS + limits::OPEN_OFFERS) + limits::PROTOCOL_STREAMS),
+            ),
             ("early streams", held.early.0, limits::UNPROVED_STREAMS + limits::EARLY_STREAMS * held.sessions),
             ("records on early streams", held.early.1, limits::EARLY_STREAMS * limits::EARLY_RECORDS * (1 + held.sessions)),
             ("devices", held.devices, limits::DEVICES),
@@ -266,6 +270,7 @@ impl Oracle {
             ("offers to one peer", held.most_of_peer.0, limits::OPEN_OFFERS),
             ("offers of one peer", held.most_of_peer.1, limits::OPEN_OFFERS),
             ("bulk streams that one peer opened", held.most_of_peer.2, limits::BULK_STREAMS),
+            ("streams of protocols with one device", held.protocols, limits::PROTOCOL_STREAMS),
             ("tickets of what is over", held.unwanted, 0),
             (
                 "timers",

@@ -68,6 +68,10 @@ impl World {
                 }
             }
             Output::Bulk { stream, half } => self.bulk(stream, half),
+            Output::Protocol { stream, device, name, opened, sealer, opener } => {
+                self.protocol(dev, stream, (device, name, opened), (sealer, opener));
+            }
+            Output::NotOpened { opened, error } => self.not_opened(dev, opened, error),
             Output::Persist { ticket, batch } => self.persist(dev, ticket, batch),
             Output::Files { ticket, transfer, entries, op } => {
                 self.note(dev, What::Files { op, entries: (entries.start, entries.end) });
@@ -146,6 +150,7 @@ impl World {
                 }
             }
             Act::Seal { stream, end } => self.seal(stream, end),
+            Act::Talk { stream, end } => self.talk_on(stream, end),
             Act::Drained { stream, end } => {
                 let slot = &self.streams[stream].ends[end];
                 if let (true, Some(dev)) = (slot.up && !slot.down, self.owner(stream, end)) {

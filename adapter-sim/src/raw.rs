@@ -34,6 +34,8 @@ impl World {
     pub const BULK: StreamName = StreamName::Data(StreamKind::Bulk);
     /// The streams that a manifest goes over, for rules.
     pub const MANIFEST: StreamName = StreamName::Data(StreamKind::Manifest);
+    /// Streams of application protocols.
+    pub const CUSTOM: StreamName = StreamName::Data(StreamKind::Custom);
 
     /// A stream from a stranger to a device, on a connection of its own. Its preamble has left.
     pub fn raw_open(&mut self, stranger: Dev, to: Dev, name: StreamName) -> Raw {

@@ -8,11 +8,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use protocol_core::effects::{DeviceState, Event};
+use protocol_core::faults::OpenError;
+use protocol_core::info::TransportKind;
 use protocol_core::node::Confirm;
 use protocol_core::node::probe::{RootProbe, Trust};
 
 use crate::coverage::Counts;
 use crate::oracle::{Recorder, Violation};
+use crate::protocols::{Plan, Wished};
 use crate::rules::{At, Damage, Rule, Side};
 use crate::script::{Script, tree};
 use crate::world::Answer;
@@ -257,6 +260,28 @@ impl Run {
         self.send(one, other);
         self.send(other, one);
         self.hear_out(one, other);
+        if self.world.has_talks() {
+            self.converse(one, other);
+            self.converse(other, one);
+        }
+    }
+
+    /// L15: a protocol is spoken where a session stands, by whichever side.
+    fn converse(&mut self, one: Dev, other: Dev) {
+        if self.broken() || !Self::both_connected(&self.world, one, other) {
+            return;
+        }
+        self.mark("a protocol in the end");
+        let plan = Plan { bytes: 100_000, millis: 0 };
+        let wish = self.world.open_protocol(one, other, 0, plan);
+        let ended = wish.map(|id| {
+            self.world.run_until(Duration::from_secs(60), |world| world.wished(one, id).is_some_and(|wished| wished == Wished::Ended));
+            self.world.wished(one, id)
+        });
+        // Who listens at no address of the session's transport can open streams there and not be reached.
+        let deaf = !self.world.devices[other.0].wire.has(&TransportKind::Tcp);
+        let right = matches!(ended, Ok(Some(Wished::Ended))) || (deaf && ended == Ok(Some(Wished::NotOpened(OpenError::NoWay))));
+        self.check("L15", right, || format!("devices {} and {} cannot speak: {ended:?}", one.0, other.0));
     }
 
     /// L4: what owners have said arrives.
@@ -467,6 +492,7 @@ impl Run {
                 oracle.check_files(world, dev);
             });
         }
+        self.world.check_wishes();
     }
 
     /// L9: what is known survives a restart.

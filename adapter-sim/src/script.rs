@@ -90,6 +90,8 @@ pub enum Name {
     Manifest,
     /// Chunks.
     Bulk,
+    /// What applications say.
+    Custom,
 }
 
 impl Name {
@@ -99,6 +101,7 @@ impl Name {
             Self::Link => StreamName::Link,
             Self::Manifest => crate::World::MANIFEST,
             Self::Bulk => crate::World::BULK,
+            Self::Custom => crate::World::CUSTOM,
         }
     }
 }

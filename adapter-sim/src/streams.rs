@@ -230,6 +230,9 @@ impl World {
 
     /// Nothing more comes to this end of a stream, and its Node is told if it does not know.
     pub(crate) fn down(&mut self, stream: usize, end: usize, how: Cut) {
+        if how == Cut::Finished && !self.has_talked(stream, end) {
+            return;
+        }
         let owner = self.owner(stream, end);
         let slot = &mut self.streams[stream];
         if how != Cut::Finished {
@@ -289,8 +292,8 @@ impl World {
             self.raw.entry((stream, end)).or_default().extend_from_slice(bytes);
             return self.enemy_hears(stream, end, bytes);
         }
-        if matches!(self.streams[stream].ends[end].bulk, Bulk::Open { .. }) {
-            return self.open_chunks(stream, end, bytes);
+        if self.goes_round(stream, end) {
+            return self.hear(stream, end, bytes);
         }
         let mut rest = bytes;
         loop {
@@ -299,8 +302,8 @@ impl World {
                 return;
             }
             if slot.deframer.parked() {
-                if matches!(slot.bulk, Bulk::Open { .. }) {
-                    return self.open_chunks(stream, end, rest);
+                if !matches!(slot.bulk, Bulk::No) {
+                    return self.hear(stream, end, rest);
                 }
                 slot.held.extend_from_slice(rest);
                 return;
@@ -334,6 +337,20 @@ impl World {
         }
     }
 
+    /// Whether what comes goes round the Node.
+    fn goes_round(&self, stream: usize, end: usize) -> bool {
+        matches!(self.streams[stream].ends[end].bulk, Bulk::Open { .. } | Bulk::Protocol(_))
+    }
+
+    /// Bytes that go round the Node.
+    fn hear(&mut self, stream: usize, end: usize, bytes: &[u8]) {
+        match self.streams[stream].ends[end].bulk {
+            Bulk::Protocol(_) => self.listen(stream, end, bytes),
+            Bulk::Open { .. } => self.open_chunks(stream, end, bytes),
+            Bulk::No | Bulk::Seal { .. } => {}
+        }
+    }
+
     pub(crate) fn arrived_end(&mut self, stream: usize, from: usize) {
         let end = 1 - from;
         if self.streams[stream].pipes[from].dead || self.silent_between(self.streams[stream].conn) {
@@ -347,7 +364,7 @@ impl World {
         }
         let whole = match &self.streams[stream].ends[end].bulk {
             Bulk::Open { buffer, .. } => buffer.is_empty(),
-            Bulk::No | Bulk::Seal { .. } => true,
+            Bulk::No | Bulk::Seal { .. } | Bulk::Protocol(_) => true,
         };
         self.down(stream, end, if whole { Cut::Finished } else { Cut::Broken });
     }

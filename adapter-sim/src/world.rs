@@ -24,6 +24,7 @@ use crate::coverage::Watch;
 use crate::disk::{Disk, Tree, manifest_of};
 use crate::link::{Conn, Stream, Wire};
 use crate::oracle::{Oracle, Recorder};
+use crate::protocols::Talks;
 use crate::random::Random;
 use crate::rules::{DialFault, DiskFault, Rule, StoreFault};
 use crate::trace::{Tapped, Trace, What};
@@ -61,6 +62,7 @@ pub(crate) enum Act {
     Durable { dev: Dev, life: u32, ticket: Ticket, batch: Vec<Change> },
     Files { dev: Dev, life: u32, ticket: Ticket, key: TransferKey, entries: std::ops::Range<u32>, op: FileOp },
     Seal { stream: usize, end: usize },
+    Talk { stream: usize, end: usize },
     Drained { stream: usize, end: usize },
     AnswerPairing { dev: Dev, life: u32, session: SessionId, yes: bool },
     AnswerOffer { dev: Dev, life: u32, key: TransferKey, yes: bool },
@@ -103,6 +105,7 @@ impl Act {
             | Self::Overdue { .. }
             | Self::Gone { .. }
             | Self::Seal { .. }
+            | Self::Talk { .. }
             | Self::Drained { .. }
             | Self::Crash { .. }
             | Self::Step { .. }
@@ -210,6 +213,8 @@ impl fmt::Debug for Device {
 
 /// Virtual time, devices and what lies between them.
 pub struct World {
+    /// What applications say.
+    pub(crate) talks: Talks,
     /// What is decided here.
     pub(crate) choices: Choices,
     /// Identities, and what else must be unlike everything.
@@ -285,6 +290,7 @@ impl World {
     /// An empty world with these choices, and keys from this seed.
     pub(crate) fn with(choices: Choices, seed: u64, keep: bool) -> Self {
         Self {
+            talks: Talks::default(),
             choices,
             keys: Random::new(seed),
             now: 1_000_000,
@@ -417,6 +423,7 @@ impl World {
         let identity = NetworkIdentity::from_seed(Secret::new(device.seed));
         let mut env = Env { now, unix_s, entropy: &mut device.random };
         device.node = Some(Node::restore(config, identity, &mut env, records).expect("the store is readable"));
+        self.register_protocols(dev);
         self.note(dev, What::Starts);
         let local = self.transports(dev);
         self.handle(dev, Input::Network(Fact::Local(local)));
@@ -645,6 +652,13 @@ impl World {
     /// # Panics
     /// If the device does not run.
     pub fn call<T>(&mut self, dev: Dev, call: impl FnOnce(&mut Node, &mut Env<'_>) -> T) -> T {
+        let result = self.ask(dev, call);
+        self.perform(dev);
+        result
+    }
+
+    /// The same, and nothing is performed yet.
+    pub(crate) fn ask<T>(&mut self, dev: Dev, call: impl FnOnce(&mut Node, &mut Env<'_>) -> T) -> T {
         let unix_s = self.unix_s(dev);
         let now = self.clock(dev);
         let device = &mut self.devices[dev.0];
@@ -653,7 +667,6 @@ impl World {
         let due = node.probe_due(now);
         let result = call(node, &mut Env { now, unix_s, entropy: &mut device.random });
         self.look(dev, due > 0);
-        self.perform(dev);
         result
     }
 

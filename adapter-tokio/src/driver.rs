@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, trace};
 
 use self::links::{AnyTransport, Half, LONGEST, Links, Order, Read, Stream, Write};
+use self::protocols::Protocols;
 use self::records_thread::Records;
 use self::transfers::Transfers;
 use crate::metrics::Metrics;
@@ -36,6 +37,7 @@ use crate::pipeline::send::Send as SendJob;
 use crate::service::events::Subscribers;
 
 pub(crate) mod links;
+pub(crate) mod protocols;
 pub(crate) mod records_thread;
 pub(crate) mod transfers;
 
@@ -93,6 +95,10 @@ pub(crate) enum Happened {
         stream: StreamId,
         report: BulkReport,
     },
+    /// A record did not open on a stream that an application has.
+    Forged {
+        stream: StreamId,
+    },
     Done {
         ticket: Ticket,
         result: Result<Reply, Failure>,
@@ -137,6 +143,7 @@ pub(crate) fn with_env<T>(call: impl FnOnce(&mut Env<'_>) -> T) -> T {
 pub(crate) struct Host {
     pub(crate) node: Node,
     pub(crate) transfers: Transfers,
+    pub(crate) protocols: Protocols,
     pub(crate) subscribers: Subscribers,
     pub(crate) transports: Vec<Box<dyn AnyTransport>>,
     pub(crate) metrics: Metrics,
@@ -178,6 +185,7 @@ impl Host {
         Self {
             node,
             transfers,
+            protocols: Protocols::default(),
             subscribers,
             transports,
             metrics: Metrics::default(),
@@ -323,6 +331,7 @@ impl Host {
                     self.handle(Input::Bulk { stream, report });
                 }
             }
+            Happened::Forged { stream } => self.handle(Input::Forged { stream }),
             Happened::Done { ticket, result } => self.handle(Input::Done { ticket, result }),
             Happened::Moved => self.tell_local(),
         }
@@ -392,6 +401,10 @@ impl Host {
                     }
                 }
                 Output::Bulk { stream, half } => self.bulk(stream, half),
+                Output::Protocol { stream, device, name, opened, sealer, opener } => {
+                    self.protocol(stream, (device, name, opened), (sealer, opener));
+                }
+                Output::NotOpened { opened, error } => self.not_opened(opened, error),
                 Output::Persist { ticket, batch } => {
                     let registry = batch.iter().any(|change| change.table == records::DEVICES);
                     self.records.persist(ticket, batch);
@@ -524,6 +537,8 @@ const fn kind(output: &Output) -> &'static str {
         Output::Finish { .. } => "finish",
         Output::Reset { .. } => "reset",
         Output::Bulk { .. } => "bulk",
+        Output::Protocol { .. } => "protocol",
+        Output::NotOpened { .. } => "not opened",
         Output::Persist { .. } => "persist",
         Output::Files { .. } => "files",
         Output::Notify(_) => "notify",

@@ -20,6 +20,8 @@ mod pipeline;
 #[cfg(unix)]
 mod private;
 #[cfg(unix)]
+pub mod protocol;
+#[cfg(unix)]
 pub mod service;
 #[cfg(unix)]
 pub mod store;

@@ -47,6 +47,7 @@ use crate::transport::Transport;
 
 mod commands;
 pub(crate) mod events;
+mod protocols;
 pub(crate) mod snapshot;
 
 pub use self::commands::{CallError, Closed, SendError, SendRequest, Sharing};

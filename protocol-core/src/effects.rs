@@ -15,10 +15,11 @@ use crate::bulk::digest::Values;
 use crate::bulk::opener::Opener;
 use crate::bulk::sealer::Sealer;
 use crate::entropy::Entropy;
-use crate::faults::{Failure, FileFault, LinkFailure, PairFailure, TransferFailure};
-use crate::ids::{ConnId, DeviceId, MessageId, SessionId, StreamId, Ticket, TransferId};
+use crate::faults::{Failure, FileFault, LinkFailure, OpenError, PairFailure, TransferFailure};
+use crate::ids::{ConnId, DeviceId, MessageId, OpenId, SessionId, StreamId, Ticket, TransferId};
 use crate::info::{Address, TransportInfo, TransportKind};
 use crate::records::Change;
+use crate::session::record::{RecordOpener, RecordSealer};
 use crate::time::Timestamp;
 use crate::transfer::manifest::Manifest;
 use crate::transfer::receipt::Outcome;
@@ -132,7 +133,8 @@ pub enum Input {
     },
     /// Nothing more will come on a stream. It is over for the host unless it is `Finished` and our half is still open: then the
     /// core ends that half too, by [`Output::Finish`] once it has said what it has to say, or by [`Output::Reset`]. Where workers
-    /// have a half of the stream, this follows their last report; where chunks wait for workers, it waits behind them.
+    /// have a half of the stream, this follows their last report; where chunks wait for workers, it waits behind them. Where an
+    /// application has both halves, it is told when both are through, or at once when either is cut.
     StreamDown {
         /// Its number.
         stream: StreamId,
@@ -157,6 +159,11 @@ pub enum Input {
         stream: StreamId,
         /// What the workers did.
         report: BulkReport,
+    },
+    /// A record of a stream that an application has did not open. The host resets the stream: `StreamDown` follows.
+    Forged {
+        /// Which.
+        stream: StreamId,
     },
     /// An effect is done, or failed: exactly one for each ticket (for `Dial` and `Open` the success is `ConnUp`, `StreamUp`).
     Done {
@@ -306,6 +313,30 @@ pub enum Output {
         stream: StreamId,
         /// With what.
         half: BulkHalf,
+    },
+    /// A stream of an application protocol is ready, and from here on its bytes go round the Node. What comes is read by a
+    /// [`RecordReader`](crate::session::reader::RecordReader), beginning with the deframer's rest; what the application says leaves
+    /// in data records, then fin and the half-close. Whoever gives it up resets it, and says so by `StreamDown`.
+    Protocol {
+        /// Which.
+        stream: StreamId,
+        /// The device at the other end.
+        device: DeviceId,
+        /// The protocol.
+        name: String,
+        /// The wish that it answers; `None`: the peer opened it.
+        opened: Option<OpenId>,
+        /// Seals what this side says.
+        sealer: RecordSealer,
+        /// Opens what the other side says.
+        opener: RecordOpener,
+    },
+    /// The stream that `Node::open_protocol` was to open does not come about.
+    NotOpened {
+        /// The wish.
+        opened: OpenId,
+        /// Why.
+        error: OpenError,
     },
     /// One atomic, durable transaction. Answered by `Done`.
     Persist {

@@ -55,6 +55,41 @@ impl fmt::Display for FileFault {
 
 impl core::error::Error for FileFault {}
 
+/// Why a stream of an application protocol was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// The name is empty or longer than [`limits::PROTOCOL_NAME`](crate::limits::PROTOCOL_NAME) bytes.
+    Name,
+    /// No paired device has this id.
+    UnknownDevice,
+    /// There is no session with the device, or none any more.
+    NotConnected,
+    /// As many streams as may be are open with this device: [`limits::PROTOCOL_STREAMS`](crate::limits::PROTOCOL_STREAMS).
+    TooMany,
+    /// No connection for it could be had: on bare TCP each stream has its own, and none of the device's addresses leads there.
+    NoWay,
+    /// The other side ended the stream before it said yes: it does not speak the protocol, or does not let this device.
+    Refused,
+    /// The other side said nothing for [`limits::UNPROVED_WAIT`](crate::limits::UNPROVED_WAIT).
+    NoAnswer,
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "a protocol's name has 1 to 64 bytes",
+            Self::UnknownDevice => "no such device",
+            Self::NotConnected => "not connected to the device",
+            Self::TooMany => "too many streams are open with the device",
+            Self::NoWay => "no connection to the device could be opened for the stream",
+            Self::Refused => "the other device does not speak this protocol, or does not let this device",
+            Self::NoAnswer => "the other device does not answer",
+        })
+    }
+}
+
+impl core::error::Error for OpenError {}
+
 /// Why an effect did not happen, as a host reports it.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -102,3 +102,7 @@ counter_id! {
     /// An effect that will be answered exactly once. The Node numbers them and never uses a number twice.
     Ticket
 }
+counter_id! {
+    /// An owner's wish for a stream of an application protocol. The Node numbers them and never uses a number twice.
+    OpenId
+}

@@ -42,8 +42,6 @@ pub const TOMBSTONES: usize = 256;
 pub const BLOCKED: usize = 256;
 /// How long a goodbye waits for the other side's end.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
-/// Protocols of an application, and names of them in a device's policy.
-pub const PROTOCOLS: usize = 64;
 
 // Streams (sections 6.0, 9.2, 11).
 /// An unproved stream: preamble and first message, or header and opening record.
@@ -151,6 +149,14 @@ pub const IDLE_DEAD: Duration = Duration::from_secs(30);
 pub const BUSY_PING: Duration = Duration::from_secs(5);
 /// See [`BUSY_PING`].
 pub const BUSY_DEAD: Duration = Duration::from_secs(15);
+
+// Application protocols (section 9.9).
+/// Bytes of a protocol's name, at least 1.
+pub const PROTOCOL_NAME: usize = 64;
+/// Protocols that an embedder may register, and names of them in a device's policy.
+pub const PROTOCOLS: usize = 64;
+/// Streams of protocols that are open with one device, whichever side opened them.
+pub const PROTOCOL_STREAMS: usize = 64;
 
 // DeviceInfo (section 4.2).
 /// DeviceInfo as CBOR.

@@ -39,6 +39,7 @@ pub use crate::transfer::machine::{ShareError, UnknownTransfer};
 use crate::wire::header::Header;
 
 mod commands;
+mod custom;
 mod data;
 mod keeping;
 mod links;
@@ -54,6 +55,7 @@ mod succession;
 mod unpairing;
 
 pub use self::commands::{ConnectError, PolicyError, UnknownDevice, UnknownPairing};
+pub use self::custom::{Access, RegisterError};
 pub use crate::devices::policy::{FilePolicy, Policy};
 pub use crate::devices::registry::BlockedDevice;
 pub use crate::devices::registry::DeviceView as Device;
@@ -150,12 +152,14 @@ enum Role {
     AwaitData(Option<Header>),
     /// Its session, or its transfer's offer, is not known yet: header and opening record wait.
     Early(data::Early),
-    /// A data stream that we opened as a receiver: the reply is awaited.
+    /// A data stream that we opened as a receiver, or for a protocol: the reply is awaited.
     AwaitReply(Box<data::Opened>),
     /// A data stream of this session that belongs to a transfer.
     Data(SessionRef),
     /// The control stream of a device that was forgotten: once that is durable, it is told so.
     Goodbye(Box<Session>),
+    /// A stream of an application protocol with this device; sessions come and go beside it.
+    Protocol(DeviceId),
     /// Half-closed by us with a last word; only its end is awaited.
     Closing,
 }
@@ -175,6 +179,7 @@ impl Role {
             | Self::AwaitReply(_)
             | Self::Data(_)
             | Self::Goodbye(_)
+            | Self::Protocol(_)
             | Self::Closing => false,
         }
     }
@@ -213,6 +218,8 @@ pub struct Node {
     unwritten: BTreeMap<PeerKey, (bool, u32)>,
     transfers: Transfers,
     messages: Messages,
+    /// The protocols of the embedder, and who may speak them.
+    protocols: BTreeMap<String, Access>,
     wanted: BTreeMap<u64, data::Wanted>,
     last_wanted: u64,
     conns: BTreeMap<ConnId, Conn>,
@@ -270,6 +277,7 @@ impl Node {
             met: BTreeSet::new(),
             unwritten: BTreeMap::new(),
             messages: Messages::default(),
+            protocols: BTreeMap::new(),
             wanted: BTreeMap::new(),
             last_wanted: 0,
             conns: BTreeMap::new(),
@@ -328,6 +336,7 @@ impl Node {
             Input::Frame { stream, frame } => self.on_frame(env, stream, frame.into_content()),
             Input::Drained { stream } => self.on_drained(env, stream),
             Input::Bulk { stream, report } => self.transfers.on_bulk(cx!(self, env), stream, &report),
+            Input::Forged { stream } => self.on_forged(env, stream),
             Input::Done { ticket, result } => self.on_done(env, ticket, result),
         }
         self.settle(env);

@@ -75,11 +75,14 @@ impl Outbox {
     pub(crate) fn push(&mut self, output: Output) {
         match output {
             Output::Reset { stream, .. } => self.reset.push(stream),
-            Output::Finish { stream } | Output::Bulk { stream, .. } => drop(self.finished.insert(stream)),
+            Output::Finish { stream } | Output::Bulk { stream, .. } | Output::Protocol { stream, .. } => {
+                self.finished.insert(stream);
+            }
             Output::Dial { .. }
             | Output::Open { .. }
             | Output::Hangup { .. }
             | Output::Send { .. }
+            | Output::NotOpened { .. }
             | Output::Persist { .. }
             | Output::Files { .. }
             | Output::Notify(_) => {}

@@ -288,6 +288,25 @@ bugs! {
     ReceiptKeepsMessage: "§9.7 (MSG-6)", "a message was delivered: it still waits, and is told again in the next session";
     /// Messages wait for ever.
     MessagesNeverExpire: "§9.7 (MSG-7)", "a message's time is over and nobody was reached: it still waits";
+    // Application protocols.
+    /// Any name is spoken.
+    ProtocolUnknownAccepted: "§9.8 (CUST-2)", "a device opens a protocol that nobody registered at the other: it is opened";
+    /// A protocol for devices with a permission is spoken with every paired one.
+    ProtocolPermissionIgnored: "§9.8 (CUST-3)", "a device without the permission opens a protocol that asks for it: it is opened";
+    /// The reply leaves before it is seen whether the name is spoken.
+    ProtocolReplyFirst: "§9.8 (CUST-2)", "a device opens a protocol that nobody registered at the other: its owner hears that it is open, and then it is cut";
+    /// Every stream is given to the protocol that comes first.
+    ProtocolsMixedUp: "§9.8 (CUST-1)", "two protocols are registered: what one device opens as the second is the first at the other";
+    /// The streams of a device are not counted.
+    ProtocolStreamsUnbounded: "§9.8, §11 (CUST-6)", "an owner opens seventy streams to one device: all are opened";
+    /// A stream that was cut counts as ended.
+    ProtocolCutIsEnd: "§9.8 (CUST-4, DATA-12)", "a stream ends before its fin as if it were whole: the application reads an end";
+    /// Nobody hears that the other side said no.
+    ProtocolRefusalUntold: "§9.8 (CUST-5)", "a device opens a protocol that nobody registered at the other: its owner waits for ever";
+    /// Streams stay when an owner ends the session, or forgets the device.
+    ProtocolOutlivesGoodbye: "§9.8 (CUST-7)", "a device is forgotten while a stream is open: bytes still come";
+    /// Streams stay when the last session with a device is lost.
+    ProtocolOutlivesSession: "§9.8 (CUST-7)", "the session with a device is cut while a stream is open: it is still there when no session is";
     // Sessions.
     /// A Ping is not answered.
     PingUnanswered: "§9.1 (LINK-14)", "two honest idle devices lose their session after half a minute";

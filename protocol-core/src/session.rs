@@ -4,6 +4,7 @@ pub mod handshake;
 pub mod keys;
 pub(crate) mod link;
 pub(crate) mod machine;
+pub mod reader;
 pub mod record;
 pub mod rendezvous;
 pub mod stream;

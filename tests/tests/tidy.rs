@@ -22,6 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "pairing::advertisement",
             "session::keys",
             "session::record",
+            "session::reader",
             "session::stream",
             "session::window",
             "session::handshake",

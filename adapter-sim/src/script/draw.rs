@@ -157,6 +157,11 @@ impl Draw<'_, '_> {
         self.steps.push(Timed { at: self.at, step });
     }
 
+    /// Steps that were drawn out of their order.
+    pub(super) fn sort(&mut self) {
+        self.steps.sort_by_key(|step| step.at);
+    }
+
     pub(super) fn wait(&mut self, most: u64) {
         self.at += self.tape.log(most);
     }
@@ -230,6 +235,9 @@ impl Draw<'_, '_> {
             self.talk();
             if !self.is_calm() && self.tape.percent(30) {
                 self.scene_of_messages();
+            }
+            if self.tape.percent(40) {
+                self.applications();
             }
         }
         if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {

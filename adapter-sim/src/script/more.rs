@@ -12,6 +12,7 @@ use super::Step;
 use super::draw::Draw;
 use crate::choice::Tape;
 use crate::disk::Edited;
+use crate::protocols::Plan;
 use crate::rules::DiskFault;
 use crate::world::Act;
 use crate::{Dev, World};
@@ -53,6 +54,9 @@ pub enum More {
     Say { dev: usize, peer: usize, count: usize, life: u64, long: bool },
     /// An owner takes what came from a device.
     Take { dev: usize, peer: usize },
+    /// An application opens so many streams of a protocol of the catalogue, says so many bytes on each in up to eight pieces, and
+    /// waits so long between them.
+    Speak { dev: usize, peer: usize, protocol: usize, count: usize, bytes: usize, millis: u64 },
     /// An owner answers now what he was asked about offers and has not answered.
     Answer { dev: usize, yes: bool },
 }
@@ -77,6 +81,7 @@ impl More {
             Self::Mesh { .. } => "P14",
             Self::Answer { .. } => "P16",
             Self::Say { .. } | Self::Take { .. } => "P12",
+            Self::Speak { .. } => "P17",
         }
     }
 }
@@ -189,6 +194,9 @@ impl World {
                 if self.is_up(of(dev)) {
                     self.take_all_from(of(dev), of(peer));
                 }
+            }
+            More::Speak { dev, peer, protocol, count, bytes, millis } => {
+                self.speak((of(dev), of(peer)), protocol, count % 128, Plan { bytes: bytes % (1 << 20), millis: millis % 10_000 });
             }
             More::Answer { dev, yes } => self.answer_late(of(dev), yes),
             More::Mesh { tree } => {

@@ -19,6 +19,56 @@ const DAY: u64 = 86_600_000;
 const HOUR: u64 = 3_600_000;
 
 impl Draw<'_, '_> {
+    /// Between all that happens applications speak, and what they are in the middle of is disturbed.
+    pub(super) fn applications(&mut self) {
+        let end = self.at;
+        for _ in 0..1 + self.tape.below(3) {
+            let (dev, peer) = self.two();
+            self.at = 2_000 + self.tape.below(end.saturating_sub(2_000).max(1));
+            if self.tape.percent(60) {
+                self.push(Step::Connect { dev, peer, told: true });
+                self.at += PAIRING;
+            }
+            if self.tape.percent(40) {
+                let side = self.tape.one_of(&[Side::Opener, Side::Answerer]);
+                let damages = [Damage::Cut, Damage::End, Damage::End, Damage::Vanish, Damage::Flip(self.tape.log(4_000) as usize)];
+                let damage = self.tape.one_of(&damages);
+                let at = if self.tape.percent(50) { At::Byte(self.tape.log(50_000)) } else { At::Frame(self.tape.log(10) as u32) };
+                self.push(Step::Damage { name: Name::Custom, side, at, damage });
+            }
+            let protocol = self.tape.one_of(&[0, 0, 1, 1, 2, 2, 3]);
+            let count = self.tape.one_of(&[1, 1, 1, 2, 5, limits::PROTOCOL_STREAMS + 6]);
+            let (most, longest) = if count > 5 { (100, 3_000) } else { (200_000, 9_000) };
+            let (bytes, millis) = (self.tape.log(most) as usize, self.tape.one_of(&[0, 1, 100, 3_000, longest]));
+            self.push(Step::More(More::Speak { dev, peer, protocol, count, bytes, millis }));
+            if self.tape.percent(30) {
+                self.push(Step::More(More::Speak { dev: peer, peer: dev, protocol: 0, count: 1, bytes: 5_000, millis }));
+            }
+            if self.tape.percent(50) {
+                self.wait(10_000);
+                let after = [
+                    Step::Forget { dev, peer },
+                    Step::Forget { dev: peer, peer: dev },
+                    // Longer than a session does without a sign of life.
+                    Step::Sleep { dev, millis: 60_000 },
+                    Step::Sleep { dev: peer, millis: 60_000 },
+                    Step::Disconnect { dev, peer },
+                    Step::Reset { dev, peer },
+                    Step::Crash { dev: peer },
+                    Step::Connect { dev, peer, told: true },
+                ];
+                let number = self.tape.below(after.len() as u64) as usize;
+                self.push(after[number].clone());
+                if matches!(after[number], Step::Sleep { .. }) {
+                    self.at += 90_000;
+                    self.push(Step::Connect { dev, peer, told: true });
+                }
+            }
+        }
+        self.at = end;
+        self.sort();
+    }
+
     /// A scene that this profile needs. Where nothing but owners' wishes may happen, one that has nothing else in it.
     pub(super) fn scene(&mut self, profile: Profile) {
         let (dev, peer) = self.two();

@@ -23,6 +23,7 @@ use tracing::debug;
 use super::Happened;
 use crate::pipeline::receive::{Receive, receive};
 use crate::pipeline::send::{Send as SendJob, send};
+use crate::protocol::tasks::{Hear, Say};
 use crate::transport::{Connection, Rx, Stop, Stopper, Transport, Tx};
 
 /// Opening a stream on a connection that is up.
@@ -259,6 +260,7 @@ pub(crate) enum Write {
     Bytes(Vec<u8>),
     Finish,
     Chunks(SendJob),
+    Speech(Say),
 }
 
 /// What the loop asks of a stream's receiving half.
@@ -266,6 +268,8 @@ pub(crate) enum Write {
 pub(crate) enum Read {
     /// Chunks follow.
     Chunks(Receive),
+    /// An application's records follow.
+    Speech(Hear),
     /// Nothing but the end may follow.
     End,
 }
@@ -345,6 +349,9 @@ impl<R: Rx> Reader<R> {
                 Next::Order(Read::Chunks(job)) => {
                     return receive(self.rx, self.deframer.into_rest(), job, self.id, self.stop, self.links);
                 }
+                Next::Order(Read::Speech(job)) => {
+                    return job.run(self.rx, self.deframer.into_rest(), self.id, self.stop, self.links).await;
+                }
                 Next::End(cut) => break cut,
                 Next::Stopped => return self.rx.stop(self.stop.code().unwrap_or(code::DONE)),
             }
@@ -420,6 +427,7 @@ impl<T: Tx> Writer<T> {
                     None => return self.tx.reset(self.stop.code().unwrap_or(code::DONE)),
                 },
                 Some(Write::Chunks(job)) => return send(self.tx, job, self.id, self.stop, self.links),
+                Some(Write::Speech(job)) => return job.run(self.tx, self.id, self.stop, self.links).await,
             }
         };
         self.links.tell(Happened::WriteEnd { stream: self.id, sent }).await;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use minicbor::Encoder;
 
 use crate::limits;
-use crate::session::stream::PROTOCOL_NAME;
+use crate::limits::PROTOCOL_NAME;
 use crate::wire::cbor::{Malformed, Reader};
 
 /// What happens to an offer of files.

@@ -246,6 +246,9 @@ impl Node {
         self.note_end(env, &peer, reason);
         self.messages.on_session_over(&peer);
         self.transfers.on_session_lost(cx!(self, env), device);
+        if !planted!(ProtocolOutlivesGoodbye) {
+            self.end_protocols(env, device);
+        }
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
     }
 

@@ -1,17 +1,21 @@
-//! Data streams: opened for a transfer that wants one, accepted for a transfer that is known (PROTOCOL.md, section 9.2).
+//! Data streams: opened for a transfer or an embedder that wants one, accepted for a transfer that is known (PROTOCOL.md, section 9.2).
+//!
+//! What is said for protocols of the embedder alone stands in [`custom`](super::custom).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
-use crate::effects::{Cut, Direction, Env, Event, Route, TransferKey};
-use crate::faults::{LinkFailure, code};
-use crate::ids::{ConnId, DeviceId, SessionRef, StreamId, TransferId};
+use crate::effects::{Cut, Direction, Env, Event, Output, Route, TransferKey};
+use crate::faults::{LinkFailure, OpenError, code};
+use crate::ids::{ConnId, DeviceId, OpenId, SessionRef, StreamId, TransferId};
 use crate::info::{Address, TransportKind};
 use crate::limits;
 use crate::outbox::Purpose;
-use crate::session::machine::{AcceptedData, Session};
+use crate::session::machine::{AcceptedData, OpenedData, Session};
+use crate::session::record::RecordSealer;
 use crate::session::stream::Opening;
 use crate::timers::TimerKind;
 use crate::transfer::machine::{DataHalf, DataStream, Want};
@@ -19,12 +23,41 @@ use crate::wire::control::ControlMessage;
 use crate::wire::deframer::StreamName;
 use crate::wire::header::{Header, REPLY, StreamKind};
 
-/// A data stream that a transfer wants and that is on its way.
+/// What a data stream is wanted for.
+#[derive(Debug)]
+pub(super) enum For {
+    /// Pages or chunks.
+    Transfer { key: TransferKey, kind: StreamKind, digest: [u8; 32] },
+    /// A protocol of the embedder.
+    Protocol { id: OpenId, device: DeviceId, name: String },
+}
+
+impl For {
+    const fn kind(&self) -> StreamKind {
+        match self {
+            Self::Transfer { kind, .. } => *kind,
+            Self::Protocol { .. } => StreamKind::Custom,
+        }
+    }
+
+    fn opening(&self) -> Opening {
+        match self {
+            Self::Transfer { key, kind: StreamKind::Manifest, digest } => Opening::Manifest { transfer: key.id, manifest_digest: *digest },
+            Self::Transfer { key, digest, .. } => Opening::Bulk { transfer: key.id, manifest_digest: *digest },
+            Self::Protocol { name, .. } => Opening::Custom { name: name.clone() },
+        }
+    }
+
+    /// Whether it is for a protocol with this device.
+    pub(super) fn is_protocol_with(&self, with: DeviceId) -> bool {
+        matches!(self, Self::Protocol { device, .. } if *device == with)
+    }
+}
+
+/// A data stream that is wanted and on its way.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    key: TransferKey,
-    kind: StreamKind,
-    digest: [u8; 32],
+    pub(super) what: For,
     session: SessionRef,
     /// Where a connection for it is dialled: there now, then the others.
     addresses: VecDeque<Address>,
@@ -32,12 +65,16 @@ pub(super) struct Wanted {
     over: Option<ConnId>,
 }
 
-/// A data stream that we opened as a receiver; the reply is awaited.
+/// A data stream that we opened as a receiver, or for a protocol; the reply is awaited.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) key: TransferKey,
+    pub(super) what: For,
     pub(super) header: Header,
     session: SessionRef,
+    /// Seals what comes behind our opening record.
+    out: RecordSealer,
+    /// Where else it could have been opened.
+    elsewhere: VecDeque<Address>,
 }
 
 /// A data stream that the peer opened and that cannot be served yet.
@@ -108,15 +145,35 @@ impl Node {
         };
         let (session_ref, over) = (session.session_ref, (!session.remote.one_stream).then_some(session.conn));
         let addresses = if over.is_none() { self.addresses_for_data(session) } else { self.faster_addresses(session) };
+        self.want(env, For::Transfer { key, kind, digest }, session_ref, (addresses, over));
+    }
+
+    /// A stream is wanted: at these addresses, then on this connection.
+    pub(super) fn want(
+        &mut self,
+        env: &mut Env<'_>,
+        what: For,
+        session: SessionRef,
+        (addresses, over): (VecDeque<Address>, Option<ConnId>),
+    ) {
         let faster = over.is_some() && !addresses.is_empty();
         let over = over.filter(|_| !(faster && planted!(FasterOnly)));
         self.last_wanted += 1;
         let number = self.last_wanted;
-        self.wanted.insert(number, Wanted { key, kind, digest, session: session_ref, addresses, over });
+        self.wanted.insert(number, Wanted { what, session, addresses, over });
         if faster && !planted!(FasterTimerUnset) {
             self.timers.set(TimerKind::Faster(number), self.now, limits::FASTER_WAIT);
         }
         self.try_wanted(env, number);
+    }
+
+    /// A stream that was wanted does not come about.
+    pub(super) fn want_failed(&mut self, env: &mut Env<'_>, what: For, error: OpenError) {
+        match what {
+            For::Transfer { key, kind, .. } => self.transfers.on_stream_failed(cx!(self, env), key, kind),
+            For::Protocol { .. } if planted!(ProtocolRefusalUntold) && error == OpenError::Refused => {}
+            For::Protocol { id, .. } => self.out.push(Output::NotOpened { opened: id, error }),
+        }
     }
 
     /// Dials the next address, or opens on the session's connection, or gives up: on tcp only the side that dialled can open.
@@ -127,17 +184,17 @@ impl Node {
         }
         self.timers.cancel(TimerKind::Faster(number));
         if let Some(conn) = wanted.over.take() {
-            let name = StreamName::Data(wanted.kind);
+            let name = StreamName::Data(wanted.what.kind());
             return cx!(self, env).open(conn, name, Purpose::Data { address: None, number });
         }
         if let Some(wanted) = self.wanted.remove(&number) {
-            self.transfers.on_stream_failed(cx!(self, env), wanted.key, wanted.kind);
+            self.want_failed(env, wanted.what, OpenError::NoWay);
         }
     }
 
     /// Where the side that dialled a session dials for its data streams: first where it reached the peer, then where the peer said
     /// that it is. The address that was reached may lead there no more.
-    fn addresses_for_data(&self, session: &Session) -> VecDeque<Address> {
+    pub(super) fn addresses_for_data(&self, session: &Session) -> VecDeque<Address> {
         let Some(reached) = session.reached.clone() else { return VecDeque::new() };
         let known = self.registry.get(&session.peer).into_iter().flat_map(|device| &device.addresses);
         let others: Vec<Address> = known.filter(|address| address.kind == reached.kind && **address != reached).cloned().collect();
@@ -199,7 +256,7 @@ impl Node {
     /// The connection for a data stream is up.
     pub(super) fn data_connected(&mut self, env: &mut Env<'_>, conn: ConnId, number: u64) -> bool {
         let Some(wanted) = self.wanted.get(&number) else { return false };
-        let (name, address) = (StreamName::Data(wanted.kind), wanted.addresses.front().cloned());
+        let (name, address) = (StreamName::Data(wanted.what.kind()), wanted.addresses.front().cloned());
         cx!(self, env).open(conn, name, Purpose::Data { address, number });
         true
     }
@@ -209,7 +266,11 @@ impl Node {
         let Some(wanted) = self.wanted.get_mut(&number) else { return };
         wanted.addresses.pop_front();
         let (session, faster, last) = (wanted.session, wanted.over.is_some(), wanted.addresses.is_empty());
-        if !self.sessions.contains_key(&session) || self.transfers.digest_of(wanted.key).is_none() {
+        let waits = match &wanted.what {
+            For::Transfer { key, .. } => self.transfers.digest_of(*key).is_some(),
+            For::Protocol { .. } => true,
+        };
+        if !self.sessions.contains_key(&session) || !waits {
             (wanted.addresses, wanted.over) = (VecDeque::new(), None);
         }
         if faster && last {
@@ -222,41 +283,71 @@ impl Node {
     pub(super) fn data_stream_up(&mut self, env: &mut Env<'_>, stream: StreamId, conn: ConnId, number: u64) {
         self.adopt(stream, conn, Role::Closing);
         self.timers.cancel(TimerKind::Faster(number));
-        let Some(Wanted { key, kind, digest, session: session_ref, .. }) = self.wanted.remove(&number) else {
+        let Some(Wanted { what, session: session_ref, addresses, .. }) = self.wanted.remove(&number) else {
             return self.drop_stream(env, stream, code::DONE);
         };
-        let opening = match kind {
-            StreamKind::Manifest => Opening::Manifest { transfer: key.id, manifest_digest: digest },
-            StreamKind::Bulk | StreamKind::Control | StreamKind::Custom => Opening::Bulk { transfer: key.id, manifest_digest: digest },
-        };
-        let opened = self.sessions.get_mut(&session_ref).and_then(|session| session.open_data(cx!(self, env), &opening));
-        let Some(opened) = opened else {
-            self.transfers.on_stream_failed(cx!(self, env), key, kind);
+        let opening = what.opening();
+        let Some(opened) = self.sessions.get_mut(&session_ref).and_then(|session| session.open_data(cx!(self, env), &opening)) else {
+            self.want_failed(env, what, OpenError::NotConnected);
             return self.drop_stream(env, stream, code::DONE);
         };
-        cx!(self, env).send(stream, opened.bytes);
-        self.tell_way(env, session_ref, key, conn);
-        if key.direction == Direction::Outgoing {
-            let half = if kind == StreamKind::Manifest { DataHalf::SendRecords(opened.out) } else { DataHalf::SendChunks(opened.chunks) };
-            return self.serve(env, stream, session_ref, (key, kind, half, true));
+        let OpenedData { bytes, header, out, chunks } = opened;
+        cx!(self, env).send(stream, bytes);
+        if let For::Transfer { key, kind, .. } = what {
+            self.tell_way(env, session_ref, key, conn);
+            if key.direction == Direction::Outgoing {
+                let half = if kind == StreamKind::Manifest { DataHalf::SendRecords(out) } else { DataHalf::SendChunks(chunks) };
+                return self.serve(env, stream, session_ref, (key, kind, half, true));
+            }
+            // The sender answers; our direction carries nothing more.
+            cx!(self, env).finish(stream);
         }
-        // The sender answers; our direction carries nothing more.
-        cx!(self, env).finish(stream);
-        self.set_role(stream, Role::AwaitReply(Box::new(Opened { key, header: opened.header, session: session_ref })));
+        let elsewhere = addresses.into_iter().skip(1).collect();
+        self.set_role(stream, Role::AwaitReply(Box::new(Opened { what, header, session: session_ref, out, elsewhere })));
         self.timers.set(TimerKind::Stream(stream), self.now, limits::UNPROVED_WAIT);
     }
 
     pub(super) fn on_data_reply(&mut self, env: &mut Env<'_>, stream: StreamId, reply: &[u8; REPLY]) {
         let Some(slot) = self.streams.get_mut(&stream) else { return };
         let Role::AwaitReply(opened) = core::mem::replace(&mut slot.role, Role::Closing) else { return };
-        let Opened { key, header, session: session_ref } = *opened;
-        let Some(session) = self.sessions.get(&session_ref) else { return self.drop_stream(env, stream, code::DONE) };
-        let (records, chunks) = session.replied(&header, reply);
-        let half = match header.kind() {
-            StreamKind::Manifest => DataHalf::ReceiveRecords(records),
-            StreamKind::Bulk | StreamKind::Control | StreamKind::Custom => DataHalf::ReceiveChunks(chunks),
+        let Opened { what, header, session: session_ref, out, .. } = *opened;
+        let Some(session) = self.sessions.get(&session_ref) else {
+            self.want_failed(env, what, OpenError::NotConnected);
+            return self.drop_stream(env, stream, code::DONE);
         };
-        self.serve(env, stream, session_ref, (key, header.kind(), half, true));
+        let (records, chunks) = session.replied(&header, reply);
+        match what {
+            For::Transfer { key, kind, .. } => {
+                let pages = kind == StreamKind::Manifest;
+                let half = if pages { DataHalf::ReceiveRecords(records) } else { DataHalf::ReceiveChunks(chunks) };
+                self.serve(env, stream, session_ref, (key, kind, half, true));
+            }
+            For::Protocol { id, device, name } => self.hand_over(stream, (device, name, Some(id)), (out, records)),
+        }
+    }
+
+    /// Nobody answers. The address may lead to somebody else, who has never heard of the session: a stream of a transfer is wanted
+    /// again by that; one of a protocol is looked for at the next address.
+    pub(super) fn on_no_reply(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let Some(slot) = self.streams.get_mut(&stream) else { return };
+        let role = core::mem::replace(&mut slot.role, Role::Closing);
+        self.drop_stream(env, stream, code::REFUSED);
+        let Role::AwaitReply(opened) = role else { return };
+        let Opened { what, session, elsewhere, .. } = *opened;
+        if matches!(what, For::Protocol { .. }) && !elsewhere.is_empty() {
+            return self.want(env, what, session, (elsewhere, None));
+        }
+        self.want_failed(env, what, OpenError::NoAnswer);
+    }
+
+    /// Resets a stream, and says why if a reply is awaited on it.
+    pub(super) fn give_up_stream(&mut self, env: &mut Env<'_>, stream: StreamId, code: u32, error: OpenError) {
+        let Some(slot) = self.streams.get_mut(&stream) else { return };
+        let role = core::mem::replace(&mut slot.role, Role::Closing);
+        self.drop_stream(env, stream, code);
+        if let Role::AwaitReply(opened) = role {
+            self.want_failed(env, opened.what, error);
+        }
     }
 
     /// Gives a stream that is ready to its transfer; the last says whether we opened it.
@@ -305,6 +396,10 @@ impl Node {
     fn accept_stream(&mut self, env: &mut Env<'_>, stream: StreamId, header: Header, accepted: Box<AcceptedData>) {
         let Some(session) = self.sessions.get(&header.session()) else { return self.drop_stream(env, stream, code::REFUSED) };
         let device = session.device;
+        if let Opening::Custom { name } = &accepted.opening {
+            let name = name.clone();
+            return self.accept_protocol(env, stream, (header, name), accepted.input);
+        }
         let Some((id, digest)) = transfer_of(&accepted.opening) else { return self.drop_stream(env, stream, code::REFUSED) };
         let Some(direction) = self.transfers.direction_of(device, id) else {
             // DATA-14.

@@ -92,6 +92,8 @@ pub struct Holdings {
     pub most_of_peer: (usize, usize, usize),
     /// Wishes for streams that nobody could open yet.
     pub wanted: usize,
+    /// Streams of protocols with the device that has the most.
+    pub protocols: usize,
     /// Dials and streams of a joiner's attempt.
     pub joining: usize,
     /// Dials of the attempts to reach a device.
@@ -267,6 +269,7 @@ impl Node {
             Role::AwaitReply(_) => "AwaitReply",
             Role::Data(_) => "Data",
             Role::Goodbye(_) => "Goodbye",
+            Role::Protocol(_) => "Protocol",
             Role::Closing => "Closing",
         }
     }
@@ -331,6 +334,7 @@ impl Node {
             }),
             most_of_peer: self.transfers.probe_most(),
             wanted: self.wanted.len(),
+            protocols: self.registry.iter().map(|device| self.protocol_streams(device.id)).max().unwrap_or(0),
             joining: self.joiner.as_ref().map_or(0, crate::pairing::joiner::Joiner::probe_connections),
             dialling: self.dialers.values().map(crate::session::link::Dialer::probe_dials).sum(),
             unfinished_roots: self.registry.iter().map(unfinished).max().unwrap_or(0),

@@ -262,6 +262,9 @@ impl Node {
         self.messages.on_session_over(&peer);
         let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
         self.transfers.on_session_over(cx!(self, env), device, lost);
+        if !planted!(ProtocolOutlivesSession) {
+            self.end_protocols(env, device);
+        }
         let reason = if was_ending { LinkFailure::Closed } else { reason };
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
         self.keep_after(env, device, reason, Some(lived));

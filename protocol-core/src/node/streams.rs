@@ -6,7 +6,7 @@ use alloc::collections::BTreeSet;
 use super::data::Early;
 use super::{Conn, Node, Role, Stream, cx};
 use crate::effects::{Cut, Env, Output, Remote, Reply};
-use crate::faults::{Failure, code};
+use crate::faults::{Failure, OpenError, code};
 use crate::ids::{ConnId, StreamId, Ticket};
 use crate::info::Address;
 use crate::limits;
@@ -221,7 +221,9 @@ impl Node {
             Role::Joiner => self.joiner_stream_down(env, stream),
             Role::Dialer(device) => self.dialer_refused(env, device, stream),
             Role::Control(session_ref) => self.control_cut(env, session_ref, how),
-            Role::AwaitReply(opened) => self.transfers.on_stream_failed(cx!(self, env), opened.key, opened.header.kind()),
+            Role::AwaitReply(opened) => self.want_failed(env, opened.what, OpenError::Refused),
+            // Whoever has its halves knows.
+            Role::Protocol(_) => {}
             Role::Data(_) => self.transfers.on_stream_down(cx!(self, env), stream, how),
         }
     }
@@ -300,6 +302,7 @@ impl Node {
                 | Role::AwaitData(_)
                 | Role::Early(_)
                 | Role::AwaitReply(_)
+                | Role::Protocol(_)
                 | Role::Data(_),
                 _,
                 // DATA-9.
@@ -322,13 +325,13 @@ impl Node {
             | Role::AwaitOpening(_)
             | Role::AwaitData(_)
             | Role::Early(_)
-            | Role::AwaitReply(_)
             | Role::Dialer(_)
             | Role::Goodbye(_)
             | Role::Closing => self.drop_stream(env, stream, code::REFUSED),
             // A goodbye that was not answered.
             Role::Control(_) => self.drop_stream(env, stream, code::DONE),
-            Role::Data(_) => {}
+            Role::AwaitReply(_) => self.on_no_reply(env, stream),
+            Role::Data(_) | Role::Protocol(_) => {}
         }
     }
 

@@ -77,6 +77,7 @@ impl Node {
         let (session_ref, peer, stream) = (session.session_ref, session.peer, session.stream);
         self.messages.on_session_over(&peer);
         self.transfers.on_session_lost(cx!(self, env), device);
+        self.end_protocols(env, device);
         let reason = Some(LinkFailure::Closed);
         self.met.insert(device);
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason });

@@ -7,11 +7,9 @@ use core::fmt;
 pub use crate::wire::header::{Header, HeaderError, REPLY, StreamKind};
 
 use crate::ids::TransferId;
+use crate::limits::PROTOCOL_NAME;
 use crate::wire::cbor::{Malformed, Reader};
 use crate::wire::encode::encode;
-
-/// Bytes of a custom protocol's name.
-pub const PROTOCOL_NAME: usize = 64;
 
 /// Why the joiner says no after Complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +67,7 @@ pub enum Opening {
     },
     /// An application protocol.
     Custom {
-        /// Its name, at most [`PROTOCOL_NAME`] bytes.
+        /// Its name, at most [`PROTOCOL_NAME`](crate::limits::PROTOCOL_NAME) bytes.
         name: String,
     },
 }

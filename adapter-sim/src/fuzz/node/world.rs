@@ -571,6 +571,7 @@ impl World {
                 wire.finished = true;
                 self.close_if_over(stream);
             }
+            Output::Protocol { .. } | Output::NotOpened { .. } => unreachable!("nobody registers a protocol here, or wants one"),
             Output::Notify(event) => self.on_event(event),
         }
     }
