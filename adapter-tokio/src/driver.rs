@@ -150,6 +150,8 @@ pub(crate) struct Host {
     links: Links,
     records: Records,
     conns: HashMap<ConnId, Conn>,
+    /// Connections that there ever were.
+    conns_had: usize,
     streams: HashMap<StreamId, Box<Stream>>,
     closing: bool,
 }
@@ -192,6 +194,7 @@ impl Host {
             links,
             records,
             conns: HashMap::new(),
+            conns_had: 0,
             streams: HashMap::new(),
             closing: false,
         }
@@ -281,6 +284,11 @@ impl Host {
         subscribers.close();
     }
 
+    /// Connections that are open, and that there ever were.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        (self.conns.len(), self.conns_had)
+    }
+
     /// Tells the Node where we can be found now.
     pub(crate) fn tell_local(&mut self) {
         let local = self.transports.iter().map(|transport| transport.local()).collect();
@@ -295,6 +303,7 @@ impl Host {
     fn on(&mut self, what: Happened) {
         match what {
             Happened::ConnUp { conn, dialed, remote, orders } => {
+                self.conns_had += 1;
                 self.conns.insert(conn, Conn { orders, one_stream: remote.one_stream, unread: false });
                 self.handle(Input::ConnUp { conn, dialed, remote });
             }

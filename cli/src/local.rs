@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adapter_tokio::files::ConflictPolicy;
+use adapter_tokio::home::HomeError;
 use adapter_tokio::metrics::DeviceMetrics;
 use adapter_tokio::service::{Inbox, SendRequest, Sharing};
 use protocol_core::effects::{Event as CoreEvent, TransferKey};
@@ -146,10 +147,7 @@ impl There {
     /// # Errors
     /// It is no `kin up`, or one of another version.
     pub(crate) async fn connect(home: &Path) -> Outcome<Self> {
-        let held = || {
-            let message = format!("{} is held by another kin, which is no `kin up`", shown(&home.to_string_lossy()));
-            Problem::new(Exit::State, message).next("kin up")
-        };
+        let held = || crate::net::home_failed(&HomeError::Locked(home.to_owned()));
         let stream = UnixStream::connect(home.join(SOCKET)).await.map_err(|_| held())?;
         let (from, mut to) = stream.into_split();
         let mut lines = BufReader::new(from);

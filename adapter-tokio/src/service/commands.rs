@@ -11,7 +11,7 @@ use protocol_core::ids::{DeviceId, MessageId, SessionId};
 use protocol_core::info::Address;
 use protocol_core::messages::{Draft, MessageError, StoredMessage, UnknownMessage};
 use protocol_core::node::{
-    BlockedDevice, Confirm, ConnectError, DeviceView, PairError, PairingInvite, Policy, PolicyError, ShareError, UnknownDevice,
+    BlockedDevice, Confirm, ConnectError, DeviceView, Node, PairError, PairingInvite, Policy, PolicyError, ShareError, UnknownDevice,
     UnknownPairing, UnknownTransfer,
 };
 use protocol_core::pairing::code::PairingCode;
@@ -285,6 +285,20 @@ impl NetworkingService {
             host.node.devices().into_iter().map(with_metrics).collect()
         })
         .await
+    }
+
+    /// Connections that are open, and all that there were since the service began.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn connections(&self) -> Result<(usize, usize), Closed> {
+        self.call(|host| host.connections()).await
+    }
+
+    /// Looks at the core, for tests.
+    #[doc(hidden)]
+    pub async fn look<T: Send + 'static>(&self, look: impl FnOnce(&Node) -> T + Send + 'static) -> Result<T, Closed> {
+        self.call(|host| look(&host.node)).await
     }
 
     /// Says what a device may do here.

@@ -20,3 +20,4 @@ mod stranger;
 mod transfers;
 mod transports;
 mod tree;
+mod up;
