@@ -45,13 +45,23 @@ impl Node {
         }
         let line = self.line_before(newer);
         if !we_opened {
-            for older in &line {
+            let crossing = self.may_have_crossed(older, newer);
+            for older in line.iter().filter(|&&of| of != older || !crossing) {
                 self.sessions.get_mut(older).expect("invariant: a line is of sessions that are there").end(cx!(self, env));
             }
         }
         if let Some(&eldest) = line.get(limits::SUCCESSIONS).filter(|_| !planted!(SuccessionsUnbounded)) {
             self.session_over(env, eldest, LinkFailure::Replaced);
         }
+    }
+
+    /// Whether the peer may take the older of two, which we opened, for the newer: the answer to it was here first, but may have
+    /// overtaken a Response that left before it. Then its own is ended at once, and ours goes on; else the peer ends ours.
+    // LINK-12.
+    fn may_have_crossed(&self, older: SessionRef, newer: SessionRef) -> bool {
+        let (Some(older), Some(newer)) = (self.sessions.get(&older), self.sessions.get(&newer)) else { return false };
+        let greater = self.identity.public() > newer.peer && !planted!(CrossingIgnored);
+        greater && older.we_opened && older.stood.is_none_or(|stood| newer.begun.since(stood) <= limits::SUCCESSION_WAIT)
     }
 
     /// The sessions that are heard out before this one, the newest of them first.
