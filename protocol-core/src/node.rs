@@ -151,6 +151,7 @@ enum Role {
     /// A data stream of this session that belongs to a transfer.
     Data(SessionRef),
     /// A stream of an application protocol with this device; sessions come and go beside it.
+    // CUST-8.
     Protocol(DeviceId),
     /// Half-closed by us with a last word; only its end is awaited.
     Closing,
