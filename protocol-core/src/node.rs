@@ -159,6 +159,7 @@ enum Role {
     /// The control stream of a device that was forgotten: once that is durable, it is told so.
     Goodbye(Box<Session>),
     /// A stream of an application protocol with this device; sessions come and go beside it.
+    // CUST-8.
     Protocol(DeviceId),
     /// Half-closed by us with a last word; only its end is awaited.
     Closing,

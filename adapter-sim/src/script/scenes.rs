@@ -19,6 +19,26 @@ const DAY: u64 = 86_600_000;
 const HOUR: u64 = 3_600_000;
 
 impl Draw<'_, '_> {
+    /// Somebody speaks for longer than the session lasts.
+    fn outlasted(&mut self, dev: usize, peer: usize) {
+        self.push(Step::Connect { dev, peer, told: true });
+        self.at += PAIRING;
+        self.push(Step::More(More::Speak { dev, peer, protocol: 0, count: 1, bytes: 80, millis: 9_000 }));
+        self.at += PAIRING;
+        let end = [
+            Step::Forget { dev, peer },
+            Step::Forget { dev: peer, peer: dev },
+            Step::Disconnect { dev, peer },
+            // Longer than a session does without a sign of life.
+            Step::Sleep { dev, millis: 60_000 },
+            Step::Sleep { dev: peer, millis: 60_000 },
+        ];
+        let number = self.tape.below(end.len() as u64) as usize;
+        self.push(end[number].clone());
+        self.at += 90_000;
+        self.push(Step::Connect { dev, peer, told: true });
+    }
+
     /// Between all that happens applications speak, and what they are in the middle of is disturbed.
     pub(super) fn applications(&mut self) {
         let end = self.at;
@@ -48,10 +68,6 @@ impl Draw<'_, '_> {
                 self.wait(10_000);
                 let after = [
                     Step::Forget { dev, peer },
-                    Step::Forget { dev: peer, peer: dev },
-                    // Longer than a session does without a sign of life.
-                    Step::Sleep { dev, millis: 60_000 },
-                    Step::Sleep { dev: peer, millis: 60_000 },
                     Step::Disconnect { dev, peer },
                     Step::Reset { dev, peer },
                     Step::Crash { dev: peer },
@@ -59,10 +75,9 @@ impl Draw<'_, '_> {
                 ];
                 let number = self.tape.below(after.len() as u64) as usize;
                 self.push(after[number].clone());
-                if matches!(after[number], Step::Sleep { .. }) {
-                    self.at += 90_000;
-                    self.push(Step::Connect { dev, peer, told: true });
-                }
+            }
+            if self.tape.percent(30) {
+                self.outlasted(dev, peer);
             }
         }
         self.at = end;

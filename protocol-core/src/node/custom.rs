@@ -7,6 +7,7 @@
 //!
 //! What is said on such a stream never comes here. The Node counts them, and ends them with the last session of their device.
 
+use alloc::collections::VecDeque;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,10 +16,13 @@ use super::data::For;
 use super::{Node, Role, cx};
 use crate::effects::{Env, Output};
 use crate::faults::{OpenError, code};
-use crate::ids::{DeviceId, OpenId, PeerKey, StreamId};
+use crate::ids::{ConnId, DeviceId, OpenId, PeerKey, StreamId};
+use crate::info::Address;
 use crate::limits;
 use crate::outbox::Purpose;
+use crate::session::machine::Session;
 use crate::session::record::{RecordOpener, RecordSealer};
+use crate::timers::TimerKind;
 use crate::transfer::machine::Want;
 use crate::wire::header::Header;
 
@@ -96,24 +100,28 @@ impl Node {
         }
         self.registry.by_id(device).ok_or(OpenError::UnknownDevice)?;
         let session = self.primary.get(&device).and_then(|primary| self.sessions.get(primary)).ok_or(OpenError::NotConnected)?;
-        let over = (!session.remote.one_stream).then_some(session.conn);
-        let addresses = match &session.reached {
-            _ if over.is_some() => core::iter::empty().collect(),
-            Some(_) => self.addresses_for_data(session),
-            // We were dialled, and do not know by what: where the device says that it listens.
-            None => {
-                let known = self.registry.get(&session.peer).into_iter().flat_map(|known| &known.addresses);
-                known.filter(|address| address.kind == session.remote.kind).take(limits::JOINER_CANDIDATES).cloned().collect()
-            }
-        };
-        let session_ref = session.session_ref;
+        let (session_ref, where_to) = (session.session_ref, self.ways_for_protocol(session));
         if !self.has_room_for_protocol(device) {
             return Err(OpenError::TooMany);
         }
         let id = OpenId(self.last_wanted + 1);
-        self.want(env, For::Protocol { id, device, name: name.to_string() }, session_ref, (addresses, over));
+        self.want(env, For::Protocol { id, device, name: name.to_string() }, session_ref, where_to);
         self.settle(env);
         Ok(id)
+    }
+
+    /// The session's own connection; or where else connections lead to the device, if that is one stream.
+    fn ways_for_protocol(&self, session: &Session) -> (VecDeque<Address>, Option<ConnId>) {
+        if !session.remote.one_stream {
+            return (VecDeque::new(), Some(session.conn));
+        }
+        if session.reached.is_some() {
+            return (self.addresses_for_data(session), None);
+        }
+        // We were dialled, from a port that nobody listens at: where the device says that it listens.
+        let known = self.registry.get(&session.peer).into_iter().flat_map(|known| &known.addresses);
+        let there = known.filter(|address| address.kind == session.remote.kind);
+        (there.take(limits::JOINER_CANDIDATES).cloned().collect(), None)
     }
 
     /// Whether a device may speak a protocol with us.
@@ -172,7 +180,7 @@ impl Node {
         (sealer, opener): (RecordSealer, RecordOpener),
     ) {
         self.set_role(stream, Role::Protocol(device));
-        self.timers.cancel(crate::timers::TimerKind::Stream(stream));
+        self.timers.cancel(TimerKind::Stream(stream));
         self.out.push(Output::Protocol { stream, device, name, opened, sealer, opener });
     }
 

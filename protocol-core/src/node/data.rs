@@ -168,6 +168,7 @@ impl Node {
     }
 
     /// A stream that was wanted does not come about.
+    // CUST-5.
     pub(super) fn want_failed(&mut self, env: &mut Env<'_>, what: For, error: OpenError) {
         match what {
             For::Transfer { key, kind, .. } => self.transfers.on_stream_failed(cx!(self, env), key, kind),
