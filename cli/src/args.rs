@@ -272,7 +272,7 @@ pub(crate) struct PolicyArgs {
     pub(crate) max: Option<Limit>,
     /// Where its files go under `kin up`; an empty one: where all others go.
     #[arg(long, value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
+    pub(crate) folder: Option<OsString>,
     /// Whether its messages are taken.
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     pub(crate) messages: Option<bool>,

@@ -114,6 +114,8 @@ pub const SESSION_LIFE: Duration = Duration::from_secs(60 * 60);
 pub const SESSION_LIFE_GRACE: Duration = Duration::from_secs(61 * 60);
 /// Secrets of a replaced or cut session are erased after this.
 pub const SESSION_ERASE: Duration = Duration::from_secs(60);
+/// Sessions of a device that are over and wait for that; the oldest are erased before.
+pub const SESSIONS_OVER: usize = 16;
 /// How long what comes on a session waits for the end of the one that it replaces.
 pub const SUCCESSION_WAIT: Duration = Duration::from_secs(5);
 /// Older sessions of a device that are heard out, each before the next; one more ends the oldest (LINK-12).
@@ -129,6 +131,8 @@ pub const STORE_TRIES: u32 = 30;
 pub const KEEP_FIRST: Duration = Duration::from_secs(1);
 /// The longest such wait.
 pub const KEEP_MOST: Duration = Duration::from_secs(300);
+/// The longest wait behind a session that did not stand for long.
+pub const KEEP_MOST_SHORT: Duration = Duration::from_secs(10);
 /// A session that stood so long was a good one: the next wait is the first again.
 pub const KEEP_STOOD: Duration = Duration::from_secs(30);
 /// How much later the device with the greater key dials by itself (section 8, glare).

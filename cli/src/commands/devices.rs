@@ -178,7 +178,7 @@ fn changed(mut policy: Policy, args: &PolicyArgs) -> Outcome<Policy> {
         policy.messages = messages;
     }
     if let Some(folder) = &args.folder {
-        policy.folder = if folder.as_os_str().is_empty() { None } else { Some(directory(folder)?) };
+        policy.folder = if folder.is_empty() { None } else { Some(directory(Path::new(folder))?) };
     }
     policy.protocols.extend(args.allow.iter().cloned());
     policy.protocols.retain(|name| !args.deny.contains(name));

@@ -101,7 +101,9 @@ impl Node {
         let at_once = *tries == 0 && lived.is_some() && reason != LinkFailure::Ended;
         let doublings = if planted!(NoBackoff) { 0 } else { tries.saturating_sub(u32::from(at_once)).min(16) };
         *tries = tries.saturating_add(1);
-        let wait = if at_once { Duration::ZERO } else { limits::KEEP_FIRST.saturating_mul(1 << doublings).min(limits::KEEP_MOST) };
+        // Where a session could be had, the next one likely can, however short that was.
+        let most = if lived.is_some() { limits::KEEP_MOST_SHORT } else { limits::KEEP_MOST };
+        let wait = if at_once { Duration::ZERO } else { limits::KEEP_FIRST.saturating_mul(1 << doublings).min(most) };
         self.keep(env, device, wait);
     }
 

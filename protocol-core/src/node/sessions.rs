@@ -60,6 +60,7 @@ impl Node {
         }
         self.note_route(env, &peer, route.clone());
         *self.sessions_had.entry(device).or_default() += 1;
+        self.erase_surplus(env, device);
         self.timers.cancel(TimerKind::Keep(device));
         if answers {
             self.note_held(env, session_ref);
@@ -295,6 +296,19 @@ impl Node {
         cx!(self, env).set(TimerKind::Age(session_ref), left.min(limits::SESSION_RENEW_AGAIN));
         if !planted!(RenewalForgotten) {
             self.dial_device(env, peer, reached.into_iter().collect());
+        }
+    }
+
+    /// Of sessions that are over only so many of a device wait for their minute to end: the oldest are erased before.
+    // LINK-15.
+    fn erase_surplus(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        let over = self.sessions.values().filter(|session| session.device == device && session.ending && session.waits_for.is_none());
+        let mut over: Vec<_> = over.map(|session| (session.born, session.session_ref)).collect();
+        over.sort_unstable();
+        let surplus = over.len().saturating_sub(limits::SESSIONS_OVER);
+        for (_, session_ref) in over.into_iter().take(surplus) {
+            self.cancel_session_timers(session_ref);
+            self.erase_session(env, session_ref);
         }
     }
 

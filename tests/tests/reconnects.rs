@@ -1,0 +1,161 @@
+//! Sessions that are cut again and again. Alone in its process, whose sockets it cuts and counts.
+//!
+//! `KIN_CYCLES` asks for more cuts than a test run has.
+
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adapter_libp2p::Libp2p;
+use adapter_tokio::service::{Events, NetworkingService, ServiceConfig, Stack};
+use protocol_core::effects::{DeviceState, Event};
+use protocol_core::limits;
+use protocol_core::node::Confirm;
+use rustix::net::{Shutdown, SocketType, getpeername, shutdown, sockopt};
+
+/// What no step takes unless something hangs.
+const HANGS: Duration = Duration::from_secs(60);
+/// Cuts of a test run.
+const CYCLES: usize = 30;
+
+struct TempDir(PathBuf);
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap_or(());
+    }
+}
+
+async fn start(home: &Path, stack: Stack) -> NetworkingService {
+    let stacks = vec![stack.at(vec!["127.0.0.1:0".parse().unwrap()])];
+    NetworkingService::init_networking(ServiceConfig { stacks, ..ServiceConfig::new(home) }).await.unwrap()
+}
+
+async fn wait<T>(events: &mut Events, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
+    let found = tokio::time::timeout(HANGS, async {
+        loop {
+            if let Some(found) = wanted(&events.next().await.expect("the service runs")) {
+                return found;
+            }
+        }
+    });
+    found.await.expect("the event comes")
+}
+
+async fn state(events: &mut Events, wanted: DeviceState) {
+    wait(events, |event| matches!(event, Event::Device { state, .. } if *state == wanted).then_some(())).await;
+}
+
+/// A question from either side comes back.
+async fn both_answer(a: &NetworkingService, b: &NetworkingService) {
+    for (from, to) in [(a, b), (b, a)] {
+        let mut events = from.events();
+        from.ping(to.identity().id).await.unwrap();
+        wait(&mut events, |event| matches!(event, Event::Pong { .. }).then_some(())).await;
+    }
+}
+
+/// Ends every stream of TCP that this process has, in both directions and at once. How many that were.
+#[expect(unsafe_code, reason = "descriptors that belong to others are named by number")]
+fn cut_every_stream() -> usize {
+    let numbers = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap().parse().unwrap());
+    let mut cut = 0;
+    for number in numbers.collect::<Vec<i32>>() {
+        // SAFETY: it is used within this turn; one that was closed meanwhile, or is another by now, is none of ours to harm: a socket
+        // of this process's own test.
+        let socket = unsafe { BorrowedFd::borrow_raw(number) };
+        let stream = sockopt::socket_type(socket) == Ok(SocketType::STREAM);
+        let inet = sockopt::socket_domain(socket).is_ok_and(|domain| domain == rustix::net::AddressFamily::INET);
+        if stream && inet && getpeername(socket).is_ok() && shutdown(socket, Shutdown::Both).is_ok() {
+            cut += 1;
+        }
+    }
+    cut
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Footprint {
+    descriptors: usize,
+    timers: usize,
+    tasks: usize,
+    memory_kb: usize,
+}
+
+async fn footprint(a: &NetworkingService, b: &NetworkingService) -> Footprint {
+    let mut timers = 0;
+    for of in [a, b] {
+        timers += of.look(|node| node.probe_holdings().timers).await.unwrap();
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    Footprint {
+        descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
+        timers,
+        tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        memory_kb: memory.trim().trim_end_matches(" kB").parse().unwrap(),
+    }
+}
+
+/// KEEP-4, KEEP-7: each time one session is back, on both sides the same, and in the end nothing has grown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_sessions_come_back_and_leave_nothing_behind() {
+    let cycles = std::env::var("KIN_CYCLES").map_or(CYCLES, |cycles| cycles.parse().unwrap());
+    for (name, stack) in [("tcp", Stack::tcp as fn() -> Stack), ("libp2p", Libp2p::stack)] {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).unwrap();
+        let dir = TempDir(std::env::temp_dir().join(format!("kin-reconnects-{:016x}", u64::from_ne_bytes(random))));
+        fs::create_dir(&dir.0).unwrap();
+        let (a, b) = (start(&dir.0.join("a"), stack()).await, start(&dir.0.join("b"), stack()).await);
+        let (mut ours, mut theirs) = (a.events(), b.events());
+        let invite = a.start_pairing_as_initiator(Duration::from_secs(600), Confirm::Automatic).await.unwrap();
+        let addresses = a.local_addresses().await.unwrap();
+        b.start_pairing_as_joiner(invite.code, addresses, Confirm::Automatic).await.unwrap();
+        state(&mut ours, DeviceState::Connected).await;
+        wait(&mut theirs, |event| matches!(event, Event::Answered { .. }).then_some(())).await;
+        a.keep_connected(true).await.unwrap();
+        b.keep_connected(true).await.unwrap();
+        let mut before = None;
+        for cycle in 0..cycles {
+            let (mut ours, mut theirs) = (a.events(), b.events());
+            assert!(cut_every_stream() > 0);
+            for events in [&mut ours, &mut theirs] {
+                state(events, DeviceState::Disconnected).await;
+            }
+            // Sessions that are cut at once are made again ever more slowly, unless a person asks.
+            b.connect(a.identity().id, Vec::new()).await.unwrap();
+            for events in [&mut ours, &mut theirs] {
+                state(events, DeviceState::Connected).await;
+            }
+            both_answer(&a, &b).await;
+            let mut refs = Vec::new();
+            for of in [&a, &b] {
+                let held = of.look(|node| node.probe_sessions().into_iter().filter(|session| session.primary).collect::<Vec<_>>());
+                refs.push(held.await.unwrap().iter().map(|session| session.session_ref).collect::<Vec<_>>());
+            }
+            assert!(refs[0].len() == 1 && refs[0] == refs[1], "{name}, cycle {cycle}: {refs:?}");
+            if cycle == cycles / 4 {
+                before = Some(footprint(&a, &b).await);
+            }
+        }
+        let before = before.unwrap();
+        let mut after = footprint(&a, &b).await;
+        // The tasks of the last connections end when their sockets do.
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..500 {
+            if after.tasks <= before.tasks + 8 && after.descriptors <= before.descriptors + 8 {
+                break;
+            }
+            looks.tick().await;
+            after = footprint(&a, &b).await;
+        }
+        println!("{name}: {cycles} cuts; a quarter of the way {before:?}, in the end {after:?}");
+        assert!(after.descriptors <= before.descriptors + 8, "{name}: {before:?} {after:?}");
+        assert!(after.tasks <= before.tasks + 8, "{name}: {before:?} {after:?}");
+        // The secrets of sessions that are over wait to be erased: of so many, each with its timer, on both sides.
+        assert!(after.timers <= before.timers + 2 * limits::SESSIONS_OVER, "{name}: {before:?} {after:?}");
+        assert!(after.memory_kb <= before.memory_kb + 16 * 1024, "{name}: {before:?} {after:?}");
+        a.shutdown().await;
+        b.shutdown().await;
+    }
+}
