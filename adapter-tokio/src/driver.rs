@@ -309,6 +309,7 @@ impl Host {
             }
             Happened::ConnDown { conn } => {
                 if self.conns.remove(&conn).is_some() {
+                    self.drop_orphans(conn);
                     self.handle(Input::ConnDown { conn });
                 }
             }
@@ -372,6 +373,17 @@ impl Host {
         self.settle(id);
     }
 
+    /// A connection is gone. Of its streams that have ended for the Node, a half may still wait for its turn to end, and never has it.
+    fn drop_orphans(&mut self, conn: ConnId) {
+        self.streams.retain(|_, stream| {
+            let orphan = stream.conn == conn && stream.told;
+            if orphan {
+                stream.stopper.stop(code::DONE);
+            }
+            !orphan
+        });
+    }
+
     /// Workers that received chunks are done: the stream has nothing left to say in either direction.
     fn settle(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -381,7 +393,11 @@ impl Host {
             stream.stopper.stop(refused);
         }
         let told = std::mem::replace(&mut stream.told, true);
-        if cut != Cut::Finished || stream.written {
+        let orphan = !self.conns.contains_key(&stream.conn);
+        if orphan {
+            stream.stopper.stop(code::DONE);
+        }
+        if cut != Cut::Finished || stream.written || orphan {
             self.streams.remove(&id);
         }
         if !told {

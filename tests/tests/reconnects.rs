@@ -76,6 +76,8 @@ fn cut_every_stream() -> usize {
 
 #[derive(Clone, Copy, Debug)]
 struct Footprint {
+    connections: usize,
+    streams: usize,
     descriptors: usize,
     timers: usize,
     tasks: usize,
@@ -83,13 +85,18 @@ struct Footprint {
 }
 
 async fn footprint(a: &NetworkingService, b: &NetworkingService) -> Footprint {
-    let mut timers = 0;
+    let (mut timers, mut streams, mut connections) = (0, 0, 0);
     for of in [a, b] {
-        timers += of.look(|node| node.probe_holdings().timers).await.unwrap();
+        let holdings = of.look(|node| (node.probe_holdings().timers, node.probe_holdings().streams.0)).await.unwrap();
+        timers += holdings.0;
+        streams += holdings.1;
+        connections += of.connections().await.unwrap().0;
     }
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     Footprint {
+        connections,
+        streams,
         descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
         timers,
         tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
@@ -150,6 +157,7 @@ async fn cut_sessions_come_back_and_leave_nothing_behind() {
             after = footprint(&a, &b).await;
         }
         println!("{name}: {cycles} cuts; a quarter of the way {before:?}, in the end {after:?}");
+        assert!(after.connections == 2 && after.streams <= 4, "{name}: {before:?} {after:?}");
         assert!(after.descriptors <= before.descriptors + 8, "{name}: {before:?} {after:?}");
         assert!(after.tasks <= before.tasks + 8, "{name}: {before:?} {after:?}");
         // The secrets of sessions that are over wait to be erased: of so many, each with its timer, on both sides.
