@@ -456,6 +456,51 @@ mod tests {
 
     use super::*;
 
+    /// A device in this state; with a time it has every optional field.
+    fn device(state: State, seen: Option<u64>) -> Event {
+        Event::Device(Device {
+            device_id: "5a8c2b56-0ed3-8a35-9f5c-0123456789ab".into(),
+            name: "laptop-b".into(),
+            state,
+            fingerprint: "one two three four five six".into(),
+            platform: "linux".into(),
+            paired_at: 1_790_000_000,
+            last_seen: seen,
+            last_route: seen.map(|_| "tcp:127.0.0.1:4711".into()),
+            addresses: vec!["tcp:127.0.0.1:4711".into()],
+            confirmed: true,
+            removed_there: seen,
+            blocked_since: seen,
+            policy: Policy {
+                messages: true,
+                files: if seen.is_some() { Files::Auto } else { Files::Ask },
+                max_bytes: seen,
+                folder: seen.map(|_| "/srv/in".into()),
+                protocols: vec!["clipboard".into()],
+            },
+            last_end: seen.map(|_| "the connection was cut".into()),
+            last_end_at: seen,
+            route: seen.map(|_| "tcp:127.0.0.1:4711".into()),
+            rtt_ms: seen.map(|_| 0.25),
+            reconnects: 1,
+            bytes_sent: 2,
+            bytes_received: 3,
+            goodput: 4,
+        })
+    }
+
+    /// What `doctor` finds.
+    fn findings() -> impl Iterator<Item = Event> {
+        let topics = [Topic::Home, Topic::Disk, Topic::Clock, Topic::Network, Topic::Firewall, Topic::Device, Topic::Version];
+        let verdicts = [Verdict::Ok, Verdict::Hint, Verdict::Wrong];
+        topics.into_iter().zip(verdicts.into_iter().cycle()).map(|(about, verdict)| Event::Finding {
+            about,
+            verdict,
+            message: "m".into(),
+            next_command: (verdict != Verdict::Ok).then(|| "kin id".into()),
+        })
+    }
+
     /// One of every kind, with every optional field in both forms.
     pub(super) fn samples() -> Vec<Event> {
         let id = || "5a8c2b56-0ed3-8a35-9f5c-0123456789ab".to_owned();
@@ -464,37 +509,6 @@ mod tests {
             let (renamed_to, renamed_to_base64) = renamed.map(path_text).map_or((None, None), |(text, raw)| (Some(text), raw));
             let blake3 = matches!(status, FileStatus::Stored | FileStatus::Renamed).then(|| "00".repeat(32));
             Event::File(File { id: id(), path, path_base64, bytes: 7, blake3, status, renamed_to, renamed_to_base64 })
-        };
-        let device = |state, seen| {
-            Event::Device(Device {
-                device_id: id(),
-                name: "laptop-b".into(),
-                state,
-                fingerprint: "one two three four five six".into(),
-                platform: "linux".into(),
-                paired_at: 1_790_000_000,
-                last_seen: seen,
-                last_route: seen.map(|_| "tcp:127.0.0.1:4711".into()),
-                addresses: vec!["tcp:127.0.0.1:4711".into()],
-                confirmed: true,
-                removed_there: seen,
-                blocked_since: seen,
-                policy: Policy {
-                    messages: true,
-                    files: if seen.is_some() { Files::Auto } else { Files::Ask },
-                    max_bytes: seen,
-                    folder: seen.map(|_| "/srv/in".into()),
-                    protocols: vec!["clipboard".into()],
-                },
-                last_end: seen.map(|_| "the connection was cut".into()),
-                last_end_at: seen,
-                route: seen.map(|_| "tcp:127.0.0.1:4711".into()),
-                rtt_ms: seen.map(|_| 0.25),
-                reconnects: 1,
-                bytes_sent: 2,
-                bytes_received: 3,
-                goodput: 4,
-            })
         };
         let stranger = Stranger { device_id: id(), name: "laptop-b".into(), platform: "linux".into() };
         let paired = PairedDevice {
@@ -569,14 +583,7 @@ mod tests {
             WarningCode::RemovedThere,
             WarningCode::NobodyToAsk,
         ];
-        let topics = [Topic::Home, Topic::Disk, Topic::Clock, Topic::Network, Topic::Firewall, Topic::Device, Topic::Version];
-        let verdicts = [Verdict::Ok, Verdict::Hint, Verdict::Wrong];
-        all.extend(topics.into_iter().zip(verdicts.into_iter().cycle()).map(|(about, verdict)| Event::Finding {
-            about,
-            verdict,
-            message: "m".into(),
-            next_command: (verdict != Verdict::Ok).then(|| "kin id".into()),
-        }));
+        all.extend(findings());
         all.push(Event::Pong { device_id: id(), rtt_ms: 0.5 });
         all.extend(warnings.into_iter().map(|code| Event::Warning { code, message: "m".into() }));
         all

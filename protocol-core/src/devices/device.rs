@@ -420,6 +420,34 @@ mod tests {
         assert_eq!(held(&device), [7, 6, 5, 4], "it was written");
     }
 
+    /// POL-1, KEEP-8: a row of the first version is read, with what it could not say as it is for a new device; what is written comes back.
+    #[test]
+    fn rows_of_the_first_version_are_read() {
+        let info = DeviceInfo { name: "other".to_owned(), os: String::new(), app: String::new(), caps: 1, transports: Vec::new() };
+        let mut known = device(info, vec![root(3, RootState::Confirmed)]);
+        known.own_name = Some("mine".to_owned());
+        let mut first = Encoder::new(Vec::new());
+        let text = known.info.encode();
+        first.array(8).unwrap().u64(1).unwrap().bytes(&text).unwrap().str("mine").unwrap().u64(1).unwrap();
+        first.null().unwrap().null().unwrap().array(0).unwrap().array(1).unwrap();
+        first.array(4).unwrap().bytes(&[3; 32]).unwrap().bytes(&[3; 16]).unwrap().u8(0).unwrap().u64(0).unwrap();
+        let read = Device::decode(&ME, &PEER.0, &first.into_writer()).expect("readable");
+        assert_eq!((read.own_name.as_deref(), read.roots.len(), &read.policy, read.last_end), (Some("mine"), 1, &Policy::default(), None));
+
+        known.policy = Policy { messages: false, max_bytes: Some(7), folder: Some("/x".to_owned()), ..Policy::default() };
+        known.policy.protocols.insert("clipboard/1".to_owned());
+        known.last_end = Some((LinkFailure::Removed, 8));
+        known.removed_there = Some((SessionRef([3; 16]), 9));
+        let row = known.change().value.expect("it has a root");
+        let read = Device::decode(&ME, &PEER.0, row.bytes()).expect("readable");
+        assert_eq!((&read.policy, read.last_end, read.is_removed_there()), (&known.policy, known.last_end, Some(9)));
+        for schema in [0_u8, 3] {
+            let mut other = row.bytes().to_vec();
+            other[1] = schema;
+            assert!(Device::decode(&ME, &PEER.0, &other).is_err(), "a later version is left as it is");
+        }
+    }
+
     /// ID-15: whatever a peer says about its transports, its row can be read again, and holds what it said.
     #[test]
     fn a_row_is_readable_whatever_addresses_were_told() {

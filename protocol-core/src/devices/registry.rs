@@ -398,3 +398,64 @@ fn restore(roots: &mut Vec<Root>, before: Vec<Root>) {
     roots.extend(before);
     keep_newest(roots);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+
+    const ME: PeerKey = PeerKey([9; 32]);
+
+    fn peer(number: u16) -> PeerKey {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        PeerKey(key)
+    }
+
+    fn paired(registry: &mut DeviceRegistry, number: u16) {
+        let peer = peer(number);
+        let root = Root::new(Secret::new([1; 32]), SessionRef([2; 16]), RootState::Confirmed, &ME, &peer);
+        let info = DeviceInfo { name: "x".into(), os: String::new(), app: String::new(), caps: 1, transports: vec![] };
+        registry.add(NewPair { peer, info, told: Timestamp::from_micros(1), root, reached: None }, 1);
+    }
+
+    /// UNP-7: of 256 roots keys are kept, and the devices that were forgotten first go first, also on the disk; UNP-1: a row says all.
+    #[test]
+    fn tombstones_are_bounded_and_survive() {
+        let mut registry = DeviceRegistry::new(ME);
+        for number in 0..limits::TOMBSTONES as u16 + 3 {
+            paired(&mut registry, number);
+            let evicted = registry.bury(&peer(number), u64::from(number));
+            let gone = (usize::from(number) >= limits::TOMBSTONES).then(|| peer(number - limits::TOMBSTONES as u16));
+            let removed = evicted.iter().find(|change| change.table == TOMBSTONES);
+            assert_eq!(removed.map(|change| (&change.key[..], change.value.is_none())), gone.as_ref().map(|gone| (&gone.0[..], true)));
+        }
+        assert_eq!(registry.tombstones.len(), limits::TOMBSTONES);
+        let rows = registry.rows(&peer(100));
+        let row = rows.into_iter().find(|change| change.table == TOMBSTONES).expect("it was forgotten");
+        let mut again = DeviceRegistry::new(ME);
+        again.load(&Record { table: row.table, key: row.key, value: row.value.expect("it is kept") }, 0).expect("readable");
+        let tombstone = &again.tombstones[&peer(100)];
+        assert!(tombstone.durable && tombstone.unix_s == 100 && tombstone.graves() == 1);
+    }
+
+    /// POL-5: who is blocked is so after a restart, and while the device itself is gone.
+    #[test]
+    fn the_blocked_are_kept_by_name() {
+        let mut registry = DeviceRegistry::new(ME);
+        paired(&mut registry, 7);
+        assert!(registry.block(&peer(7), 5) && !registry.block(&peer(8), 5));
+        registry.bury(&peer(7), 6);
+        let mut again = DeviceRegistry::new(ME);
+        for Change { table, key, value } in registry.rows(&peer(7)) {
+            if let Some(value) = value {
+                again.load(&Record { table, key, value }, 0).expect("readable");
+            }
+        }
+        let blocked: Vec<_> = again.blocked().cloned().collect();
+        assert_eq!(blocked, [BlockedDevice { id: identity::device_id(&peer(7)), key: peer(7), name: "x".into(), unix_s: 5 }]);
+        assert_eq!(again.unblock(blocked[0].id), Some(peer(7)));
+        assert!(!again.is_blocked(&peer(7)));
+    }
+}
