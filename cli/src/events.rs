@@ -10,6 +10,7 @@ pub(crate) const SCHEMA: u32 = 1;
 /// One line of `--json` output.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "one is made, printed and dropped at a time")]
 pub(crate) enum Event {
     /// The first line of every run.
     Hello {

@@ -177,7 +177,10 @@ impl There {
                     Say::Event(event) => drop(told.send(*event)),
                     Say::Answer(number, answer) => {
                         let asker = lock(&answers).as_mut().and_then(|waiting| waiting.remove(&number));
-                        drop(asker.map(|asker| asker.send(answer)));
+                        if let Some(asker) = asker {
+                            // Whoever asked may wait no more.
+                            asker.send(answer).unwrap_or(());
+                        }
                     }
                     Say::Hello(_) => {}
                 }
@@ -326,9 +329,8 @@ impl Hub {
             return;
         }
         let answer = self.local.answer(request).await;
-        match &answer {
-            Ok(Answer::Invite { session, .. } | Answer::Joining(session)) => begun.push(*session),
-            _ => {}
+        if let Ok(Answer::Invite { session, .. } | Answer::Joining(session)) = &answer {
+            begun.push(*session);
         }
         drop(says.send(Say::Answer(number, answer)).await);
     }

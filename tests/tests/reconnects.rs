@@ -1,6 +1,7 @@
 //! Sessions that are cut again and again. Alone in its process, whose sockets it cuts and counts.
 //!
 //! `KIN_CYCLES` asks for more cuts than a test run has.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::fs;
 use std::os::fd::BorrowedFd;

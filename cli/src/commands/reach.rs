@@ -68,8 +68,8 @@ pub(super) async fn reach(out: &Output, net: &mut Net, target: &Target, how: Rea
                 _ => return Err(unreachable(reason, &how, target)),
             },
             CoreEvent::Removed { device } if device == target.id => {
-                let message = format!("{} has forgotten this device", quoted(&target.name));
-                return Err(Problem::new(Exit::Refused, message).next("kin pair"));
+                let message = format!("{} was forgotten here meanwhile", quoted(&target.name));
+                return Err(Problem::new(Exit::NotFound, message).next("kin pair"));
             }
             _ => {}
         }
@@ -90,5 +90,9 @@ fn unreachable(reason: LinkFailure, how: &Reach<'_>, target: &Target) -> Problem
     let advice =
         if exit == Exit::Unreachable { format!("; does `{}` run there, and is the address right?", how.there) } else { String::new() };
     let problem = Problem::new(exit, format!("{} was not reached: {reason}{advice}", quoted(&target.name)));
-    if exit == Exit::Unreachable { problem.next((how.again)("--address tcp:IP:PORT")) } else { problem.next("kin pair") }
+    match reason {
+        LinkFailure::Removed => problem.next(format!("kin devices forget {}", target.id)),
+        _ if exit == Exit::Unreachable => problem.next((how.again)("--address tcp:IP:PORT")),
+        _ => problem.next("kin pair"),
+    }
 }

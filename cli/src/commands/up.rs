@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use adapter_tokio::files::ConflictPolicy;
 use adapter_tokio::metrics::prometheus;
@@ -51,6 +52,7 @@ fn directory(path: &Path) -> Outcome<PathBuf> {
 struct Taken {
     label: String,
     files: u64,
+    since: Instant,
 }
 
 async fn up(context: &Context, net: &mut Net, args: &Up, dir: Option<PathBuf>) -> Outcome {
@@ -108,14 +110,9 @@ async fn on_event(
             take(out, service, (taken, anywhere), (transfer, label, manifest)).await?;
         }
         CoreEvent::Done { transfer, summary } if transfer.direction == Direction::Incoming => {
-            if let Some(Taken { label, files: number }) = taken.remove(&transfer) {
-                out.event(&Event::Done {
-                    id: transfer.id.to_string(),
-                    files: number,
-                    bytes: summary.bytes,
-                    seconds: 0.0,
-                    bytes_resumed: 0,
-                });
+            if let Some(Taken { label, files: number, since }) = taken.remove(&transfer) {
+                let (id, seconds) = (transfer.id.to_string(), since.elapsed().as_secs_f64());
+                out.event(&Event::Done { id, files: number, bytes: summary.bytes, seconds, bytes_resumed: 0 });
                 out.result(&format!("{label} is here: {}, {}", files(summary.files), size(summary.bytes)));
             }
         }
@@ -168,7 +165,7 @@ async fn take(
     }
     if service.accept(key, Some(ConflictPolicy::Rename)).await.is_ok() {
         out.event(&Event::Accepted { id: key.id.to_string() });
-        taken.insert(key, Taken { label, files: number });
+        taken.insert(key, Taken { label, files: number, since: Instant::now() });
     }
     Ok(())
 }

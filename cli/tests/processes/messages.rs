@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::random::{Random, seed};
 use crate::stage::{Device, Ended, Running, Stage, strings};
 
-/// Exchanges in which somebody is killed.
+/// Exchanges in which somebody is killed; KIN_KILLS asks for more.
 const KILLS: u64 = 40;
 
 /// Starts something that is reached, and says where.
@@ -122,6 +122,7 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
     let stage = Stage::new();
     let (a, b) = stage.pair();
     let mut random = Random::new(seed());
+    let kills = std::env::var("KIN_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let inbox = stage.text("inbox");
     let receive = ["recv", &inbox, "--yes"];
     let (receiving, addresses) = listening(&b, &receive);
@@ -131,7 +132,7 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
     receiving.kill();
 
     let mut delivered = BTreeSet::from([0]);
-    for number in 1..=KILLS {
+    for number in 1..=kills {
         let (receiving, addresses) = listening(&b, &receive);
         let mut sending = send(&a, &number.to_string(), &addresses, &["--queue", "--wait=1s", "--wait-receipt=2s"]);
         sending.listen(random.below(honest + Duration::from_millis(20)));
@@ -148,7 +149,7 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
     }
     // One more contact: whatever waits has its way.
     let (receiving, addresses) = listening(&b, &receive);
-    let last = send(&a, &(KILLS + 1).to_string(), &addresses, &[]).end();
+    let last = send(&a, &(kills + 1).to_string(), &addresses, &[]).end();
     assert_eq!(last.code, 0, "{}", last.words);
     receiving.signal(Signal::TERM);
     assert_eq!(receiving.end().code, 143);
@@ -157,6 +158,6 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
     assert!(there.is_sorted_by(|one, next| one < next), "in order, none twice: {there:?}");
     let missing: Vec<&u64> = delivered.iter().filter(|number| !there.contains(number)).collect();
     assert!(missing.is_empty(), "reported delivered and not there: {missing:?} of {there:?}");
-    println!("{} of {KILLS} were reported delivered, {} are there", delivered.len() - 1, there.len() - 2);
-    assert!(there.len() as u64 > KILLS / 4, "the kills of this run all fell before anything: {there:?}");
+    println!("{} of {kills} were reported delivered, {} are there", delivered.len() - 1, there.len() - 2);
+    assert!(there.len() as u64 > kills / 4, "the kills of this run all fell before anything: {there:?}");
 }

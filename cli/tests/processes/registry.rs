@@ -65,7 +65,8 @@ fn who_was_forgotten_is_unknown_here_and_refused_there() {
     let address = strings(&receiving.until("listening")["addresses"]).remove(0);
     let refused = b.run(&["send", &stage.text("file"), "--to", "device a", "--address", &address]);
     assert_eq!(refused.code, 6, "{:?}", refused.events);
-    assert!(refused.event("error")["next_command"].as_str().unwrap().contains("kin pair"));
+    assert!(refused.message().contains("removed this pairing"), "{}", refused.message());
+    assert!(refused.event("error")["next_command"].as_str().unwrap().contains("kin devices forget"));
     receiving.signal(rustix::process::Signal::TERM);
     assert_eq!(receiving.end().code, 143);
 }

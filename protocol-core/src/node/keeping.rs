@@ -146,6 +146,6 @@ impl Node {
         if self.dialers.len() >= limits::KEEP_AT_ONCE {
             return self.timers.set(TimerKind::Keep(device), self.now, limits::KEEP_FIRST);
         }
-        self.dial_device(env, peer, Vec::new());
+        self.begin_attempt(env, peer, Vec::new(), false);
     }
 }

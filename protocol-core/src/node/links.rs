@@ -21,19 +21,27 @@ use crate::time::Timestamp;
 use crate::timers::TimerKind;
 
 impl Node {
-    /// Starts, or feeds, the attempt to reach a device.
+    /// Starts, or feeds, the attempt to reach a device that somebody asked for.
     pub(super) fn dial_device(&mut self, env: &mut Env<'_>, peer: PeerKey, first: Vec<Address>) {
+        self.begin_attempt(env, peer, first, true);
+    }
+
+    /// The same; `asked`: somebody waits for it.
+    pub(super) fn begin_attempt(&mut self, env: &mut Env<'_>, peer: PeerKey, first: Vec<Address>, asked: bool) {
         let Some(device) = self.registry.get(&peer) else { return };
         let id = device.id;
         let mut addresses = first;
         addresses.extend(in_turn(device.addresses.iter().filter(|address| self.can_dial(address)).cloned()));
         addresses.truncate(limits::JOINER_CANDIDATES);
         if let Some(dialer) = self.dialers.get_mut(&id) {
+            if asked {
+                dialer.asked(cx!(self, env));
+            }
             dialer.add(cx!(self, env), addresses);
         } else if addresses.is_empty() {
             self.no_session(env, id, LinkFailure::Unreachable);
         } else {
-            let dialer = Dialer::begin(cx!(self, env), id, addresses);
+            let dialer = Dialer::begin(cx!(self, env), id, addresses, asked);
             self.dialers.insert(id, dialer);
         }
     }

@@ -69,15 +69,16 @@ pub(crate) enum DialStep {
 }
 
 impl Dialer {
-    /// Starts an attempt. `roots` is how many roots there are to try at each address.
-    pub(crate) fn begin(cx: &mut Cx<'_>, device: DeviceId, addresses: Vec<Address>) -> Self {
+    /// Starts an attempt. If nobody asked for it, an address that refuses is not tried again: the next attempt will.
+    // KEEP-3.
+    pub(crate) fn begin(cx: &mut Cx<'_>, device: DeviceId, addresses: Vec<Address>, asked: bool) -> Self {
         let mut dialer = Self {
             device,
             waiting: VecDeque::new(),
             refused: VecDeque::new(),
             known: BTreeSet::new(),
             dialing: 0,
-            refused_until: cx.now + REFUSED_FOR,
+            refused_until: if asked { cx.now + REFUSED_FOR } else { cx.now },
             trying: None,
             failure: LinkFailure::Unreachable,
         };
@@ -100,6 +101,11 @@ impl Dialer {
             None if self.dialing > 0 => "Dialling",
             None => "Waiting",
         }
+    }
+
+    /// Somebody asks for it now.
+    pub(crate) fn asked(&mut self, cx: &Cx<'_>) {
+        self.refused_until = cx.now + REFUSED_FOR;
     }
 
     /// More addresses to try.
