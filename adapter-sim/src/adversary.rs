@@ -76,6 +76,8 @@ pub enum Move {
     Repeat { to: usize, name: Name, number: usize, frames: usize },
     /// A message of an earlier stream, the `number`th from the newest, takes the place of the same one of the next.
     Splice { name: Name, side: Side, frame: u32, number: usize },
+    /// A notice of removal that he made up takes the place of what the next Hello is answered with.
+    Notice {},
     /// What a device dials next leads to somebody who passes everything on to another.
     Relay { dev: usize, to: usize },
     /// What a device dials next leads to somebody who gives back what it says.
@@ -124,7 +126,7 @@ impl Move {
             Self::Guess { .. } => "A2",
             Self::Squat { .. } => "A18",
             Self::Replay { .. } | Self::Repeat { .. } => "A5",
-            Self::Splice { .. } => "A6",
+            Self::Splice { .. } | Self::Notice {} => "A6",
             Self::Relay { .. } => "A14",
             Self::Reflect { .. } => "A4",
             Self::Join { .. } | Self::Show { .. } => "A2",
@@ -275,6 +277,7 @@ impl World {
             Move::Replay { to, number, frames, like } => self.replay(scripted(to), number, frames, like),
             Move::Repeat { to, name, number, frames } => self.repeat(scripted(to), name.stream(), number, frames),
             Move::Splice { name, side, frame, number } => self.splice(name, side, frame, number),
+            Move::Notice {} => self.false_notice(),
             Move::Relay { dev, to } => self.relay(scripted(dev), Some(scripted(to))),
             Move::Reflect { dev } => self.relay(scripted(dev), None),
             Move::Join { to, lie, count, together } => {
@@ -394,7 +397,7 @@ impl World {
                     | Step::Move { .. }
                     | Step::Damage { .. }
                     | Step::SlowDisk { .. }
-                    | Step::Enemy(Move::Splice { .. } | Move::Say { speech: Speech::Pause, .. })
+                    | Step::Enemy(Move::Splice { .. } | Move::Notice {} | Move::Say { speech: Speech::Pause, .. })
             )
         };
         let falls = |step: &Step| {

@@ -180,6 +180,7 @@ impl World {
             }
         }
         if self.is_up(dev) {
+            self.with_oracle(|oracle, world| oracle.on_roused(world, dev));
             let local = self.transports(dev);
             self.handle(dev, Input::Network(Fact::Local(local)));
         }

@@ -46,7 +46,10 @@ impl World {
             let body = vec![7; if long { 300_000 } else { 9 }];
             // Who is not known gets nothing.
             if let Ok(id) = self.send_message(dev, peer, &body, life) {
-                self.with_oracle(|oracle, _| oracle.on_said(dev, peer, id));
+                self.with_oracle(|oracle, world| {
+                    oracle.on_said(dev, peer, id);
+                    oracle.note_said(world, dev, peer, id);
+                });
             }
         }
     }

@@ -22,6 +22,7 @@ mod calm;
 mod faster;
 mod lies;
 mod order;
+mod partings;
 mod said;
 mod sums;
 mod wire;
@@ -30,6 +31,7 @@ pub use aead::{Recorder, recording_cipher};
 use calm::Calm;
 use faster::Dialled;
 use lies::Lies;
+use partings::{Awake, Partings};
 use said::Said;
 use sums::Sums;
 
@@ -101,6 +103,8 @@ pub struct Oracle {
     calm: Calm,
     sums: Sums,
     said: Said,
+    partings: Partings,
+    awake: BTreeMap<Dev, Awake>,
     dialled: Dialled,
     /// What never happens in this world.
     manners: Manners,
@@ -172,12 +176,14 @@ impl Oracle {
 
     pub(crate) fn on_invite(&mut self, world: &World, dev: Dev, session: SessionId, ttl: u64, automatic: bool) {
         self.on_shown(dev);
+        self.asks_for_any(dev);
         self.codes.insert((dev, session), Shown { until: world.micros() + ttl, admitted: 0 });
         self.on_begun(world, dev, session, true, automatic);
     }
 
     pub(crate) fn on_join(&mut self, world: &World, dev: Dev, session: SessionId, automatic: bool) {
         self.on_typed(world, dev, session);
+        self.asks_for_any(dev);
         self.on_begun(world, dev, session, false, automatic);
     }
 
@@ -202,6 +208,7 @@ impl Oracle {
 
     pub(crate) fn on_connect(&mut self, world: &World, dev: Dev, peer: DeviceId) {
         self.connecting.insert((dev, peer), world.life(dev));
+        self.on_asked(world, dev, peer);
     }
 
     pub(crate) fn not_connecting(&mut self, dev: Dev, peer: DeviceId) {
@@ -228,10 +235,13 @@ impl Oracle {
         // It may have ended within the call.
         self.told.entry((dev, world.life(dev), key)).or_default();
         self.note_shared(world, dev, key);
+        self.note_sent(world, key.id);
+        self.on_asked(world, dev, key.device);
     }
 
     /// An owner is about to forget a device: once it hears that this is done, its roots may never be seen here again.
     pub(crate) fn on_forget(&mut self, world: &World, dev: Dev, peer: DeviceId) {
+        self.on_parting(world, dev, peer);
         let of_peer = world.node(dev).probe_roots().into_iter().filter(|root| of_device(world, root, peer));
         self.forgetting.entry((dev, peer)).or_default().push_back(of_peer.map(|root| root.print).collect());
     }
@@ -287,6 +297,7 @@ impl Oracle {
         self.check_queues(world, dev);
         self.check_refusals(world, dev);
         self.check_partings(world, dev);
+        self.check_parted(world, dev);
         self.most.streams.0 = self.most.streams.0.max(held.streams.0);
         self.most.sessions = self.most.sessions.max(held.sessions);
         self.most.timers = self.most.timers.max(held.timers);
@@ -311,6 +322,7 @@ impl Oracle {
             self.keep(world, dev, root);
         }
         self.check_kept(world, dev, &roots);
+        self.note_blocks(world, dev);
     }
 
     /// S5, PAIR-35: what was agreed to stays until it is replaced, undone as its owner was told, or a day old.
@@ -376,6 +388,7 @@ impl Oracle {
     /// An owner is told something.
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
         self.on_message_event(world, dev, event);
+        self.on_parting_event(world, dev, event);
         if let Event::Removed { device } = event {
             // Each wish is told of once.
             let wanted = self.forgetting.get_mut(&(dev, *device)).and_then(VecDeque::pop_front);
@@ -629,6 +642,7 @@ impl Oracle {
     /// A device has begun a new life: what was under way in the old one ends with it.
     pub(crate) fn on_start(&mut self, world: &World, dev: Dev) {
         let life = world.life(dev);
+        self.on_parted_start(world, dev);
         self.started.insert(dev, world.micros());
         self.begun.retain(|&(of, ..), of_life| of != dev || *of_life == life);
         self.connecting.retain(|&(of, _), of_life| of != dev || *of_life == life);

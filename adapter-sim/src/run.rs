@@ -182,6 +182,8 @@ impl Run {
         for dev in (0..self.world.honest).map(Dev) {
             self.world.answer_offers(dev);
         }
+        self.stay_connected();
+        self.world.lift_wishes();
         if script.setting.patient {
             self.mark("patient");
             // The longest waits: a code of ten minutes with a handshake that began at its end, an attempt, a dead session.
@@ -194,6 +196,22 @@ impl Run {
             }
             // Dead sessions are noticed in thirty seconds, streams that prove nothing in ten.
             self.wait(Duration::from_secs(45));
+        }
+    }
+
+    /// L16: who is to stay connected is, if that can be.
+    fn stay_connected(&mut self) {
+        if self.world.wishes.kept.is_empty() {
+            return;
+        }
+        self.mark("somebody stays connected");
+        // Who takes himself to be connected notices within half a minute that he is not.
+        self.wait(Duration::from_secs(30) + protocol_core::limits::KEEP_MOST * 5 / 4 + Duration::from_secs(30));
+        let count = self.world.honest;
+        for (dev, peer) in (0..count).flat_map(|dev| (0..count).map(move |peer| (Dev(dev), Dev(peer)))) {
+            let wanted = self.world.oracle.as_ref().is_some_and(|oracle| dev != peer && oracle.is_to_be_kept(&self.world, dev, peer));
+            let there = self.world.has_session(dev, peer);
+            self.check("L16", !wanted || there, || format!("device {} stays connected, and is not with device {}", dev.0, peer.0));
         }
     }
 

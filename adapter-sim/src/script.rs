@@ -19,6 +19,7 @@ mod draw;
 mod letters;
 mod manners;
 mod more;
+mod partings;
 mod perform;
 mod rare;
 mod scenes;
@@ -27,6 +28,7 @@ mod turns;
 pub use draw::Profile;
 pub(crate) use manners::{LATE, Manners};
 pub use more::More;
+pub(crate) use partings::Wishes;
 pub(crate) use perform::{CHUNK, tree};
 
 /// A world, and what happens in it.

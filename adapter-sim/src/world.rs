@@ -264,6 +264,7 @@ pub struct World {
     pub(crate) foe: Foe,
     /// Things that happened in queue and Nodes.
     pub(crate) handled: u64,
+    pub(crate) wishes: crate::script::Wishes,
     pub(crate) last_place: u32,
     /// What devices do apart from each other commutes: ids are counted by device, and a reset leaves what is in flight.
     pub(crate) commuting: bool,
@@ -323,6 +324,7 @@ impl World {
             honest: 0,
             foe: Foe::default(),
             handled: 0,
+            wishes: Default::default(),
             last_place: 1_000,
             commuting: false,
             aes: false,
@@ -407,8 +409,7 @@ impl World {
     /// # Panics
     /// If it runs, or its Node refuses the store.
     pub fn restart(&mut self, dev: Dev) {
-        let unix_s = self.unix_s(dev);
-        let now = self.clock(dev);
+        let (now, unix_s) = (self.clock(dev), self.unix_s(dev));
         // The name changes with each life, so that others can be seen to learn it.
         let name = self.shown_name(dev);
         let device = &mut self.devices[dev.0];
@@ -428,6 +429,7 @@ impl World {
         let local = self.transports(dev);
         self.handle(dev, Input::Network(Fact::Local(local)));
         self.with_oracle(|oracle, world| oracle.on_start(world, dev));
+        self.keep_in_this_life(dev);
     }
 
     /// Who a device is on its transports, and where it listens.

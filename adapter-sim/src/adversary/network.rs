@@ -5,6 +5,7 @@ use protocol_core::ids::SessionRef;
 use protocol_core::limits;
 use protocol_core::node::Node;
 use protocol_core::wire::deframer::StreamName;
+use protocol_core::wire::handshake::{Notice, frame};
 
 use super::lie::Lie;
 use super::talk::State;
@@ -105,6 +106,12 @@ impl World {
         let Some(bytes) = named.filter_map(of_stream).nth(number).map(|tapped| tapped.bytes.clone()) else { return };
         let material = self.material(&bytes);
         self.rule(Rule { name: name.stream(), side, at: At::Frame(frame), damage: Damage::Replace(material) });
+    }
+
+    /// The next Hello is answered with a notice of removal, which only who holds the root could make (UNP-5).
+    pub(super) fn false_notice(&mut self) {
+        let material = self.material(&frame(&Notice { mac: [7; 32] }.encode()));
+        self.rule(Rule { name: StreamName::Link, side: Side::Answerer, at: At::Frame(1), damage: Damage::Replace(material) });
     }
 
     /// The header of the data stream that comes next in a session, which everybody could read, and noise behind it.

@@ -221,6 +221,7 @@ impl Oracle {
         if device.store_busy + 15_000_000 > world.micros() || device.asleep_until > world.micros() {
             return;
         }
+        self.check_stored_blocks(world, dev);
         let knows: BTreeSet<_> = node.probe_roots().into_iter().map(|root| (root.peer, root.session_ref, kind(root.trust))).collect();
         let kept: BTreeSet<_> = stored(world, dev).map(|root| (root.peer, root.session_ref, kind(root.trust))).collect();
         self.check("S5", knows == kept, || {
@@ -294,6 +295,7 @@ impl Oracle {
     pub(crate) fn on_left(&mut self, world: &World, dev: Dev, device: DeviceId) {
         self.calm.left.insert((dev, device));
         self.calm.leaving.insert((dev, device), world.micros());
+        self.on_wish_to_leave(world, dev, device);
     }
 
     /// DATA-13: a device has refused a data stream of a session that it did not know; it will not know it soon.

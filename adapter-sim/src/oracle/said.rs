@@ -109,8 +109,9 @@ impl Oracle {
         let forgotten = self.undone.contains(&pair) || self.forgetting.contains_key(&pair);
         let there = forgotten || world.has_message_row(peer, MESSAGES_SEEN, id);
         let delivered = state == MessageState::Delivered;
+        let refused = state == MessageState::Refused && self.may_refuse(peer, dev);
         self.check("S16", there || !delivered, || format!("device {} hears that a message was delivered to device {}", dev.0, peer.0));
-        self.check("S15", delivered, || format!("device {} hears {state:?} of a message to device {}", dev.0, peer.0));
+        self.check("S15", delivered || refused, || format!("device {} hears {state:?} of a message to device {}", dev.0, peer.0));
     }
 
     fn on_message_end(&mut self, world: &World, dev: Dev, id: MessageId) {

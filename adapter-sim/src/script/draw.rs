@@ -157,6 +157,12 @@ impl Draw<'_, '_> {
         self.steps.push(Timed { at: self.at, step });
     }
 
+    /// Nothing of what was drawn happens, nor anything else that was thought of before.
+    pub(super) fn begin_anew(&mut self) {
+        self.steps.clear();
+        self.at = 0;
+    }
+
     /// Steps that were drawn out of their order.
     pub(super) fn sort(&mut self) {
         self.steps.sort_by_key(|step| step.at);
@@ -239,6 +245,7 @@ impl Draw<'_, '_> {
             if self.tape.percent(40) {
                 self.applications();
             }
+            self.partings();
         }
         if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {
             return self.waited_for_in_vain();

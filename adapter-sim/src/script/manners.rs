@@ -19,6 +19,10 @@ pub(crate) struct Manners {
     pub(crate) late: bool,
     /// No more than dials comes to nothing: what stands carries what it is to carry.
     pub(crate) carries: bool,
+    /// Owners do what they like, also part from one another, and devices start again; nothing else disturbs anybody.
+    pub(crate) parts: bool,
+    /// As before, and devices move.
+    pub(crate) moves: bool,
 }
 
 /// How long what is late in a world that is nearly calm may be under way, in milliseconds: as long as anybody waits to hear a session
@@ -40,6 +44,8 @@ impl Script {
             prompt: all(is_prompt),
             flows: all(leaves_control),
             late: all(|step| is_calm(step) || matches!(step, Step::Hold { .. })) && self.held() <= LATE,
+            parts: all(parts),
+            moves: all(|step| parts(step) || matches!(step, Step::Move { taken_by: None, .. } | Step::Reset { .. })),
             // What ends with a session that its owner ends may be told when there is another.
             carries: all(|step| (is_calm(step) || fails_dials(step)) && !matches!(step, Step::Disconnect { .. })),
         }
@@ -67,6 +73,26 @@ const fn is_calm(step: &Step) -> bool {
     )
 }
 
+/// An owner's wish that may part two devices, or the fall of one.
+const fn parts(step: &Step) -> bool {
+    is_calm(step)
+        || matches!(
+            step,
+            Step::Forget { .. }
+                | Step::Crash { .. }
+                | Step::CancelPairing { .. }
+                | Step::Heard { .. }
+                | Step::More(
+                    More::Say { .. }
+                        | More::Take { .. }
+                        | More::Block { .. }
+                        | More::Policy { .. }
+                        | More::Keep { .. }
+                        | More::Awake { .. }
+                )
+        )
+}
+
 /// A dial that ends with somebody else brings connections that are no good.
 const fn fails_dials(step: &Step) -> bool {
     match step {
@@ -82,7 +108,7 @@ const fn leaves_lines(step: &Step) -> bool {
         step,
         Step::Damage { damage: Damage::Flip(_) | Damage::Replace(_) | Damage::Append(_), .. }
             | Step::Silence { .. }
-            | Step::Enemy(Move::Splice { .. })
+            | Step::Enemy(Move::Splice { .. } | Move::Notice {})
     )
 }
 
@@ -95,7 +121,7 @@ const fn leaves_control(step: &Step) -> bool {
             | Step::Silence { .. }
             | Step::Move { .. }
             | Step::Latency { .. }
-            | Step::Enemy(Move::Splice { .. } | Move::Relay { .. } | Move::Reflect { .. })
+            | Step::Enemy(Move::Splice { .. } | Move::Notice {} | Move::Relay { .. } | Move::Reflect { .. })
     )
 }
 

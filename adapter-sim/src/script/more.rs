@@ -59,6 +59,14 @@ pub enum More {
     Speak { dev: usize, peer: usize, protocol: usize, count: usize, bytes: usize, millis: u64 },
     /// An owner answers now what he was asked about offers and has not answered.
     Answer { dev: usize, yes: bool },
+    /// An owner blocks a device, or lifts that.
+    Block { dev: usize, peer: usize, on: bool },
+    /// An owner chooses one of four policies for a device.
+    Policy { dev: usize, peer: usize, number: usize },
+    /// A device is to stay connected with all that it is paired with, or no more.
+    Keep { dev: usize, on: bool },
+    /// Its host says that the machine has slept.
+    Awake { dev: usize },
 }
 
 impl More {
@@ -82,6 +90,7 @@ impl More {
             Self::Answer { .. } => "P16",
             Self::Say { .. } | Self::Take { .. } => "P12",
             Self::Speak { .. } => "P17",
+            Self::Block { .. } | Self::Policy { .. } | Self::Keep { .. } | Self::Awake { .. } => "P18",
         }
     }
 }
@@ -199,6 +208,10 @@ impl World {
                 self.speak((of(dev), of(peer)), protocol, count % 128, Plan { bytes: bytes % (1 << 20), millis: millis % 10_000 });
             }
             More::Answer { dev, yes } => self.answer_late(of(dev), yes),
+            More::Block { dev, peer, on } => self.step_block(of(dev), of(peer), on),
+            More::Policy { dev, peer, number } => self.step_policy(of(dev), of(peer), number),
+            More::Keep { dev, on } => self.step_keep(of(dev), on),
+            More::Awake { dev } => self.step_awake(of(dev)),
             More::Mesh { tree } => {
                 let count = self.honest;
                 for (dev, peer) in (0..count).flat_map(|dev| (0..count).map(move |peer| (dev, peer))).filter(|(dev, peer)| dev != peer) {

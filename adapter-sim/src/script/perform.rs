@@ -163,7 +163,11 @@ impl World {
     /// What happens to a device and its surroundings.
     fn step_host(&mut self, step: &Step) {
         match *step {
-            Step::Crash { dev } => self.crash(self.scripted(dev)),
+            Step::Crash { dev } => {
+                let dev = self.scripted(dev);
+                self.with_oracle(|oracle, world| oracle.on_fall(world, dev));
+                self.crash(dev);
+            }
             Step::PowerFails { dev } => self.lose_power(self.scripted(dev)),
             Step::Store { dev, number, fault } => self.fault_store(self.scripted(dev), number, fault),
             Step::Disk { dev, number, fault } => self.fault_disk(self.scripted(dev), number, fault),
