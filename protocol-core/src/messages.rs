@@ -114,7 +114,7 @@ pub(crate) enum Job {
 }
 
 /// Where a row is: its table, and its key.
-type RowKey = (u8, Vec<u8>);
+pub(crate) type RowKey = (u8, Vec<u8>);
 
 /// Something for the control stream of a device's session.
 pub(crate) type Tell = (DeviceId, ControlMessage);
@@ -208,7 +208,8 @@ impl Messages {
             if is_known(&peer) {
                 self.with(cx, peer, unix_s, |mailbox, io| mailbox.outgoing.expire(io));
             } else {
-                self.forget(cx, peer);
+                let keys = self.forget(cx, peer);
+                erase(cx, peer, keys, 0);
             }
         }
     }
@@ -323,12 +324,8 @@ impl Messages {
     /// Rows that could not be removed are removed again, but for those that are needed by now: a device that was forgotten and is
     /// paired anew begins to count anew.
     pub(crate) fn erase_again(&mut self, cx: &mut Cx<'_>) {
-        for (peer, (mut keys, failures)) in core::mem::take(&mut self.unerased) {
-            if let Some(mailbox) = self.boxes.get(&peer) {
-                let needed: BTreeSet<RowKey> = mailbox.keys(&peer).collect();
-                keys.retain(|key| !needed.contains(key));
-            }
-            erase(cx, peer, keys, failures);
+        for (peer, (keys, failures)) in core::mem::take(&mut self.unerased) {
+            self.erase(cx, peer, keys, failures);
         }
     }
 
@@ -341,15 +338,25 @@ impl Messages {
         });
     }
 
-    /// A device is forgotten, with all that was said.
-    pub(crate) fn forget(&mut self, cx: &mut Cx<'_>, peer: PeerKey) {
-        let Some(mailbox) = self.boxes.remove(&peer) else { return };
+    /// A device is forgotten, with all that was said: the rows that are left of it. They go once it is durable that it is forgotten: if
+    /// it is not after all, what was said, and the numbers that were used, are still there.
+    pub(crate) fn forget(&mut self, cx: &mut Cx<'_>, peer: PeerKey) -> Vec<RowKey> {
+        let Some(mailbox) = self.boxes.remove(&peer) else { return Vec::new() };
         cx.timers.cancel(TimerKind::Messages(peer));
-        erase(cx, peer, mailbox.keys(&peer).collect(), 0);
         let device = crate::identity::device_id(&peer);
         for (id, told) in mailbox.outgoing.left() {
             cx.notify(Event::MessageExpired { device, id, told });
         }
+        mailbox.keys(&peer).collect()
+    }
+
+    /// Has rows removed, but for those that are needed by now.
+    pub(crate) fn erase(&mut self, cx: &mut Cx<'_>, peer: PeerKey, mut keys: Vec<RowKey>, failures: u32) {
+        if let Some(mailbox) = self.boxes.get(&peer) {
+            let needed: BTreeSet<RowKey> = mailbox.keys(&peer).collect();
+            keys.retain(|key| !needed.contains(key));
+        }
+        erase(cx, peer, keys, failures);
     }
 
     /// What is to be told since the last call, in order.

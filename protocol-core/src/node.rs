@@ -219,6 +219,8 @@ pub struct Node {
     unwritten: BTreeMap<PeerKey, (bool, u32)>,
     transfers: Transfers,
     messages: Messages,
+    /// Rows of what was said with devices that are being forgotten: they go once that is durable.
+    unsaid: BTreeMap<PeerKey, Vec<crate::messages::RowKey>>,
     /// The protocols of the embedder, and who may speak them.
     protocols: BTreeMap<String, Access>,
     wanted: BTreeMap<u64, data::Wanted>,
@@ -278,6 +280,7 @@ impl Node {
             met: BTreeSet::new(),
             unwritten: BTreeMap::new(),
             messages: Messages::default(),
+            unsaid: BTreeMap::new(),
             protocols: BTreeMap::new(),
             wanted: BTreeMap::new(),
             last_wanted: 0,

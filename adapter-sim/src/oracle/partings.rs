@@ -189,6 +189,9 @@ impl Oracle {
 
     /// Whether a device that stays connected is to have a session with another, which it can reach.
     pub(crate) fn is_to_be_kept(&self, world: &World, dev: Dev, peer: Dev) -> bool {
+        if !world.is_up(dev) || !world.is_up(peer) {
+            return false;
+        }
         let Some(view) = world.view(dev, peer) else { return false };
         let at = world.addresses(peer);
         let roots = |of: Dev, with: Dev| world.node(of).probe_roots().into_iter().filter(move |root| root.peer == world.key(with));

@@ -376,7 +376,10 @@ fn nothing_is_left_of_who_is_forgotten() {
     two.settle(|_| false);
     two.sides[1].send("never told");
     for side in &mut two.sides {
-        side.with(|messages, cx, peer, _| messages.forget(cx, peer));
+        side.with(|messages, cx, peer, _| {
+            let keys = messages.forget(cx, peer);
+            messages.erase(cx, peer, keys, 0);
+        });
         while side.write(true) {}
         assert!(side.rows.is_empty(), "{:?}", side.rows.keys());
         assert!(!side.timers.is_set(TimerKind::Messages(side.peer)));
@@ -407,7 +410,10 @@ fn rows_that_could_not_be_removed_are_removed_again() {
     // The same of a device that is forgotten, and paired anew before that.
     own.send("never told");
     own.write(true);
-    own.with(|messages, cx, peer, _| messages.forget(cx, peer));
+    own.with(|messages, cx, peer, _| {
+        let keys = messages.forget(cx, peer);
+        messages.erase(cx, peer, keys, 0);
+    });
     assert!(own.write(false));
     own.send("told anew");
     own.write(true);
@@ -417,7 +423,10 @@ fn rows_that_could_not_be_removed_are_removed_again() {
     let waiting: Vec<_> = own.messages.waiting(&own.peer).map(|message| message.body.clone()).collect();
     assert_eq!(waiting, [b"told anew"]);
     assert_eq!(own.rows.len(), 1, "{:?}", own.rows.keys());
-    own.with(|messages, cx, peer, _| messages.forget(cx, peer));
+    own.with(|messages, cx, peer, _| {
+        let keys = messages.forget(cx, peer);
+        messages.erase(cx, peer, keys, 0);
+    });
     assert!(own.write(false));
     again(own);
     own.write(true);

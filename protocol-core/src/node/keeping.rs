@@ -67,9 +67,14 @@ impl Node {
 
     fn redial_all(&mut self, env: &mut Env<'_>) {
         for device in self.registry.iter().map(|device| device.id).collect::<Vec<_>>() {
-            self.keeping.tries.remove(&device);
-            self.keep(env, device, Duration::ZERO);
+            self.keep_now(env, device);
         }
+    }
+
+    /// What stood in the way of a device is gone.
+    pub(super) fn keep_now(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        self.keeping.tries.remove(&device);
+        self.keep(env, device, Duration::ZERO);
     }
 
     /// A person asks for a device: what was before counts no more.

@@ -41,7 +41,8 @@ impl Node {
         self.timers.cancel(TimerKind::Keep(device));
         self.sessions_had.remove(&device);
         self.keep_again(device);
-        self.messages.forget(cx!(self, env), peer);
+        let said = self.messages.forget(cx!(self, env), peer);
+        self.unsaid.entry(peer).or_default().extend(said);
         let evicted = self.registry.bury(&peer, env.unix_s);
         if planted!(ForgetNotStored) {
             cx!(self, env).notify(Event::Removed { device });
@@ -206,6 +207,9 @@ impl Node {
             self.store_rows(env, peer, false, 0);
         }
         cx!(self, env).notify(Event::DeviceChanged { device });
+        if !blocked {
+            self.keep_now(env, device);
+        }
         self.settle(env);
         Ok(())
     }
@@ -218,6 +222,9 @@ impl Node {
     /// A removal is durable.
     pub(super) fn on_removed(&mut self, env: &mut Env<'_>, peer: PeerKey) {
         self.registry.buried(&peer);
+        if let Some(said) = self.unsaid.remove(&peer) {
+            self.messages.erase(cx!(self, env), peer, said, 0);
+        }
         self.out.push(Output::Notify(Event::Removed { device: crate::identity::device_id(&peer) }));
         self.say_goodbye(env, &peer);
         self.scan_waiting(env);

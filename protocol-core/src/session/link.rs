@@ -246,7 +246,10 @@ impl Dialer {
     ///
     /// Where the peer is the preferred dialler it may have refused because its own Hello is on its way here.
     pub(crate) fn on_refused(&mut self, cx: &mut Cx<'_>, roots: usize, peer_preferred: bool) -> DialStep {
-        self.failure = LinkFailure::NotAccepted;
+        // That one root was removed says more than that another is not accepted.
+        if self.failure != LinkFailure::Removed {
+            self.failure = LinkFailure::NotAccepted;
+        }
         let tried = self.trying.take();
         let glare = peer_preferred && matches!(&tried, Some((_, _, Trying::HelloSent { at, .. })) if cx.now.since(*at) <= GLARE);
         if let Some((address, refusals, _)) = tried
