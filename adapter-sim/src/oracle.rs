@@ -242,6 +242,7 @@ impl Oracle {
     /// An owner is about to forget a device: once it hears that this is done, its roots may never be seen here again.
     pub(crate) fn on_forget(&mut self, world: &World, dev: Dev, peer: DeviceId) {
         self.on_parting(world, dev, peer);
+        self.forget_said(world, dev, peer);
         let of_peer = world.node(dev).probe_roots().into_iter().filter(|root| of_device(world, root, peer));
         self.forgetting.entry((dev, peer)).or_default().push_back(of_peer.map(|root| root.print).collect());
     }

@@ -85,12 +85,12 @@ fn in_numbers(bytes: &[u8]) -> String {
     bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The roots in a row of the table of devices: the 32 bytes that open each of the last field's elements.
+/// The roots in a row of the table of devices: the 32 bytes that open each of the eighth field's elements.
 fn roots(row: &[u8]) -> Vec<[u8; 32]> {
     let read = || {
         let mut from = Decoder::new(row);
-        let fields = from.array().ok()??;
-        for _ in 1..fields {
+        from.array().ok()??;
+        for _ in 0..7 {
             from.skip().ok()?;
         }
         let count = from.array().ok()??;

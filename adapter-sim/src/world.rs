@@ -559,7 +559,7 @@ impl World {
     /// What `dev` knows of `peer`.
     pub fn view(&self, dev: Dev, peer: Dev) -> Option<DeviceView> {
         let id = self.id(peer);
-        self.devices(dev).into_iter().find(|view| view.id == id)
+        self.node_of(dev)?.devices().into_iter().find(|view| view.id == id)
     }
 
     /// Whether `dev` has a session with `peer`.

@@ -324,8 +324,10 @@ impl Messages {
     /// Rows that could not be removed are removed again, but for those that are needed by now: a device that was forgotten and is
     /// paired anew begins to count anew.
     pub(crate) fn erase_again(&mut self, cx: &mut Cx<'_>) {
-        for (peer, (keys, failures)) in core::mem::take(&mut self.unerased) {
-            self.erase(cx, peer, keys, failures);
+        for (peer, (mut keys, failures)) in core::mem::take(&mut self.unerased) {
+            let needed = self.keys(&peer);
+            keys.retain(|key| !needed.contains(key));
+            erase(cx, peer, keys, failures);
         }
     }
 
@@ -338,8 +340,8 @@ impl Messages {
         });
     }
 
-    /// A device is forgotten, with all that was said: the rows that are left of it. They go once it is durable that it is forgotten: if
-    /// it is not after all, what was said, and the numbers that were used, are still there.
+    /// A device is forgotten, with all that was said: the rows that are left of it. They go in the write that says that it is
+    /// forgotten: if that fails, what was said, and the numbers that were used, are still there.
     pub(crate) fn forget(&mut self, cx: &mut Cx<'_>, peer: PeerKey) -> Vec<RowKey> {
         let Some(mailbox) = self.boxes.remove(&peer) else { return Vec::new() };
         cx.timers.cancel(TimerKind::Messages(peer));
@@ -350,13 +352,9 @@ impl Messages {
         mailbox.keys(&peer).collect()
     }
 
-    /// Has rows removed, but for those that are needed by now.
-    pub(crate) fn erase(&mut self, cx: &mut Cx<'_>, peer: PeerKey, mut keys: Vec<RowKey>, failures: u32) {
-        if let Some(mailbox) = self.boxes.get(&peer) {
-            let needed: BTreeSet<RowKey> = mailbox.keys(&peer).collect();
-            keys.retain(|key| !needed.contains(key));
-        }
-        erase(cx, peer, keys, failures);
+    /// The rows that are in use: a device that was forgotten and is paired anew begins to count anew.
+    pub(crate) fn keys(&self, peer: &PeerKey) -> BTreeSet<RowKey> {
+        self.boxes.get(peer).into_iter().flat_map(|mailbox| mailbox.keys(peer)).collect()
     }
 
     /// What is to be told since the last call, in order.

@@ -219,7 +219,7 @@ pub struct Node {
     unwritten: BTreeMap<PeerKey, (bool, u32)>,
     transfers: Transfers,
     messages: Messages,
-    /// Rows of what was said with devices that are being forgotten: they go once that is durable.
+    /// Rows of what was said with devices that are being forgotten: they go in the write that says so.
     unsaid: BTreeMap<PeerKey, Vec<crate::messages::RowKey>>,
     /// The protocols of the embedder, and who may speak them.
     protocols: BTreeMap<String, Access>,

@@ -65,14 +65,18 @@ impl Oracle {
             Event::MessageNotStored { id, .. } => self.on_message_end(world, dev, *id),
             // What was said is forgotten with the device: it may come once more.
             Event::Removed { device } => {
-                if let Some(peer) = world.dev_of_id(*device) {
-                    self.said.last.remove(&(dev, peer));
-                    let said = self.said.said.get(&(peer, dev)).cloned().unwrap_or_default();
-                    self.said.there.retain(|(of, id)| *of != dev || !said.contains(id));
-                }
+                self.forget_said(world, dev, *device);
             }
             _ => {}
         }
+    }
+
+    /// The same where a new pairing comes before that is durable, and is written instead.
+    pub(super) fn forget_said(&mut self, world: &World, dev: Dev, device: DeviceId) {
+        let Some(peer) = world.dev_of_id(device) else { return };
+        self.said.last.remove(&(dev, peer));
+        let said = self.said.said.get(&(peer, dev)).cloned().unwrap_or_default();
+        self.said.there.retain(|(of, id)| *of != dev || !said.contains(id));
     }
 
     /// S15: it was said, it is there once, and what was said before it came before it or never comes.

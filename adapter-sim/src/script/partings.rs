@@ -85,7 +85,8 @@ impl World {
 
     /// A device has begun a new life: its owner still wants what he wanted.
     pub(crate) fn keep_in_this_life(&mut self, dev: Dev) {
-        if self.wishes.kept.contains(&dev) {
+        // It may have crashed in its first write.
+        if self.wishes.kept.contains(&dev) && self.is_up(dev) {
             self.call(dev, |node, env| node.keep_connected(env, true));
         }
     }
@@ -93,7 +94,9 @@ impl World {
     /// Owners want nothing of all that any more.
     pub(crate) fn lift_wishes(&mut self) {
         for dev in std::mem::take(&mut self.wishes.kept) {
-            self.call(dev, |node, env| node.keep_connected(env, false));
+            if self.is_up(dev) {
+                self.call(dev, |node, env| node.keep_connected(env, false));
+            }
         }
         if !std::mem::take(&mut self.wishes.narrowed) {
             return;
@@ -101,7 +104,7 @@ impl World {
         for dev in (0..self.honest).map(Dev) {
             for peer in (0..self.honest).map(Dev) {
                 let id = self.id(peer);
-                if self.call(dev, |node, env| node.block_device(env, id, false)).is_ok() {
+                if self.is_up(dev) && self.call(dev, |node, env| node.block_device(env, id, false)).is_ok() {
                     self.with_oracle(|oracle, world| oracle.on_blocked(world, dev, peer, false));
                 }
                 self.step_policy(dev, peer, 0);

@@ -378,7 +378,7 @@ fn nothing_is_left_of_who_is_forgotten() {
     for side in &mut two.sides {
         side.with(|messages, cx, peer, _| {
             let keys = messages.forget(cx, peer);
-            messages.erase(cx, peer, keys, 0);
+            erase(cx, peer, keys, 0);
         });
         while side.write(true) {}
         assert!(side.rows.is_empty(), "{:?}", side.rows.keys());
@@ -412,7 +412,7 @@ fn rows_that_could_not_be_removed_are_removed_again() {
     own.write(true);
     own.with(|messages, cx, peer, _| {
         let keys = messages.forget(cx, peer);
-        messages.erase(cx, peer, keys, 0);
+        erase(cx, peer, keys, 0);
     });
     assert!(own.write(false));
     own.send("told anew");
@@ -425,7 +425,7 @@ fn rows_that_could_not_be_removed_are_removed_again() {
     assert_eq!(own.rows.len(), 1, "{:?}", own.rows.keys());
     own.with(|messages, cx, peer, _| {
         let keys = messages.forget(cx, peer);
-        messages.erase(cx, peer, keys, 0);
+        erase(cx, peer, keys, 0);
     });
     assert!(own.write(false));
     again(own);

@@ -16,13 +16,28 @@ use crate::timers::TimerKind;
 impl Node {
     /// Has a device's row written, as the registry holds it now.
     pub(super) fn store(&mut self, env: &mut Env<'_>, peer: PeerKey, change: Change, purpose: Purpose) {
-        cx!(self, env).persist(Vec::from([change]), purpose);
+        let mut batch = Vec::from([change]);
+        batch.extend(self.unsaid_rows(&peer));
+        cx!(self, env).persist(batch, purpose);
         self.watch_pending(env, &peer);
+    }
+
+    /// What was said with a device that was forgotten goes with its row, in one write: numbers that were used must not be there without
+    /// the device, nor the device without them.
+    // UNP-1, MSG-2.
+    fn unsaid_rows(&self, peer: &PeerKey) -> Vec<Change> {
+        let Some(keys) = self.unsaid.get(peer) else { return Vec::new() };
+        let needed = self.messages.keys(peer);
+        keys.iter()
+            .filter(|key| !needed.contains(key))
+            .map(|(table, key)| Change { table: *table, key: key.clone(), value: None })
+            .collect()
     }
 
     /// Has every row of a device written, as the registry holds them now, and not given up at once if that fails.
     pub(super) fn store_rows(&mut self, env: &mut Env<'_>, peer: PeerKey, removal: bool, failures: u32) {
-        let rows = self.registry.rows(&peer);
+        let mut rows = self.registry.rows(&peer);
+        rows.extend(self.unsaid_rows(&peer));
         cx!(self, env).persist(rows, Purpose::Row { peer, removal, failures });
         self.watch_pending(env, &peer);
     }

@@ -342,6 +342,9 @@ impl Node {
             return;
         };
         let stored = result.is_ok();
+        if let (Some(peer), true) = (purpose.row(), stored) {
+            self.unsaid.remove(&peer);
+        }
         if let (Some(peer), false) = (purpose.row(), stored) {
             let (removal, failures) = if let Purpose::Row { removal, failures, .. } = purpose { (removal, failures) } else { (false, 0) };
             self.on_row_unwritten(peer, removal, failures + 1);

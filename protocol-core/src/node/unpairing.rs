@@ -222,9 +222,6 @@ impl Node {
     /// A removal is durable.
     pub(super) fn on_removed(&mut self, env: &mut Env<'_>, peer: PeerKey) {
         self.registry.buried(&peer);
-        if let Some(said) = self.unsaid.remove(&peer) {
-            self.messages.erase(cx!(self, env), peer, said, 0);
-        }
         self.out.push(Output::Notify(Event::Removed { device: crate::identity::device_id(&peer) }));
         self.say_goodbye(env, &peer);
         self.scan_waiting(env);
