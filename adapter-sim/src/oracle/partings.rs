@@ -377,7 +377,8 @@ impl Oracle {
         let Some(peer) = world.dev_of_id(device).filter(|peer| !up || opened(*peer)) else { return };
         let wanted = node.probe_messages(device) > 0 || self.transfers_of(world, dev).iter().any(|key| key.device == device);
         let old = |since: Option<&u64>| since.is_some_and(|since| since + SOON < world.micros());
-        let left = old(self.partings.left.get(&(dev, device)));
+        // An attempt that somebody asked for before goes on for a minute at most.
+        let left = old(self.partings.left.get(&(dev, device)).map(|since| since + 60_000_000).as_ref());
         let removed =
             old(self.partings.removed.get(&(dev, device))) && world.view(dev, peer).is_some_and(|view| view.removed_there.is_some());
         self.check("L16", wanted || !(left || removed), || {
