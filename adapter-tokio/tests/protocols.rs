@@ -149,9 +149,11 @@ async fn who_does_not_speak_it_says_no() {
     // What is open goes on.
     let (heard, _) = tokio::join!(exchange(opened, b"still".to_vec()), exchange(taken, b"here".to_vec()));
     assert_eq!(heard, b"here");
-    let mut events = two.b.events();
+    let mut events = [two.a.events(), two.b.events()];
     two.b.disconnect(a).await.unwrap();
-    wait(&mut events, |event| matches!(event, Event::Device { state: DeviceState::Disconnected, .. }).then_some(())).await;
+    for events in &mut events {
+        wait(events, |event| matches!(event, Event::Device { state: DeviceState::Disconnected, .. }).then_some(())).await;
+    }
     assert_eq!(refused("open/1").await, CallError::Refused(OpenError::NotConnected));
     assert_eq!(two.a.open_protocol(b, "x").await.unwrap_err().to_string(), OpenError::NotConnected.to_string());
     two.end().await;

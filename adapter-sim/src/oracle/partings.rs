@@ -128,7 +128,9 @@ impl Oracle {
     pub(super) fn on_wish_to_leave(&mut self, world: &World, dev: Dev, device: DeviceId) {
         self.partings.farewells.retain(|farewell| farewell.peer != dev);
         if world.wishes.kept.contains(&dev) {
-            self.partings.left.insert((dev, device), world.micros());
+            // An attempt that somebody asked for before goes on for a minute at most.
+            let attempt = world.node_of(dev).is_some_and(|node| node.probe_holdings().dialers > 0);
+            self.partings.left.insert((dev, device), world.micros() + if attempt { 60_000_000 } else { 0 });
         }
     }
 
@@ -377,8 +379,7 @@ impl Oracle {
         let Some(peer) = world.dev_of_id(device).filter(|peer| !up || opened(*peer)) else { return };
         let wanted = node.probe_messages(device) > 0 || self.transfers_of(world, dev).iter().any(|key| key.device == device);
         let old = |since: Option<&u64>| since.is_some_and(|since| since + SOON < world.micros());
-        // An attempt that somebody asked for before goes on for a minute at most.
-        let left = old(self.partings.left.get(&(dev, device)).map(|since| since + 60_000_000).as_ref());
+        let left = old(self.partings.left.get(&(dev, device)));
         let removed =
             old(self.partings.removed.get(&(dev, device))) && world.view(dev, peer).is_some_and(|view| view.removed_there.is_some());
         self.check("L16", wanted || !(left || removed), || {
