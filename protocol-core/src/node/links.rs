@@ -35,7 +35,7 @@ impl Node {
         addresses.truncate(limits::JOINER_CANDIDATES);
         if let Some(dialer) = self.dialers.get_mut(&id) {
             if asked {
-                dialer.asked(cx!(self, env));
+                dialer.asked(self.now);
             }
             dialer.add(cx!(self, env), addresses);
         } else if addresses.is_empty() {

@@ -104,8 +104,8 @@ impl Dialer {
     }
 
     /// Somebody asks for it now.
-    pub(crate) fn asked(&mut self, cx: &Cx<'_>) {
-        self.refused_until = cx.now + REFUSED_FOR;
+    pub(crate) fn asked(&mut self, now: Timestamp) {
+        self.refused_until = now + REFUSED_FOR;
     }
 
     /// More addresses to try.

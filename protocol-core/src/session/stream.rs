@@ -67,7 +67,7 @@ pub enum Opening {
     },
     /// An application protocol.
     Custom {
-        /// Its name, at most [`PROTOCOL_NAME`](crate::limits::PROTOCOL_NAME) bytes.
+        /// Its name, at most [`PROTOCOL_NAME`] bytes.
         name: String,
     },
 }
