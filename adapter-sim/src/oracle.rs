@@ -287,7 +287,8 @@ impl Oracle {
                 "timers",
                 held.timers,
                 8 * (held.conns + held.streams.0 + held.sessions + held.dialers + held.transfers.0 + held.transfers.1 + 16)
-                    + held.devices * limits::PENDING_ROOTS_PER_DEVICE,
+                    // Its unfinished roots, its messages, and the next attempt to reach it.
+                    + held.devices * (limits::PENDING_ROOTS_PER_DEVICE + 2),
             ),
         ];
         for (what, has, bound) in bounds {

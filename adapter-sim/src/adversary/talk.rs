@@ -171,7 +171,9 @@ impl World {
             }
             None => return,
         };
-        if let Some(rule) = talk.refused
+        // That a pairing is over is told to whoever names it, and is no answer to what is wrong with a Hello.
+        let notice = bytes.len() <= protocol_core::limits::NOTICE_FRAME;
+        if let Some(rule) = talk.refused.filter(|_| !notice)
             && talk.life == self.life(talk.peer)
         {
             let (peer, lie) = (talk.peer.0, talk.lie);

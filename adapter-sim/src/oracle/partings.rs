@@ -279,8 +279,9 @@ impl Oracle {
         for Farewell { dev, peer, life, session, .. } in due {
             let gone = !world.is_up(peer) || world.life(peer) != life || self.partings.forgot.contains(&(peer, world.id(dev)));
             let knows = world.view(peer, dev).is_none_or(|view| view.removed_there.is_some());
-            // They may have met again, under another pairing.
-            let again = world.has_session(dev, peer) || world.view(dev, peer).is_some();
+            // They may have met again, under another pairing; or one has been begun there that may still stand.
+            let begun = |node: &protocol_core::node::Node| node.probe_roots().iter().filter(|root| root.peer == world.key(dev)).count() > 1;
+            let again = world.has_session(dev, peer) || world.view(dev, peer).is_some() || world.node_of(peer).is_some_and(begun);
             self.check("L8", gone || knows || again, || {
                 format!("device {} forgot device {} in session {session}, and that has not heard of it", dev.0, peer.0)
             });

@@ -1,6 +1,7 @@
 //! What is seen on the wire: fresh keys, true ends, true progress.
 
 use protocol_core::effects::{Direction, TransferKey};
+use protocol_core::limits;
 use protocol_core::wire::deframer::StreamName;
 use protocol_core::wire::handshake::{Accept, Challenge, Hello, PairingRequest};
 
@@ -28,7 +29,8 @@ impl Oracle {
             (Some(StreamName::Pair), true, 2) => Some(Said::Response),
             (Some(StreamName::Pair), false, 2) => Some(Said::Complete),
             (Some(StreamName::Link), _, 2) => Some(Said::Finish),
-            (Some(StreamName::Link), false, _) => Some(Said::Accept),
+            // A notice speaks of what is over.
+            (Some(StreamName::Link), false, _) if bytes.len() > limits::NOTICE_FRAME => Some(Said::Accept),
             _ => None,
         };
         if let Some(said) = said {

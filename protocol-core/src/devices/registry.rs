@@ -319,9 +319,10 @@ impl DeviceRegistry {
     // UNP-6.
     pub(crate) fn removed_there(&mut self, peer: &PeerKey, root: SessionRef, unix_s: u64) -> Option<Change> {
         let device = self.devices.get_mut(peer)?;
-        let held = device.roots.iter().any(|known| known.session_ref == root);
-        let known = device.removed_there.is_some_and(|(known, _)| known == root);
-        if !held || known {
+        let place = |root| device.roots.iter().position(|known| known.session_ref == root);
+        let at = place(root)?;
+        // Of several that were removed the newest says what has become of the pair.
+        if device.removed_there.and_then(|(known, _)| place(known)).is_some_and(|known| known <= at) {
             return None;
         }
         device.removed_there = Some((root, unix_s));
