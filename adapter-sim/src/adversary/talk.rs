@@ -106,6 +106,9 @@ impl Control {
     }
 }
 
+/// How the frame of a notice begins: its length, an array of two, its type.
+const NOTICE: [u8; 6] = [0, 0, 0, 36, 0x82, 9];
+
 impl World {
     /// An enemy begins to listen on its end of a stream.
     pub(super) fn talk(&mut self, raw: Raw, lie: Lie, state: State) -> &mut Talk {
@@ -171,8 +174,8 @@ impl World {
             }
             None => return,
         };
-        // That a pairing is over is told to whoever names it, and is no answer to what is wrong with a Hello.
-        let notice = bytes.len() <= protocol_core::limits::NOTICE_FRAME;
+        // Who names a pairing that is over is told so, once, whatever else is wrong with its Hello.
+        let notice = talk.lie != Lie::Again && talk.heard.iter().chain(bytes).zip(NOTICE).all(|(byte, of)| *byte == of);
         if let Some(rule) = talk.refused.filter(|_| !notice)
             && talk.life == self.life(talk.peer)
         {

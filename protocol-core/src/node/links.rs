@@ -1,7 +1,7 @@
 //! Reconnects, between `session/link.rs` and the registry: who is dialled, who is there, and which root that confirms.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::{Listening, Node, Role, cx};
@@ -207,10 +207,7 @@ impl Node {
             self.scans.waiting.push_back((stream, body.to_vec()));
             return Some(());
         }
-        if self.recent_hellos.len() >= limits::RECENT_HELLOS {
-            self.recent_hellos.pop_front();
-        }
-        self.recent_hellos.push_back(*hello.th1());
+        remember(&mut self.recent_hellos, &hello);
         // Glare: of two handshakes that overlap, the one dialled by the smaller identity key goes on.
         let dialling = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
         // Ours may have its Accept already, and stand, when theirs arrives. Once it is answered the peer has dropped its own, and a
@@ -456,6 +453,15 @@ impl Node {
             self.drop_stream(env, stream, code::DONE);
         }
     }
+}
+
+/// A Hello is answered once.
+// LINK-3.
+pub(super) fn remember(recent: &mut VecDeque<[u8; 32]>, hello: &ReceivedHello) {
+    if recent.len() >= limits::RECENT_HELLOS {
+        recent.pop_front();
+    }
+    recent.push_back(*hello.th1());
 }
 
 /// Addresses with their transports in turn, the first of each first: a few are dialled at once, and one transport that leads nowhere

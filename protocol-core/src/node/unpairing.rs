@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::commands::UnknownDevice;
+use super::links::remember;
 use super::{Node, Role, cx};
 use crate::devices::registry::BlockedDevice;
 use crate::effects::{DeviceState, Env, Event, Output};
@@ -124,6 +125,7 @@ impl Node {
             return None;
         }
         let frame = notice::notice_frame(key, hello.th1());
+        remember(&mut self.recent_hellos, hello);
         let cx = cx!(self, env);
         cx.send(stream, frame);
         cx.finish(stream);
