@@ -7,6 +7,7 @@ use protocol_core::effects::{DeviceState, Direction, Event, TransferKey};
 use protocol_core::ids::DeviceId;
 use protocol_core::node::DeviceView;
 use protocol_core::time::Timestamp;
+use protocol_core::wire::control::MessageState;
 
 /// Over so long goodput is averaged: what is older counts less than half.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -58,7 +59,9 @@ impl Metrics {
                 self.moved.remove(transfer);
                 self.of(transfer.device).transfers_failed += 1;
             }
-            Event::MessageReceipt { device, .. } => self.of(*device).messages_delivered += 1,
+            Event::MessageReceipt { device, state: MessageState::Delivered | MessageState::HandedOver, .. } => {
+                self.of(*device).messages_delivered += 1;
+            }
             Event::Message { device, .. } => self.of(*device).messages_received += 1,
             Event::Removed { device } => drop(self.devices.remove(device)),
             _ => {}
@@ -113,7 +116,9 @@ pub fn prometheus(devices: &[(DeviceView, DeviceMetrics)]) -> String {
         Some(metrics.transfers_done as f64)
     });
     family("kin_transfers_failed_total", "counter", "Transfers that ended without.", &|_, metrics| Some(metrics.transfers_failed as f64));
-    family("kin_messages_delivered_total", "counter", "Messages with a receipt.", &|_, metrics| Some(metrics.messages_delivered as f64));
+    family("kin_messages_delivered_total", "counter", "Messages that were delivered.", &|_, metrics| {
+        Some(metrics.messages_delivered as f64)
+    });
     family("kin_messages_received_total", "counter", "Messages that came.", &|_, metrics| Some(metrics.messages_received as f64));
     text
 }
@@ -121,7 +126,7 @@ pub fn prometheus(devices: &[(DeviceView, DeviceMetrics)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol_core::ids::TransferId;
+    use protocol_core::ids::{MessageId, TransferId};
 
     fn progress(moved: u64) -> Event {
         let transfer = TransferKey { device: DeviceId([1; 16]), direction: Direction::Outgoing, id: TransferId([2; 16]) };
@@ -138,5 +143,15 @@ mod tests {
         let counted = metrics.get(DeviceId([1; 16]));
         assert_eq!((counted.bytes_sent, counted.bytes_received), (60_000, 0));
         assert!((counted.goodput - 1_000.0).abs() < 1.0, "{}", counted.goodput);
+    }
+
+    /// HOST-21: what was refused was not delivered.
+    #[test]
+    fn a_message_counts_once_it_is_delivered() {
+        let mut metrics = Metrics::default();
+        for state in [MessageState::Delivered, MessageState::Refused, MessageState::Conflict, MessageState::HandedOver] {
+            metrics.on(Timestamp::from_micros(1), &Event::MessageReceipt { device: DeviceId([1; 16]), id: MessageId([2; 16]), state });
+        }
+        assert_eq!(metrics.get(DeviceId([1; 16])).messages_delivered, 2);
     }
 }

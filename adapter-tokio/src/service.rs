@@ -53,7 +53,7 @@ pub(crate) mod snapshot;
 pub use self::commands::{CallError, Closed, SendError, SendRequest, Sharing};
 pub use self::events::Events;
 use self::events::Subscribers;
-pub use self::snapshot::read_snapshot;
+pub use self::snapshot::{Snapshot, read_snapshot};
 pub use crate::driver::transfers::Inbox;
 
 /// Calls that may wait for the loop.

@@ -180,7 +180,7 @@ async fn pair_send_and_send_back_and_again_after_a_restart() {
 
     let ids = (a.identity().id, b.identity().id);
     tokio::join!(a.shutdown(), b.shutdown());
-    let snapshot = read_snapshot(&path("a")).unwrap().unwrap();
+    let snapshot = read_snapshot(&path("a")).unwrap().unwrap().devices;
     assert_eq!((snapshot.len(), snapshot[0].id), (1, ids.1));
 
     // The same devices, on the same ports: the stored addresses still lead there.

@@ -267,6 +267,35 @@ pub(crate) struct Device {
     pub(crate) goodput: u64,
 }
 
+impl Device {
+    /// A device of which no more is known.
+    pub(crate) fn named(device_id: String, name: String, state: State) -> Self {
+        Self {
+            device_id,
+            name,
+            state,
+            fingerprint: String::new(),
+            platform: String::new(),
+            paired_at: 0,
+            last_seen: None,
+            last_route: None,
+            addresses: Vec::new(),
+            confirmed: false,
+            removed_there: None,
+            blocked_since: None,
+            policy: Policy { messages: true, files: Files::Ask, max_bytes: None, folder: None, protocols: Vec::new() },
+            last_end: None,
+            last_end_at: None,
+            route: None,
+            rtt_ms: None,
+            reconnects: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            goodput: 0,
+        }
+    }
+}
+
 /// What a device may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Policy {

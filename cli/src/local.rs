@@ -41,6 +41,8 @@ const SOCKET: &str = "up.sock";
 const COMMANDS: usize = 64;
 /// How long the greeting is awaited.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// Behind an accept that failed.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Lines that may wait for a command that does not read, before it is cut off.
 const WAITING: usize = 4096;
 
@@ -265,7 +267,11 @@ impl Hub {
         let places = Arc::new(tokio::sync::Semaphore::new(COMMANDS));
         for number in 0.. {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else { continue };
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors, most likely: others give some back.
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            };
             let own = stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw());
             if !own {
                 tracing::warn!("somebody else at the local socket");

@@ -14,7 +14,7 @@ use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::ids::{DeviceId, MessageId, SessionId};
 use protocol_core::info::Address;
 use protocol_core::messages::{Draft, MessageError, StoredMessage};
-use protocol_core::node::{BlockedDevice, Confirm, DeviceView, PairingInvite, Policy};
+use protocol_core::node::{BlockError, BlockedDevice, Confirm, ConnectError, DeviceView, PairingInvite, Policy};
 use protocol_core::pairing::code::PairingCode;
 
 use crate::commands::Context;
@@ -308,9 +308,10 @@ impl Local {
                 Ok(()) | Err(CallError::Refused(_)) => Ok(Answer::Done),
             },
             Request::CancelPairing { session } => done(service.cancel_pairing(session).await.map_err(closed)),
-            Request::Connect { device, extra } => {
-                done(service.connect(device, extra).await.map_err(|error| refused(error, Exit::NotFound)))
-            }
+            Request::Connect { device, extra } => done(service.connect(device, extra).await.map_err(|error| {
+                let exit = if error == CallError::Refused(ConnectError::Blocked) { Exit::Refused } else { Exit::NotFound };
+                refused(error, exit)
+            })),
             Request::Ping { device } => {
                 let asked = service.ping(device).await;
                 done(asked.map_err(|_| Problem::new(Exit::Unreachable, "the device is not connected")))
@@ -367,9 +368,10 @@ impl Local {
             Request::SetPolicy { device, policy } => {
                 done(service.set_policy(device, policy).await.map_err(|error| refused(error, Exit::Usage)))
             }
-            Request::Block { device, blocked } => {
-                done(service.block_device(device, blocked).await.map_err(|error| refused(error, Exit::NotFound)))
-            }
+            Request::Block { device, blocked } => done(service.block_device(device, blocked).await.map_err(|error| {
+                let exit = if error == CallError::Refused(BlockError::TooMany) { Exit::State } else { Exit::NotFound };
+                refused(error, exit)
+            })),
             Request::Forget { device } => done(service.forget_device(device).await.map_err(|error| refused(error, Exit::NotFound))),
             _ => Err(local::strange()),
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use adapter_tokio::home::{Home, HomeError};
 use adapter_tokio::metrics::DeviceMetrics;
-use adapter_tokio::service::{Identity, read_snapshot};
+use adapter_tokio::service::{Identity, Snapshot, read_snapshot};
 use protocol_core::effects::DeviceState;
 use protocol_core::node::{BlockedDevice, DeviceView, FilePolicy};
 use serde::{Deserialize, Serialize};
@@ -63,12 +63,12 @@ pub(crate) fn who(home: &Path) -> Outcome<Who> {
 
 /// The devices of a home, as they are now, or as they were when its last process ended.
 pub(crate) fn devices(home: &Path) -> Outcome<Vec<Device>> {
-    let Some(views) = read_snapshot(home).map_err(|error| home_failed(&error))? else { return Ok(Vec::new()) };
+    let Some(Snapshot { devices: views, blocked }) = read_snapshot(home).map_err(|error| home_failed(&error))? else {
+        return Ok(Vec::new());
+    };
     let held = matches!(Home::open(home), Err(HomeError::Locked(_)));
-    Ok(views
-        .iter()
-        .map(|view| if held { row(view) } else { Device { state: State::Paired, route: None, rtt_ms: None, ..row(view) } })
-        .collect())
+    let shown = |view: &DeviceView| if held { row(view) } else { Device { state: State::Paired, route: None, rtt_ms: None, ..row(view) } };
+    Ok(with_blocked(views.iter().map(shown).collect(), &blocked))
 }
 
 /// A device for output, without what only the process that holds the home has counted.
@@ -77,30 +77,25 @@ pub(crate) fn row(view: &DeviceView) -> Device {
 }
 
 /// A blocked device that is not paired any more, for output.
-pub(crate) fn blocked_row(blocked: &BlockedDevice) -> Device {
+fn blocked_row(blocked: &BlockedDevice) -> Device {
     Device {
-        device_id: blocked.id.to_string(),
-        name: blocked.name.clone(),
-        state: State::Blocked,
         fingerprint: protocol_core::identity::fingerprint(&blocked.key),
-        platform: String::new(),
-        paired_at: 0,
-        last_seen: None,
-        last_route: None,
-        addresses: Vec::new(),
-        confirmed: false,
-        removed_there: None,
         blocked_since: Some(blocked.unix_s),
-        policy: policy(&Default::default()),
-        last_end: None,
-        last_end_at: None,
-        route: None,
-        rtt_ms: None,
-        reconnects: 0,
-        bytes_sent: 0,
-        bytes_received: 0,
-        goodput: 0,
+        ..Device::named(blocked.id.to_string(), blocked.name.clone(), State::Blocked)
     }
+}
+
+/// Rows of blocked devices: those that are paired look as they do among `rows`.
+pub(crate) fn blocked_rows(rows: &[Device], blocked: &[BlockedDevice]) -> Vec<Device> {
+    let row = |blocked: &BlockedDevice| rows.iter().find(|row| row.device_id == blocked.id.to_string()).cloned();
+    blocked.iter().map(|blocked| row(blocked).unwrap_or_else(|| blocked_row(blocked))).collect()
+}
+
+/// Adds the blocked devices that are not paired any more.
+pub(crate) fn with_blocked(mut rows: Vec<Device>, blocked: &[BlockedDevice]) -> Vec<Device> {
+    let gone = blocked_rows(&rows, blocked).into_iter().filter(|row| row.state == State::Blocked).collect::<Vec<_>>();
+    rows.extend(gone);
+    rows
 }
 
 fn policy(policy: &protocol_core::node::Policy) -> Policy {

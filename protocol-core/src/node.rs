@@ -56,6 +56,7 @@ mod unpairing;
 
 pub use self::commands::{ConnectError, PolicyError, UnknownDevice, UnknownPairing};
 pub use self::custom::{Access, RegisterError};
+pub use self::unpairing::BlockError;
 pub use crate::devices::policy::{FilePolicy, Policy};
 pub use crate::devices::registry::BlockedDevice;
 pub use crate::devices::registry::DeviceView as Device;

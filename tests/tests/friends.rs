@@ -4,41 +4,20 @@
 //! `KIN_CYCLES` asks for more rounds than a test run has.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use adapter_iroh::{Iroh, IrohConfig};
 use adapter_libp2p::Libp2p;
-use adapter_tokio::service::{Events, NetworkingService, ServiceConfig, Stack};
+use adapter_tokio::service::{NetworkingService, Stack};
+use kin_tests::services::{self, TempDir, wait};
 use protocol_core::effects::{DeviceState, Event};
-use protocol_core::node::{Confirm, DeviceView};
-
-/// What no step takes unless something hangs.
-const HANGS: Duration = Duration::from_secs(60);
+use protocol_core::node::DeviceView;
 
 const STACKS: [&str; 3] = ["tcp", "iroh", "libp2p"];
 
 fn cycles(few: usize) -> usize {
     std::env::var("KIN_CYCLES").map_or(few, |cycles| cycles.parse().unwrap())
-}
-
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> Self {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).unwrap();
-        let dir = std::env::temp_dir().join(format!("kin-friends-{:016x}", u64::from_ne_bytes(random)));
-        fs::create_dir(&dir).unwrap();
-        Self(dir)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap_or(());
-    }
 }
 
 async fn start(home: &Path, stack: &str) -> NetworkingService {
@@ -47,19 +26,7 @@ async fn start(home: &Path, stack: &str) -> NetworkingService {
         "libp2p" => Libp2p::stack(),
         _ => Stack::tcp(),
     };
-    let stacks = vec![stack.at(vec!["127.0.0.1:0".parse().unwrap()])];
-    NetworkingService::init_networking(ServiceConfig { stacks, ..ServiceConfig::new(home) }).await.unwrap()
-}
-
-async fn wait<T>(events: &mut Events, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-    let found = tokio::time::timeout(HANGS, async {
-        loop {
-            if let Some(found) = wanted(&events.next().await.expect("the service runs")) {
-                return found;
-            }
-        }
-    });
-    found.await.expect("the event comes")
+    services::start(home, stack).await
 }
 
 fn connected(event: &Event) -> Option<()> {
@@ -76,37 +43,23 @@ struct Two {
 
 impl Two {
     async fn paired(stack: &'static str) -> Self {
-        let dir = TempDir::new();
-        let a = start(&dir.0.join("a"), stack).await;
-        let b = start(&dir.0.join("b"), stack).await;
+        let dir = TempDir::new("friends");
+        let a = start(&dir.path("a"), stack).await;
+        let b = start(&dir.path("b"), stack).await;
         let two = Self { a, b, stack, dir };
-        two.pair().await;
+        services::pair(&two.a, &two.b).await;
         two
-    }
-
-    async fn pair(&self) {
-        let addresses = self.a.local_addresses().await.unwrap();
-        let (mut ours, mut theirs) = (self.a.events(), self.b.events());
-        let invite = self.a.start_pairing_as_initiator(Duration::from_secs(600), Confirm::Automatic).await.unwrap();
-        self.b.start_pairing_as_joiner(invite.code, addresses, Confirm::Automatic).await.unwrap();
-        wait(&mut ours, |event| matches!(event, Event::PairConfirmed { .. }).then_some(())).await;
-        wait(&mut theirs, |event| matches!(event, Event::Answered { .. }).then_some(())).await;
     }
 
     async fn restart(&mut self) {
         self.a.shutdown().await;
         self.b.shutdown().await;
-        self.a = start(&self.dir.0.join("a"), self.stack).await;
-        self.b = start(&self.dir.0.join("b"), self.stack).await;
+        self.a = start(&self.dir.path("a"), self.stack).await;
+        self.b = start(&self.dir.path("b"), self.stack).await;
     }
 
-    /// Both have answered on the session that they have: a question from either side comes back.
     async fn both_answer(&self) {
-        for (from, to) in [(&self.a, &self.b), (&self.b, &self.a)] {
-            let mut events = from.events();
-            from.ping(to.identity().id).await.unwrap();
-            wait(&mut events, |event| matches!(event, Event::Pong { .. }).then_some(())).await;
-        }
+        services::both_answer(&self.a, &self.b).await;
     }
 
     async fn close(self) {

@@ -5,57 +5,17 @@
 
 use std::fs;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adapter_libp2p::Libp2p;
-use adapter_tokio::service::{Events, NetworkingService, ServiceConfig, Stack};
-use protocol_core::effects::{DeviceState, Event};
+use adapter_tokio::service::{NetworkingService, Stack};
+use kin_tests::services::{TempDir, both_answer, pair, start, state};
+use protocol_core::effects::DeviceState;
 use protocol_core::limits;
-use protocol_core::node::Confirm;
 use rustix::net::{Shutdown, SocketType, getpeername, shutdown, sockopt};
 
-/// What no step takes unless something hangs.
-const HANGS: Duration = Duration::from_secs(60);
 /// Cuts of a test run.
 const CYCLES: usize = 30;
-
-struct TempDir(PathBuf);
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap_or(());
-    }
-}
-
-async fn start(home: &Path, stack: Stack) -> NetworkingService {
-    let stacks = vec![stack.at(vec!["127.0.0.1:0".parse().unwrap()])];
-    NetworkingService::init_networking(ServiceConfig { stacks, ..ServiceConfig::new(home) }).await.unwrap()
-}
-
-async fn wait<T>(events: &mut Events, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-    let found = tokio::time::timeout(HANGS, async {
-        loop {
-            if let Some(found) = wanted(&events.next().await.expect("the service runs")) {
-                return found;
-            }
-        }
-    });
-    found.await.expect("the event comes")
-}
-
-async fn state(events: &mut Events, wanted: DeviceState) {
-    wait(events, |event| matches!(event, Event::Device { state, .. } if *state == wanted).then_some(())).await;
-}
-
-/// A question from either side comes back.
-async fn both_answer(a: &NetworkingService, b: &NetworkingService) {
-    for (from, to) in [(a, b), (b, a)] {
-        let mut events = from.events();
-        from.ping(to.identity().id).await.unwrap();
-        wait(&mut events, |event| matches!(event, Event::Pong { .. }).then_some(())).await;
-    }
-}
 
 /// Ends every stream of TCP that this process has, in both directions and at once. How many that were.
 #[expect(unsafe_code, reason = "descriptors that belong to others are named by number")]
@@ -110,17 +70,9 @@ async fn footprint(a: &NetworkingService, b: &NetworkingService) -> Footprint {
 async fn cut_sessions_come_back_and_leave_nothing_behind() {
     let cycles = std::env::var("KIN_CYCLES").map_or(CYCLES, |cycles| cycles.parse().unwrap());
     for (name, stack) in [("tcp", Stack::tcp as fn() -> Stack), ("libp2p", Libp2p::stack)] {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).unwrap();
-        let dir = TempDir(std::env::temp_dir().join(format!("kin-reconnects-{:016x}", u64::from_ne_bytes(random))));
-        fs::create_dir(&dir.0).unwrap();
-        let (a, b) = (start(&dir.0.join("a"), stack()).await, start(&dir.0.join("b"), stack()).await);
-        let (mut ours, mut theirs) = (a.events(), b.events());
-        let invite = a.start_pairing_as_initiator(Duration::from_secs(600), Confirm::Automatic).await.unwrap();
-        let addresses = a.local_addresses().await.unwrap();
-        b.start_pairing_as_joiner(invite.code, addresses, Confirm::Automatic).await.unwrap();
-        state(&mut ours, DeviceState::Connected).await;
-        wait(&mut theirs, |event| matches!(event, Event::Answered { .. }).then_some(())).await;
+        let dir = TempDir::new("reconnects");
+        let (a, b) = (start(&dir.path("a"), stack()).await, start(&dir.path("b"), stack()).await);
+        pair(&a, &b).await;
         a.keep_connected(true).await.unwrap();
         b.keep_connected(true).await.unwrap();
         let mut before = None;

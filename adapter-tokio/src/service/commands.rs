@@ -11,8 +11,8 @@ use protocol_core::ids::{DeviceId, MessageId, SessionId};
 use protocol_core::info::Address;
 use protocol_core::messages::{Draft, MessageError, StoredMessage, UnknownMessage};
 use protocol_core::node::{
-    BlockedDevice, Confirm, ConnectError, DeviceView, Node, PairError, PairingInvite, Policy, PolicyError, ShareError, UnknownDevice,
-    UnknownPairing, UnknownTransfer,
+    BlockError, BlockedDevice, Confirm, ConnectError, DeviceView, Node, PairError, PairingInvite, Policy, PolicyError, ShareError,
+    UnknownDevice, UnknownPairing, UnknownTransfer,
 };
 use protocol_core::pairing::code::PairingCode;
 use protocol_core::transfer::manifest::{Manifest, ManifestError, chunk_size_for};
@@ -312,8 +312,8 @@ impl NetworkingService {
     /// Blocks a paired device, or lifts that: see [`Node::block_device`](protocol_core::node::Node::block_device).
     ///
     /// # Errors
-    /// [`UnknownDevice`].
-    pub async fn block_device(&self, device: DeviceId, blocked: bool) -> Result<(), CallError<UnknownDevice>> {
+    /// [`BlockError`].
+    pub async fn block_device(&self, device: DeviceId, blocked: bool) -> Result<(), CallError<BlockError>> {
         self.call(move |host| with_env(|env| host.node.block_device(env, device, blocked))).await?.map_err(CallError::Refused)
     }
 

@@ -8,9 +8,10 @@ use minicbor::Encoder;
 use minicbor::encode::Error;
 use protocol_core::effects::{DeviceState, Route};
 use protocol_core::faults::LinkFailure;
+use protocol_core::identity::device_id;
 use protocol_core::ids::{DeviceId, PeerKey};
 use protocol_core::info::TransportKind;
-use protocol_core::node::{DeviceView, FilePolicy, Node, Policy};
+use protocol_core::node::{BlockedDevice, DeviceView, FilePolicy, Node, Policy};
 use protocol_core::wire::cbor::{Malformed, Reader};
 
 use crate::home::{self, HomeError};
@@ -37,24 +38,37 @@ const ENDS: [LinkFailure; 10] = [
     LinkFailure::Blocked,
 ];
 
-/// The devices that the holder of `home` knows, as it last wrote them. `None`: nothing was written yet.
+/// What the holder of a home knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Every device.
+    pub devices: Vec<DeviceView>,
+    /// Every blocked one, paired or not.
+    pub blocked: Vec<BlockedDevice>,
+}
+
+/// What the holder of `home` knows, as it last wrote it. `None`: nothing was written yet.
 ///
 /// # Errors
 /// [`HomeError::Damaged`] if the file is not ours; faults of the file system.
-pub fn read_snapshot(home: &Path) -> Result<Option<Vec<DeviceView>>, HomeError> {
+pub fn read_snapshot(home: &Path) -> Result<Option<Snapshot>, HomeError> {
     let Some(bytes) = home::read_snapshot(home)? else { return Ok(None) };
     decode(&bytes).map(Some).map_err(|_| HomeError::Damaged(home.to_path_buf()))
 }
 
 pub(crate) fn encode(node: &Node) -> Vec<u8> {
     let mut to = Encoder::new(Vec::new());
-    let written = write(&mut to, &node.devices());
+    let written = write(&mut to, &Snapshot { devices: node.devices(), blocked: node.blocked_devices() });
     written.expect("invariant: a vector takes every byte");
     to.into_writer()
 }
 
-fn write(to: &mut Encoder<Vec<u8>>, devices: &[DeviceView]) -> Result<(), Error<Infallible>> {
-    to.array(2)?.u64(VERSION)?.array(devices.len() as u64)?;
+fn write(to: &mut Encoder<Vec<u8>>, Snapshot { devices, blocked }: &Snapshot) -> Result<(), Error<Infallible>> {
+    to.array(3)?.u64(VERSION)?.array(blocked.len() as u64)?;
+    for device in blocked {
+        to.array(3)?.bytes(&device.key.0)?.str(&device.name)?.u64(device.unix_s)?;
+    }
+    to.array(devices.len() as u64)?;
     for device in devices {
         to.array(18)?.bytes(&device.id.0)?.bytes(&device.key.0)?.str(&device.name)?.str(&device.os)?.str(&device.app)?;
         to.u64(STATES.iter().position(|state| *state == device.state).unwrap_or(0) as u64)?;
@@ -131,14 +145,23 @@ fn one_of<T: Copy>(from: &mut Reader<'_>, all: &[T]) -> Result<T, Malformed> {
     usize::try_from(from.u64()?).ok().and_then(|at| all.get(at)).copied().ok_or(Malformed::Bounds)
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<DeviceView>, Malformed> {
+fn decode(bytes: &[u8]) -> Result<Snapshot, Malformed> {
     let mut from = Reader::new(bytes)?;
-    from.fields(2)?;
+    from.fields(3)?;
     if from.u64()? != VERSION {
         return Err(Malformed::Bounds);
     }
     let count = from.array_up_to(DEVICES)?;
-    (0..count).map(|_| device(&mut from)).collect()
+    let blocked = (0..count).map(|_| blocked(&mut from)).collect::<Result<_, _>>()?;
+    let count = from.array_up_to(DEVICES)?;
+    let devices = (0..count).map(|_| device(&mut from)).collect::<Result<_, _>>()?;
+    Ok(Snapshot { devices, blocked })
+}
+
+fn blocked(from: &mut Reader<'_>) -> Result<BlockedDevice, Malformed> {
+    from.fields(3)?;
+    let key = PeerKey(fixed(from)?);
+    Ok(BlockedDevice { id: device_id(&key), key, name: from.text(TEXT)?.to_owned(), unix_s: from.u64()? })
 }
 
 fn device(from: &mut Reader<'_>) -> Result<DeviceView, Malformed> {
@@ -240,11 +263,13 @@ mod tests {
             rtt: None,
             ..full.clone()
         };
+        let key = PeerKey([4; 32]);
+        let blocked = BlockedDevice { id: device_id(&key), key, name: "gone".into(), unix_s: 11 };
+        let snapshot = Snapshot { devices: vec![full, bare], blocked: vec![blocked] };
         let mut to = Encoder::new(Vec::new());
-        write(&mut to, &[full.clone(), bare.clone()]).unwrap();
+        write(&mut to, &snapshot).unwrap();
         let bytes = to.into_writer();
-        let devices = decode(&bytes).unwrap();
-        assert_eq!(format!("{devices:?}"), format!("{:?}", [full, bare]));
+        assert_eq!(decode(&bytes).unwrap(), snapshot);
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err());
         }

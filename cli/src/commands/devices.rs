@@ -45,16 +45,8 @@ pub(super) async fn run(context: &Context, verb: Option<DevicesVerb>) -> Outcome
 /// What the `kin up` of the home says, else the snapshot: that takes no lock, and no home means no devices.
 async fn known(context: &Context) -> Outcome<Vec<Device>> {
     let Some(net) = Net::of_up(context).await else { return registry::devices(&context.home()?) };
-    let mut rows: Vec<Device> = net.metrics().await?.iter().map(|(view, metrics)| registry::counted(view, metrics)).collect();
-    let blocked = net.blocked().await?;
-    rows.extend(
-        blocked
-            .iter()
-            .map(registry::blocked_row)
-            .filter(|row| !rows.iter().any(|known| known.device_id == row.device_id))
-            .collect::<Vec<_>>(),
-    );
-    Ok(rows)
+    let rows = net.metrics().await?.iter().map(|(view, metrics)| registry::counted(view, metrics)).collect();
+    Ok(registry::with_blocked(rows, &net.blocked().await?))
 }
 
 enum Change {
@@ -148,10 +140,8 @@ async fn removed(net: &mut Net, id: DeviceId) -> Outcome {
 /// Blocked devices are found by what they are called, paired or not.
 async fn unblock(out: &Output, net: &Net, views: &[DeviceView], wanted: &str) -> Outcome {
     let blocked = net.blocked().await?;
-    let rows: Vec<Device> = blocked
-        .iter()
-        .map(|blocked| views.iter().find(|view| view.id == blocked.id).map_or_else(|| registry::blocked_row(blocked), registry::row))
-        .collect();
+    let paired: Vec<Device> = views.iter().map(registry::row).collect();
+    let rows = registry::blocked_rows(&paired, &blocked);
     let row = find(&rows, wanted)?;
     let Some(found) = blocked.iter().find(|blocked| blocked.id.to_string() == row.device_id) else {
         return Err(Problem::internal("a row without its device"));
@@ -328,29 +318,7 @@ mod tests {
     use super::*;
 
     fn device(name: &str, id: &str) -> Device {
-        Device {
-            device_id: id.to_owned(),
-            name: name.to_owned(),
-            state: State::Paired,
-            fingerprint: String::new(),
-            platform: "linux".to_owned(),
-            paired_at: 0,
-            last_seen: None,
-            last_route: None,
-            addresses: vec![],
-            confirmed: true,
-            removed_there: None,
-            blocked_since: None,
-            policy: crate::events::Policy { messages: true, files: Files::Ask, max_bytes: None, folder: None, protocols: vec![] },
-            last_end: None,
-            last_end_at: None,
-            route: None,
-            rtt_ms: None,
-            reconnects: 0,
-            bytes_sent: 0,
-            bytes_received: 0,
-            goodput: 0,
-        }
+        Device::named(id.to_owned(), name.to_owned(), State::Paired)
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adapter_tokio::files::ConflictPolicy;
 use adapter_tokio::metrics::prometheus;
@@ -29,7 +29,9 @@ use crate::registry;
 
 /// Bytes of a request for counters, and how long it may take.
 const REQUEST: usize = 8 * 1024;
-const REQUEST_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+const REQUEST_WAIT: Duration = Duration::from_secs(5);
+/// Behind an accept that failed.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(context: &Context, args: &Up) -> Outcome {
     if args.systemd {
@@ -71,16 +73,20 @@ async fn up(context: &Context, net: &mut Net, args: &Up, dir: Option<PathBuf>) -
     net.introduce(out, args.address_file.as_deref()).await?;
     service.keep_connected(true).await.map_err(crate::net::closed)?;
     out.say("Up. Ctrl-C ends it.");
+    let done = follow(out, net, &service, &hub, dir.is_some()).await;
+    for task in metrics.into_iter().chain([served]) {
+        task.abort();
+    }
+    done
+}
+
+/// Does what events ask for, until a signal.
+async fn follow(out: &Output, net: &mut Net, service: &NetworkingService, hub: &Hub, anywhere: bool) -> Outcome {
     let mut taken = BTreeMap::new();
-    let problem = loop {
-        match net.next().await {
-            Ok(event) => on_event(out, &service, &hub, (&mut taken, dir.is_some()), event).await?,
-            Err(problem) => break problem,
-        }
-    };
-    served.abort();
-    drop(metrics);
-    Err(problem)
+    loop {
+        let event = net.next().await?;
+        on_event(out, service, hub, (&mut taken, anywhere), event).await?;
+    }
 }
 
 async fn on_event(
@@ -108,6 +114,12 @@ async fn on_event(
         }
         CoreEvent::Offered { transfer, label, manifest, .. } if !hub.has_receiver() => {
             take(out, service, (taken, anywhere), (transfer, label, manifest)).await?;
+        }
+        CoreEvent::OfferDeclined { transfer, failure, .. } if !hub.has_receiver() => {
+            out.event(&Event::Refused { id: transfer.id.to_string(), reason: failure.to_string() });
+            let name = name_of(service, transfer.device).await?;
+            let message = format!("an offer of {} was declined, this device could not take it: {failure}", quoted(&name));
+            out.warning(WarningCode::TransferFailed, &message);
         }
         CoreEvent::Done { transfer, summary } if transfer.direction == Direction::Incoming => {
             if let Some(Taken { label, files: number, since }) = taken.remove(&transfer) {
@@ -181,9 +193,12 @@ async fn serve_metrics(out: &Output, service: NetworkingService, at: std::net::S
     out.say(&format!("Counters: http://{at}/metrics"));
     Ok(tokio::spawn(async move {
         loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            let service = service.clone();
-            tokio::spawn(async move { tokio::time::timeout(REQUEST_WAIT, counters(stream, &service)).await.map_or((), drop) });
+            // One after the other: whoever is slow keeps the next waiting for a moment, and nobody can pile up.
+            match listener.accept().await {
+                Ok((stream, _)) => tokio::time::timeout(REQUEST_WAIT, counters(stream, &service)).await.map_or((), drop),
+                // Out of descriptors, most likely: others give some back.
+                Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+            }
         }
     }))
 }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::commands::UnknownDevice;
 use super::links::remember;
@@ -15,6 +16,29 @@ use crate::pairing::joiner::Joiner;
 use crate::session::handshake::{ReceivedHello, notice};
 use crate::timers::TimerKind;
 use crate::wire::control::ControlMessage;
+
+/// Why a device was not blocked, or let in again. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockError {
+    /// No paired device has this id.
+    UnknownDevice,
+    /// No blocked device has it.
+    NotBlocked,
+    /// [`limits::BLOCKED`] are blocked.
+    TooMany,
+}
+
+impl fmt::Display for BlockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownDevice => "no such device",
+            Self::NotBlocked => "the device is not blocked",
+            Self::TooMany => "as many devices as may be are blocked; let one in again first",
+        })
+    }
+}
+
+impl core::error::Error for BlockError {}
 
 impl Node {
     /// Forgets a device: from this call on nothing of it is accepted, and nothing under the pairing is answered but, once that is
@@ -185,14 +209,14 @@ impl Node {
     /// code it brings, also after it was forgotten.
     ///
     /// # Errors
-    /// [`UnknownDevice`]: no paired device has this id, none is blocked under it, or 256 are blocked.
+    /// [`BlockError`].
     // POL-4, POL-5.
-    pub fn block_device(&mut self, env: &mut Env<'_>, device: DeviceId, blocked: bool) -> Result<(), UnknownDevice> {
+    pub fn block_device(&mut self, env: &mut Env<'_>, device: DeviceId, blocked: bool) -> Result<(), BlockError> {
         self.advance(env);
         let peer = if blocked {
-            let peer = self.registry.by_id(device).ok_or(UnknownDevice)?.key;
+            let peer = self.registry.by_id(device).ok_or(BlockError::UnknownDevice)?.key;
             if !self.registry.block(&peer, env.unix_s) {
-                return Err(UnknownDevice);
+                return Err(BlockError::TooMany);
             }
             self.cancel_pairings_with(env, &peer);
             self.end_session_with(env, device, LinkFailure::Blocked);
@@ -203,7 +227,7 @@ impl Node {
             }
             peer
         } else {
-            self.registry.unblock(device).ok_or(UnknownDevice)?
+            self.registry.unblock(device).ok_or(BlockError::NotBlocked)?
         };
         if !planted!(BlockNotStored) {
             self.store_rows(env, peer, false, 0);
