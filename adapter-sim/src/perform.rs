@@ -1,5 +1,6 @@
 //! What Nodes say is done here, and what comes of it is told to them.
 
+use protocol_core::devices::policy::FilePolicy;
 use protocol_core::effects::{Cut, Event, Input, Output, Reply};
 use protocol_core::faults::{DeclineReason, Failure};
 
@@ -96,7 +97,9 @@ impl World {
             }
             Event::Offered { transfer, .. } if self.devices[dev.0].offers != Answer::Silent => {
                 let yes = self.devices[dev.0].offers == Answer::Yes;
-                let delay = PERSON + self.choices.below(Site::Person, PERSON);
+                let policy = self.node_of(dev).and_then(|node| node.policy(transfer.device));
+                let asks = policy.is_none_or(|policy| policy.files != FilePolicy::Automatic);
+                let delay = if asks { PERSON + self.choices.below(Site::Person, PERSON) } else { 0 };
                 self.after(delay, Act::AnswerOffer { dev, life, key: *transfer, yes });
             }
             Event::Done { transfer, .. } | Event::Failed { transfer, .. } => self.devices[dev.0].disk.forget(*transfer),

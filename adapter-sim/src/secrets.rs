@@ -23,22 +23,25 @@ impl World {
             secrets.extend(self.store(dev).values().flat_map(|row| roots(row)).filter_map(|root| part(&root)));
         }
         Recorder::each_key(|key| secrets.extend(part(key)));
-        // Most windows of the wire are ruled out by their first two bytes.
-        let mut first = vec![false; 1 << 16];
-        for secret in &secrets {
-            first[usize::from(u16::from_be_bytes([secret[0], secret[1]]))] = true;
-        }
+        // Nearly every place on the wire is ruled out by the two bytes that stand there.
+        let begins = |text: &[u8]| usize::from(u16::from_be_bytes([text[0], text[1]]));
+        let mut first = [0_u64; 1 << 10];
+        let all = secrets.iter().map(<[u8; PART]>::as_slice).chain(CLEAR);
+        all.map(begins).for_each(|pair| first[pair / 64] |= 1 << (pair % 64));
         let honest = |tapped: &&Tapped| tapped.from.0 < self.honest;
         for tapped in self.tap().iter().filter(honest) {
-            let mut windows = tapped.bytes.windows(PART);
-            let known = windows.any(|window| {
-                first[usize::from(u16::from_be_bytes([window[0], window[1]]))] && part(window).is_some_and(|part| secrets.contains(&part))
-            });
-            if known {
-                return Some(("S10", format!("device {} sent a key", tapped.from.0)));
-            }
-            if [&b"device "[..], &PLAIN].iter().any(|plain| tapped.bytes.windows(plain.len()).any(|window| window == *plain)) {
-                return Some(("S10", format!("device {} sent a name or a file in clear", tapped.from.0)));
+            let met = |at: &usize| {
+                let pair = begins(&tapped.bytes[*at..]);
+                first[pair / 64] >> (pair % 64) & 1 == 1
+            };
+            for at in (0..tapped.bytes.len().saturating_sub(1)).filter(met) {
+                let rest = &tapped.bytes[at..];
+                if part(rest).is_some_and(|part| secrets.contains(&part)) {
+                    return Some(("S10", format!("device {} sent a key", tapped.from.0)));
+                }
+                if CLEAR.iter().any(|clear| rest.starts_with(clear)) {
+                    return Some(("S10", format!("device {} sent a name or a file in clear", tapped.from.0)));
+                }
             }
         }
         self.logged(&secrets).map(|what| ("S34", what))
@@ -61,6 +64,9 @@ impl World {
         texts.iter().filter(digits).find(holds).map(|text| format!("a secret is shown in {text:.80}"))
     }
 }
+
+/// Of names, and of files: never seen on the wire.
+const CLEAR: [&[u8]; 2] = [b"device ", &PLAIN];
 
 /// What files of the catalogue hold, somewhere: see `script::tree`.
 const PLAIN: [u8; 12] = {

@@ -20,7 +20,7 @@ pub use crate::devices::registry::DeviceView;
 use crate::effects::{Deadline, DeviceState, Env, Event, Fact, Input, Output, Remote};
 use crate::faults::LinkFailure;
 use crate::identity::NetworkIdentity;
-use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId, Ticket};
 use crate::info::{Address, Binding, BindingKind, CAP_AES_256_GCM, CAP_CHACHA20_POLY1305, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
 use crate::messages::Messages;
@@ -220,8 +220,8 @@ pub struct Node {
     unwritten: BTreeMap<PeerKey, (bool, u32)>,
     transfers: Transfers,
     messages: Messages,
-    /// Rows of what was said with devices that are being forgotten: they go in the write that says so.
-    unsaid: BTreeMap<PeerKey, Vec<crate::messages::RowKey>>,
+    /// Rows of what was said with devices that are being forgotten: they go in the write that says so, which comes behind this ticket.
+    unsaid: BTreeMap<PeerKey, (Vec<crate::messages::RowKey>, Ticket)>,
     /// The protocols of the embedder, and who may speak them.
     protocols: BTreeMap<String, Access>,
     wanted: BTreeMap<u64, data::Wanted>,

@@ -168,6 +168,11 @@ impl Outbox {
         ticket
     }
 
+    /// The ticket that was given out last.
+    pub(crate) const fn last_ticket(&self) -> Ticket {
+        Ticket(self.last_ticket)
+    }
+
     /// What a ticket was for. A ticket is answered once: asking again finds nothing.
     pub(crate) fn settle(&mut self, ticket: Ticket) -> Option<Purpose> {
         self.waiting.remove(&ticket)

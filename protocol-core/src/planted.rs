@@ -493,6 +493,8 @@ bugs! {
     UnpairBeforeDurable: "§10.1 (UNP-2)", "a crash behind the forgetting: the peer was told that it is removed, and is paired after the restart";
     /// What the peer says of that is not heard.
     UnpairIgnored: "§10.2 (UNP-5)", "in a calm world the other side of a session does not hear that it was removed";
+    /// A write that was under way when a device was forgotten counts as the one that says so.
+    UnsaidTooSoon: "§10.1 (UNP-1)", "the write of the forgetting fails behind an older one that does not: the next one removes the device and not what was said with it";
     /// The notice for a forgotten device is given before that is durable.
     NoticeBeforeDurable: "§10.3 (UNP-4)", "a crash behind the forgetting: the peer was told that it is removed, and is paired after the restart";
     /// A forgotten device gets no notice.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adapter_sim::{At, Damage, Dev, Rule, Side, StoreFault, Wire, World};
 use kin_tests::story::Duo;
-use protocol_core::effects::Event;
+use protocol_core::effects::{DeviceState, Event};
 use protocol_core::ids::MessageId;
 use protocol_core::limits;
 use protocol_core::messages::{StoredMessage, UnknownMessage};
@@ -52,6 +52,35 @@ fn messages_arrive_both_ways() {
         let taken = take(&mut duo.world, (j, i), late).unwrap();
         assert_eq!(taken.body, b"late");
         assert!(take(&mut duo.world, (j, i), late).is_err());
+    }
+}
+
+/// LINK-16, MSG-3: a session is renewed in the middle of a storm of messages in both directions: each is there once, in order.
+#[test]
+fn a_renewal_in_a_storm_of_messages_loses_and_doubles_nothing() {
+    const RENEWAL: Duration = Duration::from_secs(50 * 60);
+    for wire in WIRES {
+        let mut duo = Duo::paired(17, wire);
+        let (i, j) = (duo.i, duo.j);
+        duo.world.run_for(RENEWAL - Duration::from_secs(4));
+        let renewed = duo.world.connections();
+        let all: Vec<Vec<u8>> = (0..800_u16).map(|number| number.to_be_bytes().to_vec()).collect();
+        for body in &all {
+            duo.world.send_message(i, j, body, DAY).unwrap();
+            duo.world.send_message(j, i, body, DAY).unwrap();
+            duo.world.run_for(Duration::from_millis(10));
+        }
+        duo.world.run_for(MINUTE);
+        assert!(duo.world.connections() > renewed, "the renewal was to fall into the storm\n{}", duo.story());
+        let down = |event: &Event| matches!(event, Event::Device { state: DeviceState::Disconnected, .. });
+        assert!(!duo.world.saw(i, down) && !duo.world.saw(j, down), "{}", duo.story());
+        for (from, to) in [(i, j), (j, i)] {
+            assert!(bodies(&duo.world, (to, from)) == all, "{}", duo.story());
+            let receipts = duo.world.receipts(from);
+            assert_eq!(receipts.len(), all.len());
+            assert!(receipts.iter().all(|(_, state)| *state == MessageState::Delivered));
+            assert!(duo.world.queued_messages(from, to).is_empty());
+        }
     }
 }
 

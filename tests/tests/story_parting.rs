@@ -385,6 +385,29 @@ fn a_device_that_was_disconnected_is_not_dialled() {
     assert_eq!(duo.world.connections(), before);
 }
 
+/// KEEP-5: an owner who disconnects while an attempt is under way ends that too; one who sends files, or pairs, asks again.
+#[test]
+fn an_attempt_ends_with_the_owners_wish() {
+    let mut duo = Duo::paired(16, Wire::Sim);
+    let (i, j, j_id) = (duo.i, duo.j, duo.world.id(duo.j));
+    keep(&mut duo.world, i, true);
+    duo.disconnect();
+    duo.world.clear_events();
+    duo.world.set_latency(Duration::from_millis(500), Duration::ZERO);
+    duo.world.call(i, |node, env| node.connect(env, j_id, &[])).expect("known");
+    duo.world.run_for(Duration::from_millis(100));
+    duo.world.call(i, |node, env| node.disconnect(env, j_id));
+    assert_eq!(duo.connect_failures(i), [LinkFailure::Closed]);
+    duo.world.run_for(20 * MINUTE);
+    assert!(!duo.world.connected(i, j) && !duo.world.connected(j, i), "{}", duo.story());
+    duo.world.share(i, j, &sample_tree(), 1 << 16).expect("paired");
+    assert!(duo.world.run_until(MINUTE, |world| world.connected(i, j)), "{}", duo.story());
+    duo.world.run_for(MINUTE);
+    assert!(duo.world.cut_connection(i, j));
+    duo.world.run_for(MINUTE);
+    assert!(duo.both_connected(), "it is wanted again: {}", duo.story());
+}
+
 /// The answer to a question is timed, and goes to who asked.
 #[test]
 fn a_ping_is_answered() {

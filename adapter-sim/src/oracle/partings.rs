@@ -42,6 +42,8 @@ pub(super) struct Partings {
     said: BTreeMap<MessageId, u64>,
     /// Whom an owner who stays connected does not want to speak with, and since when.
     left: BTreeMap<(Dev, DeviceId), u64>,
+    /// Whom an owner disconnected, and has not asked for since: more than those above, of whom something else may have asked.
+    unwanted: BTreeSet<(Dev, DeviceId)>,
     /// Attempts of devices that stay connected which came to nothing, since something changed.
     failures: BTreeMap<(Dev, DeviceId), VecDeque<u64>>,
     /// Devices that try again from the beginning: since when.
@@ -96,9 +98,12 @@ impl Oracle {
     /// An owner wants a device forgotten, and has not said so yet.
     pub(super) fn on_parting(&mut self, world: &World, dev: Dev, device: DeviceId) {
         self.partings.forgot.insert((dev, device));
+        self.partings.unwanted.remove(&(dev, device));
         self.asks(dev, device);
         let Some(peer) = world.dev_of_id(device).filter(|peer| peer.0 < world.honest) else { return };
         self.partings.policies.remove(&(dev, peer));
+        // Who is forgotten a second time had met this device again.
+        self.partings.farewells.retain(|farewell| (farewell.dev, farewell.peer) != (dev, peer));
         let session = spoken(world, dev, peer).filter(|session| spoken(world, peer, dev) == Some(*session));
         if let Some(session) = session.filter(|_| self.manners.parts) {
             let life = world.life(peer);
@@ -115,6 +120,7 @@ impl Oracle {
 
     pub(super) fn on_asked(&mut self, world: &World, dev: Dev, device: DeviceId) {
         self.asks(dev, device);
+        self.partings.unwanted.remove(&(dev, device));
         self.partings.asked.insert((dev, device), world.micros());
     }
 
@@ -130,12 +136,14 @@ impl Oracle {
         if world.wishes.kept.contains(&dev) {
             // An attempt that somebody asked for before goes on for a minute at most.
             let attempt = world.node_of(dev).is_some_and(|node| node.probe_holdings().dialers > 0);
+            self.partings.unwanted.insert((dev, device));
             self.partings.left.insert((dev, device), world.micros() + if attempt { 60_000_000 } else { 0 });
         }
     }
 
     /// Everything that a device knew of whom it dials is as if it had just begun.
     pub(crate) fn keeps_anew(&mut self, dev: Dev) {
+        self.partings.unwanted.retain(|(of, _)| *of != dev);
         self.partings.left.retain(|(of, _), _| *of != dev);
         self.partings.failures.retain(|(of, _), _| *of != dev);
         self.partings.roused.retain(|roused| roused.dev != dev);
@@ -205,7 +213,7 @@ impl Oracle {
             && world.view(peer, dev).is_some_and(|view| view.blocked.is_none())
             && view.addresses.iter().any(|known| at.contains(known))
             && roots(dev, peer).any(|root| theirs.contains(&root.print))
-            && !self.partings.left.contains_key(&(dev, world.id(peer)))
+            && !self.partings.unwanted.contains(&(dev, world.id(peer)))
     }
 
     /// S16: whether a message may have been refused.
@@ -220,6 +228,7 @@ impl Oracle {
             Event::RemovedThere { device } => self.on_removed_there(world, dev, *device),
             Event::Removed { device } => self.on_forgotten(world, dev, *device),
             Event::Paired { peer, .. } => {
+                self.partings.unwanted.remove(&(dev, peer.device));
                 self.asks(dev, peer.device);
                 let blocked = self.blocks(world, dev, peer.device);
                 self.check("S38", !blocked, || format!("device {} is paired with a device that its owner has blocked", dev.0));

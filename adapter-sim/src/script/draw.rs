@@ -237,15 +237,22 @@ impl Draw<'_, '_> {
         if last {
             self.scene_of_its_own(profile);
         }
-        if profile == Profile::Link {
-            self.talk();
-            if !self.is_calm() && self.tape.percent(30) {
-                self.scene_of_messages();
+        match profile {
+            Profile::Link => {
+                self.talk();
+                self.friends(30, 40);
+                self.partings();
             }
-            if self.tape.percent(40) {
-                self.applications();
+            Profile::Default if self.tape.percent(25) => {
+                // Who keeps a crowd of devices that are not there dials all day.
+                if self.tape.percent(25) && !self.has(Family::Backups) {
+                    self.keep_throughout();
+                }
+                self.talk();
+                self.friends(15, 20);
+                self.partings_beside();
             }
-            self.partings();
+            _ => {}
         }
         if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {
             return self.waited_for_in_vain();
@@ -266,6 +273,16 @@ impl Draw<'_, '_> {
         }
         if profile == Profile::Pairing && self.tape.percent(20) {
             self.rare_scene();
+        }
+    }
+
+    /// What friends do last: messages, and protocols of applications, each in so many of a hundred scripts.
+    fn friends(&mut self, messages: u64, applications: u64) {
+        if !self.is_calm() && self.tape.percent(messages) {
+            self.scene_of_messages();
+        }
+        if self.tape.percent(applications) {
+            self.applications();
         }
     }
 

@@ -1,5 +1,5 @@
 //! Parting, blocking, policies and staying connected (PROTOCOL.md, sections 8.1 and 9.8): what owners want, and scenes of it. They
-//! are drawn in the link profile alone, behind all else, so that what a script was before they were thought of it still is.
+//! are drawn behind all else, so that what a script was before they were thought of it still is.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -128,6 +128,23 @@ impl Draw<'_, '_> {
         for _ in 0..1 + self.tape.below(2) {
             self.parting(alone);
         }
+    }
+
+    /// The same, and what was drawn before happens too.
+    pub(super) fn partings_beside(&mut self) {
+        if self.tape.percent(40) {
+            self.parting(false);
+        }
+    }
+
+    /// A device stays connected from the beginning, whatever happens.
+    pub(super) fn keep_throughout(&mut self) {
+        let end = std::mem::replace(&mut self.at, 2_500);
+        for dev in 0..1 + self.tape.below(2) as usize {
+            self.push(Step::More(More::Keep { dev, on: true }));
+        }
+        self.at = end;
+        self.sort();
     }
 
     fn parting(&mut self, alone: bool) {

@@ -21,7 +21,8 @@ impl Draw<'_, '_> {
             self.push(Step::CancelPairing { dev });
         }
         self.setting.latency = (5_000, 3_000);
-        match self.tape.below(4) {
+        match self.tape.below(5) {
+            4 => self.confirmed_in_vain(dev, peer),
             0 => self.falls_behind_its_code(dev, peer),
             1 => self.falls_while_it_confirms(dev, peer),
             2 => self.renewed_in_vain(dev, peer),
@@ -66,6 +67,19 @@ impl Draw<'_, '_> {
         self.push(Step::SlowDisk { dev: peer, millis: 0 });
         self.at += 500;
         self.push(Step::Restart { dev: peer });
+        self.push(Step::Connect { dev: peer, peer: dev, told: true });
+        self.at += PAIRING;
+    }
+
+    /// A joiner never sees its Complete; its reconnect would confirm the root, and that cannot be written.
+    fn confirmed_in_vain(&mut self, dev: usize, peer: usize) {
+        self.push(Step::Damage { name: Name::Pair, side: Side::Answerer, at: At::Frame(1), damage: Damage::Vanish });
+        self.pair(dev, peer, (false, false));
+        self.at += PAIRING;
+        // The first write is that of what the peer tells of itself.
+        self.push(Step::Store { dev: peer, number: 2, fault: StoreFault::Fail });
+        self.push(Step::Reset { dev, peer });
+        self.at += PAIRING;
         self.push(Step::Connect { dev: peer, peer: dev, told: true });
         self.at += PAIRING;
     }

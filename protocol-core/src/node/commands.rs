@@ -201,11 +201,12 @@ impl Node {
         Ok(())
     }
 
-    /// Ends the session with a device in order, and cancels what is under way with it.
+    /// Ends the session with a device in order, or the attempt to have one, and cancels what is under way with it.
     pub fn disconnect(&mut self, env: &mut Env<'_>, device: DeviceId) {
         self.advance(env);
         self.keep_no_more(device);
         self.end_session_with(env, device, LinkFailure::Closed);
+        self.connect_failed(env, device, LinkFailure::Closed);
         self.settle(env);
     }
 
@@ -271,6 +272,7 @@ impl Node {
             return Err(ShareError::UnknownDevice);
         }
         let key = self.transfers.offer(cx!(self, env), to, manifest, label)?;
+        self.keep_again(to);
         if let (Some(peer), false) = (peer, self.primary.contains_key(&to)) {
             self.dial_device(env, peer, Vec::new());
         }

@@ -334,7 +334,10 @@ impl Node {
             bound.peer == *peer && self.registry.get(peer).is_some_and(|device| device.roots.iter().any(root))
         };
         match self.joiner.take_if(|joiner| joiner.bound().is_some_and(confirmed)) {
-            Some(joiner) => joiner.confirmed_by_link(cx!(self, env)),
+            Some(joiner) => {
+                self.keep_again(crate::identity::device_id(peer));
+                joiner.confirmed_by_link(cx!(self, env));
+            }
             None => cx!(self, env).notify(Event::PairConfirmed { device: crate::identity::device_id(peer) }),
         }
     }

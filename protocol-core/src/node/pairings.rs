@@ -158,6 +158,7 @@ impl Node {
         // PAIR-5.
         self.await_opening(stream, Awaited::new(proven), limits::COMPLETE_WAIT);
         let repaired = self.registry.get(&peer.key).is_some_and(|device| device.roots.len() > 1);
+        self.keep_again(identity::device_id(&peer.key));
         self.out.push(crate::effects::Output::Notify(Event::Paired {
             session,
             peer: stranger(&peer.key, &peer.info),
@@ -337,6 +338,7 @@ impl Node {
         }
         let Some((bound, keys)) = confirmed else { return };
         let peer = stranger(&bound.peer, &bound.info);
+        self.keep_again(peer.device);
         cx!(self, env).notify(Event::Paired { session, peer, check: bound.check, confirmed: true, repaired });
         let Some(PairingKeys { traffic, session_ref, .. }) = keys else {
             return self.reconnect_after_pairing(env, &bound);

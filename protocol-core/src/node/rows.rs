@@ -26,7 +26,7 @@ impl Node {
     /// the device, nor the device without them.
     // UNP-1, MSG-2.
     fn unsaid_rows(&self, peer: &PeerKey) -> Vec<Change> {
-        let Some(keys) = self.unsaid.get(peer) else { return Vec::new() };
+        let Some((keys, _)) = self.unsaid.get(peer) else { return Vec::new() };
         let needed = self.messages.keys(peer);
         keys.iter()
             .filter(|key| !needed.contains(key))

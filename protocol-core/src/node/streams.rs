@@ -342,7 +342,9 @@ impl Node {
             return;
         };
         let stored = result.is_ok();
-        if let (Some(peer), true) = (purpose.row(), stored) {
+        if let (Some(peer), true) = (purpose.row(), stored)
+            && self.unsaid.get(&peer).is_some_and(|(_, behind)| ticket > *behind)
+        {
             self.unsaid.remove(&peer);
         }
         if let (Some(peer), false) = (purpose.row(), stored) {
