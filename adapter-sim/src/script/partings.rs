@@ -161,7 +161,8 @@ impl Draw<'_, '_> {
         }
         self.pair(dev, peer, (false, false));
         self.at += PAIRING;
-        match self.tape.below(13) {
+        match self.tape.below(14) {
+            13 => self.forgotten_behind_a_write(dev, peer),
             0 | 1 => self.told_at_once(dev, peer),
             2 | 3 => self.told_later(dev, peer),
             4 | 5 => self.blocked(dev, peer),
@@ -223,6 +224,17 @@ impl Draw<'_, '_> {
         }
         self.at += 20_000;
         self.dial(peer, dev);
+    }
+
+    /// A device that has said something is forgotten while something else of it is being written, and the forgetting cannot be.
+    fn forgotten_behind_a_write(&mut self, dev: usize, peer: usize) {
+        self.push(Step::More(More::Say { dev: peer, peer: dev, count: 1, life: LONG, long: false }));
+        self.at += 2_000;
+        self.push(Step::Store { dev, number: 2, fault: StoreFault::Fail });
+        let first = if self.tape.percent(50) { Step::Disconnect { dev, peer } } else { Step::Rename { dev, peer } };
+        self.push(first);
+        self.push(Step::Forget { dev, peer });
+        self.at += 20_000;
     }
 
     /// A device is forgotten that is away, and comes back.
