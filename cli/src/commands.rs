@@ -56,7 +56,7 @@ pub(crate) async fn run(cli: Cli, out: Output) -> (Output, Outcome) {
         Command::Send(args) => send::run(&context, &args).await,
         Command::Recv(args) => recv::run(&mut context, &args).await,
         Command::Msg(args) => msg::run(&context, &args.verb).await,
-        Command::Up(args) => up::run(&context, &args).await,
+        Command::Up(args) => up::run(&mut context, &args).await,
         Command::Ping(args) => ping::run(&context, &args).await,
         Command::Doctor(args) => doctor::run(&context, &args).await,
         Command::Completions(args) => completions::run(&args.shell),

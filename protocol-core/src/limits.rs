@@ -82,6 +82,9 @@ pub const MESSAGES_QUEUED: usize = 4096;
 pub const MESSAGE_BYTES_QUEUED: usize = 64 << 20;
 /// Messages that are told and have no receipt, and their bytes before one more is told.
 pub const MESSAGES_UNDER_WAY: usize = 64;
+/// How many times as much a receiver holds before it takes the sender for a liar: where sessions follow each other, what was told on
+/// one and given up is still being written when the next one tells others.
+pub const MESSAGES_HELD: usize = 4;
 /// See above.
 pub const MESSAGE_BYTES_UNDER_WAY: usize = 4 << 20;
 /// Messages of a device whose ids are remembered.

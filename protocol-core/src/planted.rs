@@ -203,6 +203,8 @@ bugs! {
     OldRootKept: "§6.5 I 6 (PAIR-31)", "after pairing again, and a session, a device holds two confirmed roots; a Hello under the old one is answered";
     /// Of two pairings that cross each side keeps its own.
     CrossedRootsLost: "§6.5 (PAIR-49)", "two devices pair both ways at once: they end without a root in common";
+    /// Of two writes that confirm one root, only the first is taken back.
+    TakenBackOnce: "§6.5 (PAIR-49)", "a pairing that crosses another is cancelled while Complete and a reconnect are both writing its confirmation: the other pairing is gone";
     // Pairing: J on Complete, I on what follows.
     /// The Ack leaves while the confirmation is being written.
     AckBeforeDurable: "§6.5 J on Complete (PAIR-32)", "the Ack is on the wire, or Paired told, before the write of the confirmation was reported durable; a failed write leaves I confirmed alone";
@@ -268,6 +270,10 @@ bugs! {
     MessagesUnbounded: "§9.7, §11 (MSG-1)", "4097 messages wait for a device: none is refused";
     /// All that waits is told at once.
     MessageWindowIgnored: "§9.7, §11 (MSG-2)", "65 messages wait when a session comes: 65 are told before a receipt";
+    /// A message that was given up when it had been told makes room for another.
+    GivenUpLeavesWindow: "§9.7 (MSG-2)", "many messages expire while a slow receiver writes them, and many more come: it takes the sender for a liar";
+    /// What waits for a device stays behind when its pairing comes to nothing.
+    RefusedKeepsMessages: "§9.7, §10.1 (UNP-1)", "a message is queued for a device that then refuses the pairing: its row and its timer stay";
     /// Numbers are given that are not reserved.
     NumbersUnreserved: "§9.7 (MSG-2)", "a message was told and the program died: the next one gets the same number";
     /// Whatever comes is taken in, however much is under way.

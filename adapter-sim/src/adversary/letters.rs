@@ -69,7 +69,7 @@ impl World {
             Tale::Flood => {
                 // What follows may be heard behind the end of the session.
                 *self.foe.moves_of.entry(session).or_default() += 1;
-                let most = 2 * limits::MESSAGES_UNDER_WAY;
+                let most = limits::MESSAGES_HELD * limits::MESSAGES_UNDER_WAY;
                 let told: Vec<_> = (0..most + 8).map(|_| self.letter(root, None)).collect();
                 // All come in one record, so nothing of them is on the disk when the last is there.
                 for (_, id) in &told[most..] {

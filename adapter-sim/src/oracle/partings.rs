@@ -137,7 +137,10 @@ impl Oracle {
             // An attempt that somebody asked for before goes on for a minute at most.
             let attempt = world.node_of(dev).is_some_and(|node| node.probe_holdings().dialers > 0);
             self.partings.unwanted.insert((dev, device));
-            self.partings.left.insert((dev, device), world.micros() + if attempt { 60_000_000 } else { 0 });
+            // A pairing that runs goes on, and may lead there.
+            if self.pairings_of(dev).is_empty() {
+                self.partings.left.insert((dev, device), world.micros() + if attempt { 60_000_000 } else { 0 });
+            }
         }
     }
 

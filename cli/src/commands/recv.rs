@@ -80,7 +80,7 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
     net.introduce(&context.out, args.address_file.as_deref()).await?;
     context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
     loop {
-        let offer = next_offer(net, from, args.timeout).await?;
+        let offer = next_offer(&context.out, net, from, args.timeout).await?;
         let done = take(context, net, args, &directory, offer).await;
         match done {
             Err(problem) if args.once || matches!(problem.exit, Exit::Interrupt | Exit::Terminated) => return Err(problem),
@@ -91,11 +91,25 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
     }
 }
 
+/// What happens next. That a message came is told here: it waits for who reads it.
+async fn next(out: &Output, net: &mut Net) -> Outcome<CoreEvent> {
+    loop {
+        match net.next().await? {
+            CoreEvent::Message { device, .. } => {
+                let known = net.devices().await?;
+                let name = known.into_iter().find(|known| known.id == device).map_or_else(|| device.to_string(), |known| known.name);
+                out.say(&format!("A message of {} came; read it with: kin msg list", quoted(&name)));
+            }
+            event => return Ok(event),
+        }
+    }
+}
+
 /// The next offer of a device that is welcome.
-async fn next_offer(net: &mut Net, from: Option<DeviceId>, timeout: Option<Duration>) -> Outcome<Offer> {
+async fn next_offer(out: &Output, net: &mut Net, from: Option<DeviceId>, timeout: Option<Duration>) -> Outcome<Offer> {
     let offered = async {
         loop {
-            let offer = match net.next().await? {
+            let offer = match next(out, net).await? {
                 CoreEvent::Offered { transfer: key, label, manifest, notes } => Offer { key, label, manifest, notes, declined: None },
                 CoreEvent::OfferDeclined { transfer: key, label, manifest, failure } => {
                     Offer { key, label, manifest, notes: Vec::new(), declined: Some(failure) }
@@ -191,7 +205,7 @@ async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, off
     }
     if !args.yes {
         let question = asker.yes(out, "Take it?", USER_WAIT);
-        match beside(net, offer.key, question).await? {
+        match beside(out, net, offer.key, question).await? {
             Some(Answer::Yes) => {}
             Some(Answer::No | Answer::Silence | Answer::Nobody) => return Ok(Decision::Decline(DeclineReason::User)),
             None => return Ok(Decision::Gone),
@@ -203,7 +217,7 @@ async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, off
         None if conflicts == 0 => Ok(Decision::Accept(ConflictPolicy::Rename)),
         None => {
             let question = asker.line(out, "Names are taken: [r]ename, [s]kip, [o]verwrite, [u]pdate, or [d]ecline?", USER_WAIT);
-            let Some(answer) = beside(net, offer.key, question).await? else { return Ok(Decision::Gone) };
+            let Some(answer) = beside(out, net, offer.key, question).await? else { return Ok(Decision::Gone) };
             Ok(match answer.as_deref().map(str::trim).unwrap_or_default() {
                 "r" | "rename" => Decision::Accept(ConflictPolicy::Rename),
                 "s" | "skip" => Decision::Accept(ConflictPolicy::Skip),
@@ -216,12 +230,12 @@ async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, off
 }
 
 /// Waits for an answer and watches the network; `None` if the offer went away meanwhile. Other offers are told to come later.
-async fn beside<T>(net: &mut Net, key: TransferKey, question: impl Future<Output = T>) -> Outcome<Option<T>> {
+async fn beside<T>(out: &Output, net: &mut Net, key: TransferKey, question: impl Future<Output = T>) -> Outcome<Option<T>> {
     let mut question = pin!(question);
     loop {
         tokio::select! {
             answer = &mut question => return Ok(Some(answer)),
-            event = net.next() => match event? {
+            event = next(out, net) => match event? {
                 CoreEvent::Failed { transfer, .. } if transfer == key => return Ok(None),
                 CoreEvent::Offered { transfer, .. } => net.decline(transfer, DeclineReason::Busy).await,
                 _ => {}
@@ -234,7 +248,7 @@ async fn transfer(out: &Output, net: &mut Net, offer: Offer, directory: &Path) -
     let key = offer.key;
     let mut running = Running::new(out, key, offer.manifest);
     loop {
-        let event = match net.next().await {
+        let event = match next(out, net).await {
             Ok(CoreEvent::Offered { transfer, .. }) => {
                 net.decline(transfer, DeclineReason::Busy).await;
                 continue;

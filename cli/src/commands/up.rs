@@ -1,8 +1,9 @@
 //! `kin up`: one process for a home that stays. It keeps connections, takes files by policy, delivers what waits, and does what other
 //! commands of the same home ask of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use adapter_tokio::service::{Inbox, NetworkingService};
 use protocol_core::effects::{DeviceState, Direction, Event as CoreEvent, TransferKey};
 use protocol_core::faults::DeclineReason;
 use protocol_core::ids::DeviceId;
+use protocol_core::limits::USER_WAIT;
 use protocol_core::node::FilePolicy;
 use protocol_core::transfer::manifest::Manifest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Context;
 use super::transfer::{amount, offer_event};
 use crate::args::Up;
+use crate::ask::{Answer, Asker};
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::local::Hub;
@@ -33,7 +36,7 @@ const REQUEST_WAIT: Duration = Duration::from_secs(5);
 /// Behind an accept that failed.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(context: &Context, args: &Up) -> Outcome {
+pub(super) async fn run(context: &mut Context, args: &Up) -> Outcome {
     if args.systemd {
         return unit(context, args);
     }
@@ -57,87 +60,173 @@ struct Taken {
     since: Instant,
 }
 
-async fn up(context: &Context, net: &mut Net, args: &Up, dir: Option<PathBuf>) -> Outcome {
-    let out = &context.out;
+/// An offer whose owner is to be asked.
+struct Asked {
+    key: TransferKey,
+    label: String,
+    files: u64,
+}
+
+async fn up(context: &mut Context, net: &mut Net, args: &Up, dir: Option<PathBuf>) -> Outcome {
+    let home = context.home()?;
+    let Context { out, asker, .. } = context;
     let Some(service) = net.service().cloned() else { return Err(Problem::internal("kin up without a service of its own")) };
     // A place has to be named for the inbox to be open; without one only folders of policies take files.
-    let nowhere = context.home()?;
-    let inbox = Inbox { dir: dir.clone().unwrap_or(nowhere), on_conflict: ConflictPolicy::Rename, by_policy: true };
+    let inbox = Inbox { dir: dir.clone().unwrap_or_else(|| home.clone()), on_conflict: ConflictPolicy::Rename, by_policy: true };
     service.set_inbox(Some(inbox.clone())).await.map_err(crate::net::closed)?;
     let metrics = match args.metrics {
         Some(at) => Some(serve_metrics(out, service.clone(), at).await?),
         None => None,
     };
-    let (hub, listener) = Hub::open(&context.home()?, Local { service: service.clone() }, Some(inbox))?;
+    let (hub, listener) = Hub::open(&home, Local { service: service.clone() }, Some(inbox))?;
     let served = tokio::spawn(Arc::clone(&hub).serve(listener));
     net.introduce(out, args.address_file.as_deref()).await?;
     service.keep_connected(true).await.map_err(crate::net::closed)?;
     out.say("Up. Ctrl-C ends it.");
-    let done = follow(out, net, &service, &hub, dir.is_some()).await;
+    let can_ask = asker.can_ask();
+    let mut owner = Owner { out, service, hub: &hub, anywhere: dir.is_some(), can_ask, taken: BTreeMap::new(), waiting: VecDeque::new() };
+    let done = owner.follow(net, asker).await;
     for task in metrics.into_iter().chain([served]) {
         task.abort();
     }
     done
 }
 
-/// Does what events ask for, until a signal.
-async fn follow(out: &Output, net: &mut Net, service: &NetworkingService, hub: &Hub, anywhere: bool) -> Outcome {
-    let mut taken = BTreeMap::new();
-    loop {
-        let event = net.next().await?;
-        on_event(out, service, hub, (&mut taken, anywhere), event).await?;
-    }
+/// What an owner would do, done by what he has said before, or by asking him.
+struct Owner<'a> {
+    out: &'a Output,
+    service: NetworkingService,
+    hub: &'a Hub,
+    /// There is a folder for whatever is taken without one of its own.
+    anywhere: bool,
+    can_ask: bool,
+    taken: BTreeMap<TransferKey, Taken>,
+    waiting: VecDeque<Asked>,
 }
 
-async fn on_event(
-    out: &Output,
-    service: &NetworkingService,
-    hub: &Hub,
-    (taken, anywhere): (&mut BTreeMap<TransferKey, Taken>, bool),
-    event: CoreEvent,
-) -> Outcome {
-    match event {
-        CoreEvent::Device { device, state, reason, .. } => {
-            let Some(row) = tell_device(out, service, device).await? else { return Ok(()) };
-            let why = reason.filter(|_| state != DeviceState::Connected).map_or_else(String::new, |reason| format!(": {reason}"));
-            out.result(&format!("{} {state}{why}", quoted(&row)));
-            if state == DeviceState::Connected {
-                // What the round trip is: for whoever looks.
-                service.ping(device).await.unwrap_or(());
+impl Owner<'_> {
+    /// Does what events ask for, until a signal.
+    async fn follow(&mut self, net: &mut Net, asker: &mut Asker) -> Outcome {
+        loop {
+            if let Some(asked) = self.waiting.pop_front() {
+                self.ask(net, asker, asked).await?;
+            } else {
+                let event = net.next().await?;
+                self.on_event(event).await?;
             }
         }
-        CoreEvent::RemovedThere { device } => {
-            if let Some(name) = tell_device(out, service, device).await? {
-                let message = format!("{} has removed this device; agree with: kin devices forget {}", quoted(&name), shell_word(&name));
-                out.warning(WarningCode::RemovedThere, &message);
-            }
-        }
-        CoreEvent::Offered { transfer, label, manifest, .. } if !hub.has_receiver() => {
-            take(out, service, (taken, anywhere), (transfer, label, manifest)).await?;
-        }
-        CoreEvent::OfferDeclined { transfer, failure, .. } if !hub.has_receiver() => {
-            out.event(&Event::Refused { id: transfer.id.to_string(), reason: failure.to_string() });
-            let name = name_of(service, transfer.device).await?;
-            let message = format!("an offer of {} was declined, this device could not take it: {failure}", quoted(&name));
-            out.warning(WarningCode::TransferFailed, &message);
-        }
-        CoreEvent::Done { transfer, summary } if transfer.direction == Direction::Incoming => {
-            if let Some(Taken { label, files: number, since }) = taken.remove(&transfer) {
-                let (id, seconds) = (transfer.id.to_string(), since.elapsed().as_secs_f64());
-                out.event(&Event::Done { id, files: number, bytes: summary.bytes, seconds, bytes_resumed: 0 });
-                out.result(&format!("{label} is here: {}, {}", files(summary.files), size(summary.bytes)));
-            }
-        }
-        CoreEvent::Failed { transfer, reason } if taken.remove(&transfer).is_some() => {
-            out.warning(WarningCode::TransferFailed, &format!("a transfer ended before its receipt: {reason}"));
-        }
-        CoreEvent::Message { device, .. } => {
-            let name = name_of(service, device).await?;
-            out.result(&format!("a message of {} came; read it with: kin msg tail", quoted(&name)));
-        }
-        _ => {}
     }
-    Ok(())
+
+    /// Asks about an offer, while everything else goes on.
+    async fn ask(&mut self, net: &mut Net, asker: &mut Asker, asked: Asked) -> Outcome {
+        let words = format!("Take {}?", asked.label);
+        let mut question = pin!(asker.yes(self.out, &words, USER_WAIT));
+        let answer = loop {
+            tokio::select! {
+                answer = &mut question => break answer,
+                event = net.next() => match event? {
+                    CoreEvent::Failed { transfer, .. } if transfer == asked.key => {
+                        self.out.warning(WarningCode::TransferFailed, "the offer was taken back before it was answered");
+                        return Ok(());
+                    }
+                    event => self.on_event(event).await?,
+                },
+            }
+        };
+        match answer {
+            Answer::Yes => self.accept(asked).await,
+            Answer::No | Answer::Silence | Answer::Nobody => {
+                self.decline(asked.key, DeclineReason::User).await;
+                self.out.say("The offer was declined.");
+            }
+        }
+        Ok(())
+    }
+
+    async fn accept(&mut self, Asked { key, label, files }: Asked) {
+        if self.service.accept(key, Some(ConflictPolicy::Rename)).await.is_ok() {
+            self.out.event(&Event::Accepted { id: key.id.to_string() });
+            self.taken.insert(key, Taken { label, files, since: Instant::now() });
+        }
+    }
+
+    async fn decline(&self, key: TransferKey, reason: DeclineReason) {
+        self.service.decline(key, reason).await.unwrap_or(());
+        self.out.event(&Event::Refused { id: key.id.to_string(), reason: reason.to_string() });
+    }
+
+    async fn on_event(&mut self, event: CoreEvent) -> Outcome {
+        let (out, service) = (self.out, &self.service);
+        match event {
+            CoreEvent::Device { device, state, reason, .. } => {
+                let Some(row) = tell_device(out, service, device).await? else { return Ok(()) };
+                let why = reason.filter(|_| state != DeviceState::Connected).map_or_else(String::new, |reason| format!(": {reason}"));
+                out.result(&format!("{} {state}{why}", quoted(&row)));
+                if state == DeviceState::Connected {
+                    // What the round trip is: for whoever looks.
+                    service.ping(device).await.unwrap_or(());
+                }
+            }
+            CoreEvent::RemovedThere { device } => {
+                if let Some(name) = tell_device(out, service, device).await? {
+                    let message = format!("{} has removed this device; agree with: kin devices forget {}", quoted(&name), shell_word(&name));
+                    out.warning(WarningCode::RemovedThere, &message);
+                }
+            }
+            CoreEvent::Offered { transfer, label, manifest, .. } if !self.hub.has_receiver() => {
+                self.on_offer(transfer, label, &manifest).await?;
+            }
+            CoreEvent::OfferDeclined { transfer, failure, .. } if !self.hub.has_receiver() => {
+                out.event(&Event::Refused { id: transfer.id.to_string(), reason: failure.to_string() });
+                let name = name_of(service, transfer.device).await?;
+                let message = format!("an offer of {} was declined, this device could not take it: {failure}", quoted(&name));
+                out.warning(WarningCode::TransferFailed, &message);
+            }
+            CoreEvent::Done { transfer, summary } if transfer.direction == Direction::Incoming => {
+                if let Some(Taken { label, files: number, since }) = self.taken.remove(&transfer) {
+                    let (id, seconds) = (transfer.id.to_string(), since.elapsed().as_secs_f64());
+                    out.event(&Event::Done { id, files: number, bytes: summary.bytes, seconds, bytes_resumed: 0 });
+                    out.result(&format!("{label} is here: {}, {}", files(summary.files), size(summary.bytes)));
+                }
+            }
+            CoreEvent::Failed { transfer, reason } => {
+                self.waiting.retain(|asked| asked.key != transfer);
+                if self.taken.remove(&transfer).is_some() {
+                    out.warning(WarningCode::TransferFailed, &format!("a transfer ended before its receipt: {reason}"));
+                }
+            }
+            CoreEvent::Message { device, .. } => {
+                let name = name_of(service, device).await?;
+                out.result(&format!("a message of {} came; read it with: kin msg tail", quoted(&name)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Answers an offer as the policy of its device says; where that says to ask, it waits for its turn.
+    async fn on_offer(&mut self, key: TransferKey, label: Option<String>, manifest: &Manifest) -> Outcome {
+        let devices = self.service.devices().await.map_err(crate::net::closed)?;
+        let Some(device) = devices.into_iter().find(|device| device.id == key.device) else { return Ok(()) };
+        let (number, bytes) = amount(manifest);
+        offer_event(self.out, key, manifest, 0);
+        let label = label.map_or_else(|| files(number), |label| quoted(&label));
+        self.out.result(&format!("{} offers {label}: {}, {}", quoted(&device.name), files(number), size(bytes)));
+        let asked = Asked { key, label, files: number };
+        let has_place = self.anywhere || device.policy.folder.is_some();
+        if has_place && device.policy.files == FilePolicy::Automatic {
+            self.accept(asked).await;
+        } else if has_place && self.can_ask && device.policy.files == FilePolicy::Ask {
+            self.waiting.push_back(asked);
+        } else {
+            self.decline(key, DeclineReason::Policy).await;
+            let why = if has_place { "nobody is here to ask" } else { "there is no folder for it" };
+            let next = format!("kin devices policy {} --files auto --folder DIR", shell_word(&device.name));
+            let message = format!("the offer was declined: {why}. Run kin recv beside this, or take them all: {next}");
+            self.out.warning(WarningCode::NobodyToAsk, &message);
+        }
+        Ok(())
+    }
 }
 
 async fn name_of(service: &NetworkingService, device: DeviceId) -> Outcome<String> {
@@ -151,35 +240,6 @@ async fn tell_device(out: &Output, service: &NetworkingService, device: DeviceId
     let Some((view, metrics)) = devices.into_iter().find(|(view, _)| view.id == device) else { return Ok(None) };
     out.event(&Event::Device(registry::counted(&view, &metrics)));
     Ok(Some(view.name))
-}
-
-/// Answers an offer as the policy of its device says.
-async fn take(
-    out: &Output,
-    service: &NetworkingService,
-    (taken, anywhere): (&mut BTreeMap<TransferKey, Taken>, bool),
-    (key, label, manifest): (TransferKey, Option<String>, Arc<Manifest>),
-) -> Outcome {
-    let devices = service.devices().await.map_err(crate::net::closed)?;
-    let Some(device) = devices.into_iter().find(|device| device.id == key.device) else { return Ok(()) };
-    let (number, bytes) = amount(&manifest);
-    offer_event(out, key, &manifest, 0);
-    let label = label.map_or_else(|| files(number), |label| quoted(&label));
-    out.result(&format!("{} offers {label}: {}, {}", quoted(&device.name), files(number), size(bytes)));
-    let automatic = device.policy.files == FilePolicy::Automatic && (anywhere || device.policy.folder.is_some());
-    if !automatic {
-        service.decline(key, DeclineReason::Policy).await.unwrap_or(());
-        out.event(&Event::Refused { id: key.id.to_string(), reason: DeclineReason::Policy.to_string() });
-        let next = format!("kin devices policy {} --files auto --folder DIR", shell_word(&device.name));
-        let message = format!("the offer was declined: nobody is here to ask. Run kin recv beside this, or take them all: {next}");
-        out.warning(WarningCode::NobodyToAsk, &message);
-        return Ok(());
-    }
-    if service.accept(key, Some(ConflictPolicy::Rename)).await.is_ok() {
-        out.event(&Event::Accepted { id: key.id.to_string() });
-        taken.insert(key, Taken { label, files: number, since: Instant::now() });
-    }
-    Ok(())
 }
 
 /// Answers whoever asks at a local port with the counters of every device.

@@ -77,7 +77,9 @@ fn whatever_runs_there_takes_messages_in() {
     let (code, words) = piped(&vec![b'x'; (1 << 20) + 1]);
     assert!(code == 2 && words.contains("longer than 1 MiB"), "{code} {words}");
     receiving.signal(Signal::TERM);
-    assert_eq!(receiving.end().code, 143);
+    let received = receiving.end();
+    assert_eq!(received.code, 143);
+    assert_eq!(received.words.matches("A message of \"device a\" came").count(), 4, "{}", received.words);
     let listed = b.run(&["msg", "list", "device a"]);
     let (messages, bodies) = (listed.all("message"), bodies(listed.all("message")));
     assert_eq!((&bodies[..3], bodies[3].len()), (&["one\ntwo".to_owned(), "\u{fffd}\0".to_owned(), String::new()][..], 1 << 20));

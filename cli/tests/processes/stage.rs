@@ -1,7 +1,7 @@
 //! Processes of the program, and what they say.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jsonschema::Validator;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -37,6 +39,12 @@ pub(crate) struct Running {
     seen: Vec<Value>,
     words: Option<JoinHandle<String>>,
     until: Instant,
+}
+
+/// Where somebody sits who is asked.
+pub(crate) struct Terminal {
+    file: fs::File,
+    said: String,
 }
 
 /// A process that ended.
@@ -149,6 +157,19 @@ impl Device {
         Running::new(command, line.join(" "))
     }
 
+    /// Starts it with somebody at a terminal: it is asked there, and what it says to people is read there.
+    pub(crate) fn start_at_terminal(&self, line: &[&str]) -> (Running, Terminal) {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let theirs = fs::File::options().read(true).write(true).open(Path::new(name.to_str().unwrap())).unwrap();
+        let mut command = self.command();
+        command.arg("--json").args(line).stdin(theirs.try_clone().unwrap()).stderr(theirs);
+        let running = Running::spawn(command.stdout(Stdio::piped()), line.join(" "));
+        (running, Terminal { file: fs::File::from(ours), said: String::new() })
+    }
+
     pub(crate) fn run(&self, line: &[&str]) -> Ended {
         self.start(line).end()
     }
@@ -171,8 +192,12 @@ impl Device {
 
 impl Running {
     fn new(mut command: Command, line: String) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        Self::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()), line)
+    }
+
+    fn spawn(command: &mut Command, line: String) -> Self {
+        let mut child = command.spawn().unwrap();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take());
         let (sender, events) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
@@ -186,7 +211,9 @@ impl Running {
         });
         let words = std::thread::spawn(move || {
             let mut text = String::new();
-            stderr.read_to_string(&mut text).unwrap_or(0);
+            if let Some(mut stderr) = stderr {
+                stderr.read_to_string(&mut text).unwrap_or(0);
+            }
             text
         });
         Self { line, child, events, seen: Vec::new(), words: Some(words), until: Instant::now() + WATCHDOG }
@@ -260,6 +287,29 @@ impl Running {
             assert_eq!(error["code"], code, "the event and the exit code say the same");
         }
         Ended { code, events, words }
+    }
+}
+
+impl Terminal {
+    /// Reads until this is said; what was read is not read again.
+    pub(crate) fn until(&mut self, what: &str) {
+        let mut bytes = [0; 1_024];
+        loop {
+            if let Some(at) = self.said.find(what) {
+                self.said.drain(..at + what.len());
+                return;
+            }
+            let mut ready = [PollFd::new(&self.file, PollFlags::IN)];
+            let there = poll(&mut ready, Some(&WATCHDOG.try_into().unwrap())).unwrap();
+            assert!(there > 0, "no {what:?} in {:?}", self.said);
+            let len = self.file.read(&mut bytes).unwrap_or_else(|error| panic!("no {what:?} in {:?}: {error}", self.said));
+            self.said += &String::from_utf8_lossy(&bytes[..len]);
+        }
+    }
+
+    /// Types a line.
+    pub(crate) fn types(&mut self, line: &str) {
+        writeln!(self.file, "{line}").unwrap();
     }
 }
 

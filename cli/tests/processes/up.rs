@@ -118,6 +118,48 @@ fn there_is_one_for_a_home() {
     end(third);
 }
 
+/// POL-2: who sits at the terminal of `kin up` is asked, one offer after the other, and what else happens goes on.
+#[test]
+fn an_owner_at_the_terminal_is_asked() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    std::fs::create_dir(stage.path("in")).unwrap();
+    for name in ["one", "two", "three"] {
+        std::fs::write(stage.path(name), vec![7; 20_000]).unwrap();
+    }
+    let (mut here, mut terminal) = a.start_at_terminal(&["up", &stage.text("in")]);
+    let addresses = strings(&here.until("listening")["addresses"]);
+    let send = |name: &str| b.start(&with_addresses(&["send", &stage.text(name), "--to", "device a"], &addresses));
+
+    let sending = send("one");
+    terminal.until("[y/N]");
+    // Somebody else wants something while the question is open.
+    assert_eq!(a.run(&["devices", "rename", "device b", "bee"]).code, 0);
+    terminal.types("yes");
+    assert_eq!(sending.end().code, 0);
+    here.until("done");
+    assert_eq!(std::fs::read(stage.path("in").join("one")).unwrap().len(), 20_000);
+
+    let sending = send("two");
+    terminal.until("[y/N]");
+    terminal.types("no");
+    assert_eq!(sending.end().code, 6);
+    here.until("refused");
+
+    let sending = send("three");
+    terminal.until("[y/N]");
+    sending.signal(Signal::TERM);
+    assert_eq!(sending.end().code, 143);
+    here.until("warning");
+
+    let sending = send("three");
+    terminal.until("[y/N]");
+    terminal.types("y");
+    assert_eq!(sending.end().code, 0);
+    assert!(!stage.path("in").join("two").exists() && stage.path("in").join("three").exists());
+    end(here);
+}
+
 /// POL-1, POL-2: what happens to an offer under `kin up`, by policy, and beside a `kin recv`.
 #[test]
 fn offers_go_by_policy_unless_somebody_receives() {

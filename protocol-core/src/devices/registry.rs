@@ -244,6 +244,17 @@ impl DeviceRegistry {
         }
     }
 
+    /// A root is to go, however many writes say by now that it is confirmed: what it replaced is back.
+    pub(crate) fn take_back(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
+        let is_being_confirmed =
+            |all: &BTreeMap<PeerKey, Vec<Confirming>>| all.get(peer).is_some_and(|of| of.iter().any(|one| one.root == session_ref));
+        self.confirmation_stored(peer, session_ref, false);
+        while is_being_confirmed(&self.confirming) && !planted!(TakenBackOnce) {
+            self.confirmation_stored(peer, session_ref, false);
+        }
+        self.drop_root(peer, session_ref)
+    }
+
     /// Our user said yes to a provisional root.
     pub(crate) fn agree(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
         let device = self.devices.get_mut(peer)?;

@@ -92,9 +92,10 @@ impl Incoming {
         if under_way().any(|fresh| (fresh.seq_ref, fresh.seq, fresh.message.id) == (seq_ref, seq, message.id)) {
             return Ok(());
         }
-        // Twice what a sender may: where the root changes it tells the same again under other numbers.
+        // More than a sender may: where the root changes it tells the same again under other numbers.
         let bytes: usize = under_way().map(|fresh| fresh.message.body.len()).sum();
-        let full = under_way().count() >= 2 * limits::MESSAGES_UNDER_WAY || bytes >= 2 * limits::MESSAGE_BYTES_UNDER_WAY;
+        let full = under_way().count() >= limits::MESSAGES_HELD * limits::MESSAGES_UNDER_WAY
+            || bytes >= limits::MESSAGES_HELD * limits::MESSAGE_BYTES_UNDER_WAY;
         if full && !planted!(MessageFloodAccepted) {
             return Err(());
         }

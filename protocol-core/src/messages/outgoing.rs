@@ -1,6 +1,6 @@
 //! Messages of ours: queued durably, told in order on every session until their receipts come.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::rows::{self, Row, SeqRef};
@@ -47,8 +47,16 @@ pub(super) struct Outgoing {
     numbers: BTreeMap<SeqRef, Numbers>,
     /// The name under which those in the queue have their numbers.
     named: Option<SeqRef>,
-    /// A session is there, and these were told on it.
-    told: Option<BTreeSet<u64>>,
+    /// A session is there, and these were told on it and have no receipt: the peer holds them, also where they were given up here.
+    told: Option<BTreeMap<u64, Told>>,
+}
+
+/// What was told of a message.
+#[derive(Debug)]
+struct Told {
+    seq: u64,
+    id: MessageId,
+    bytes: usize,
 }
 
 impl Outgoing {
@@ -78,7 +86,7 @@ impl Outgoing {
     }
 
     pub(super) fn is_awaiting(&self) -> bool {
-        self.told.as_ref().is_some_and(|told| !told.is_empty())
+        self.told.as_ref().is_some_and(|told| told.keys().any(|order| self.queue.contains_key(order)))
     }
 
     /// Nothing waits.
@@ -142,7 +150,7 @@ impl Outgoing {
     fn drop_message(&mut self, order: u64) -> bool {
         let Some(waiting) = self.queue.remove(&order) else { return false };
         self.bytes -= waiting.message.body.len();
-        if let Some(told) = &mut self.told {
+        if let (Some(told), true) = (&mut self.told, planted!(GivenUpLeavesWindow)) {
             told.remove(&order);
         }
         waiting.stored
@@ -162,7 +170,7 @@ impl Outgoing {
             }
         }
         self.named = Some(seq_ref);
-        self.told = Some(BTreeSet::new());
+        self.told = Some(BTreeMap::new());
         self.expire(io);
         self.pump(io);
     }
@@ -176,9 +184,9 @@ impl Outgoing {
     fn pump(&mut self, io: &mut Io<'_, '_>) {
         let (Some(told), Some(seq_ref)) = (&mut self.told, self.named) else { return };
         let numbers = self.numbers.entry(seq_ref).or_default();
-        let mut under_way: usize = told.iter().filter_map(|order| self.queue.get(order)).map(|waiting| waiting.message.body.len()).sum();
+        let mut under_way: usize = told.values().map(|told| told.bytes).sum();
         for (&order, waiting) in &mut self.queue {
-            if told.contains(&order) {
+            if told.contains_key(&order) {
                 continue;
             }
             // Those behind it wait for it: a number that was passed over is taken for one that expired.
@@ -198,10 +206,10 @@ impl Outgoing {
                 numbers.used += 1;
                 numbers.used
             });
-            told.insert(order);
             waiting.left = true;
-            under_way += waiting.message.body.len();
             let StoredMessage { id, content_type, body, .. } = waiting.message.clone();
+            told.insert(order, Told { seq, id, bytes: body.len() });
+            under_way += body.len();
             io.tell(ControlMessage::Message { seq, id: id.0, content_type, body });
         }
     }
@@ -216,11 +224,14 @@ impl Outgoing {
         self.pump(io);
     }
 
-    /// What became of one. Receipts of what nobody waits for do nothing.
-    // MSG-6.
+    /// What became of one. Receipts of what nobody waits for make room for what waits, if it was told.
+    // MSG-2, MSG-6.
     pub(super) fn on_receipt(&mut self, io: &mut Io<'_, '_>, (seq, id): (u64, MessageId), state: MessageState) {
+        if let Some(told) = &mut self.told {
+            told.retain(|_, told| (told.seq, told.id) != (seq, id));
+        }
         let named = |waiting: &Waiting| waiting.seq == Some(seq) && (waiting.message.id == id || planted!(ReceiptOfAnother));
-        let Some((&order, waiting)) = self.queue.iter().find(|(_, waiting)| named(waiting)) else { return };
+        let Some((&order, waiting)) = self.queue.iter().find(|(_, waiting)| named(waiting)) else { return self.pump(io) };
         let id = waiting.message.id;
         io.cx.notify(Event::MessageReceipt { device: io.device, id, state });
         if !planted!(ReceiptKeepsMessage) {

@@ -265,7 +265,34 @@ fn as_many_are_under_way_as_may_be() {
     assert_eq!(told.len(), limits::MESSAGES_UNDER_WAY);
     let message = |seq: u64| ControlMessage::Message { seq, id: [seq as u8; 16], content_type: String::new(), body: vec![] };
     let taken = (1..).take_while(|seq| two.sides[1].hear(message(*seq)).is_ok()).count();
-    assert_eq!(taken, 2 * limits::MESSAGES_UNDER_WAY);
+    assert_eq!(taken, limits::MESSAGES_HELD * limits::MESSAGES_UNDER_WAY);
+}
+
+/// MSG-2: what was told and then given up is in the receiver's hands until it answers.
+#[test]
+fn what_was_given_up_makes_no_room() {
+    let mut two = Two::new();
+    two.session();
+    for number in 0..limits::MESSAGES_UNDER_WAY {
+        let draft = Draft { content_type: String::new(), body: vec![number as u8], expires_unix: 1060 };
+        two.sides[0].with(|messages, cx, peer, unix_s| messages.send(cx, peer, unix_s, draft)).unwrap();
+    }
+    while two.sides[0].write(true) {}
+    let told = two.sides[0].tells();
+    assert_eq!(told.len(), limits::MESSAGES_UNDER_WAY);
+    two.sides[0].unix_s = 1060;
+    two.sides[0].with(|messages, cx, peer, unix_s| messages.on_timer(cx, peer, unix_s));
+    two.sides[0].send("another");
+    while two.sides[0].write(true) {}
+    assert!(two.sides[0].tells().is_empty(), "the receiver has not answered");
+    for message in told {
+        two.sides[1].hear(message).unwrap();
+    }
+    while two.sides[1].write(true) {}
+    for receipt in two.sides[1].tells() {
+        two.sides[0].hear(receipt).unwrap();
+    }
+    assert_eq!(two.sides[0].tells().len(), 1);
 }
 
 /// MSG-5: a number that was used is no other message's.

@@ -147,6 +147,9 @@ impl Node {
         } else {
             // Nothing was written: memory must not know more than the disk, also where the stream is gone by now.
             self.registry.drop_root(&written.0, written.1);
+            if self.forget_said(env, written.0) {
+                self.store_rows(env, written.0, false, 0);
+            }
         }
         self.close_if_said_no(stream);
         // The joiner may have lost the stream, and reconnect already.
@@ -331,8 +334,9 @@ impl Node {
         let bound = joiner.bound().cloned();
         let confirmed = joiner.on_confirmed(cx!(self, env), stream, stored);
         if let Some(bound) = bound {
-            self.registry.confirmation_stored(&bound.peer, bound.session_ref, stored);
-            if !stored && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref) {
+            if stored {
+                self.registry.confirmation_stored(&bound.peer, bound.session_ref, true);
+            } else if let Some(change) = self.registry.take_back(&bound.peer, bound.session_ref) {
                 self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
             }
         }
@@ -354,10 +358,13 @@ impl Node {
     fn undo_join(&mut self, env: &mut Env<'_>, bound: &Bound, refusing: Option<(StreamId, PairingKeys)>) {
         self.joiner = None;
         // A confirmation that is being written has replaced what was there before: that comes back.
-        self.registry.confirmation_stored(&bound.peer, bound.session_ref, false);
-        if !planted!(NoKeepsPending)
-            && let Some(change) = self.registry.drop_root(&bound.peer, bound.session_ref)
-        {
+        let change = if planted!(NoKeepsPending) {
+            self.registry.confirmation_stored(&bound.peer, bound.session_ref, false);
+            None
+        } else {
+            self.registry.take_back(&bound.peer, bound.session_ref)
+        };
+        if let Some(change) = change {
             self.store(env, bound.peer, change, Purpose::Registry { peer: bound.peer });
         }
         let Some((stream, PairingKeys { traffic, session_ref, .. })) = refusing.filter(|_| !planted!(RefuseUntold)) else { return };

@@ -7,7 +7,7 @@ use super::{Node, cx};
 use crate::devices::device::{Root, RootState};
 use crate::effects::{Env, Event, Output};
 use crate::identity;
-use crate::ids::PeerKey;
+use crate::ids::{PeerKey, Ticket};
 use crate::limits;
 use crate::outbox::Purpose;
 use crate::records::Change;
@@ -16,10 +16,29 @@ use crate::timers::TimerKind;
 impl Node {
     /// Has a device's row written, as the registry holds it now.
     pub(super) fn store(&mut self, env: &mut Env<'_>, peer: PeerKey, change: Change, purpose: Purpose) {
+        self.forget_said(env, peer);
         let mut batch = Vec::from([change]);
         batch.extend(self.unsaid_rows(&peer));
         cx!(self, env).persist(batch, purpose);
         self.watch_pending(env, &peer);
+    }
+
+    /// A device that is known no more takes with it what was said; whether that was anything.
+    // UNP-1.
+    pub(super) fn forget_said(&mut self, env: &mut Env<'_>, peer: PeerKey) -> bool {
+        if self.registry.get(&peer).is_some() || planted!(RefusedKeepsMessages) {
+            return false;
+        }
+        let said = self.messages.forget(cx!(self, env), peer);
+        if said.is_empty() {
+            return false;
+        }
+        // A write that was asked for before does not say it.
+        let behind = if planted!(UnsaidTooSoon) { Ticket(0) } else { self.out.last_ticket() };
+        let (unsaid, since) = self.unsaid.entry(peer).or_insert_with(|| (Vec::new(), behind));
+        unsaid.extend(said);
+        *since = behind;
+        true
     }
 
     /// What was said with a device that was forgotten goes with its row, in one write: numbers that were used must not be there without

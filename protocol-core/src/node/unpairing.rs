@@ -10,7 +10,7 @@ use super::{Node, Role, cx};
 use crate::devices::registry::BlockedDevice;
 use crate::effects::{DeviceState, Env, Event, Output};
 use crate::faults::{LinkFailure, code};
-use crate::ids::{DeviceId, PeerKey, SessionRef, StreamId, Ticket};
+use crate::ids::{DeviceId, PeerKey, SessionRef, StreamId};
 use crate::limits;
 use crate::pairing::joiner::Joiner;
 use crate::session::handshake::{ReceivedHello, notice};
@@ -66,13 +66,8 @@ impl Node {
         self.timers.cancel(TimerKind::Keep(device));
         self.sessions_had.remove(&device);
         self.keep_again(device);
-        let said = self.messages.forget(cx!(self, env), peer);
-        // A write that was asked for before does not say it.
-        let behind = if planted!(UnsaidTooSoon) { Ticket(0) } else { self.out.last_ticket() };
-        let (unsaid, since) = self.unsaid.entry(peer).or_insert_with(|| (Vec::new(), behind));
-        unsaid.extend(said);
-        *since = behind;
         let evicted = self.registry.bury(&peer, env.unix_s);
+        self.forget_said(env, peer);
         if planted!(ForgetNotStored) {
             cx!(self, env).notify(Event::Removed { device });
         } else {
