@@ -18,10 +18,10 @@ use core::time::Duration;
 
 use crate::effects::Event;
 use crate::entropy::random;
-use crate::ids::{DeviceId, MessageId, PeerKey};
+use crate::ids::{DeviceId, MessageId, PeerKey, Ticket};
 use crate::limits;
 use crate::outbox::{Cx, Purpose};
-use crate::records::{Change, Record};
+use crate::records::{Change, MESSAGES_OUT, Record};
 use crate::timers::TimerKind;
 use crate::wire::cbor::Malformed;
 use crate::wire::control::{CONTENT_TYPE, ControlMessage};
@@ -120,13 +120,20 @@ pub(crate) type RowKey = (u8, Vec<u8>);
 pub(crate) type Tell = (DeviceId, ControlMessage);
 
 /// The messages of one device, both ways.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mailbox {
     outgoing: Outgoing,
     incoming: Incoming,
+    /// The ticket that was given out last when it was made: an answer to that, or to one before, is not for it, but for one that the
+    /// device had before it was forgotten.
+    born: Ticket,
 }
 
 impl Mailbox {
+    fn new(born: Ticket) -> Self {
+        Self { outgoing: Outgoing::default(), incoming: Incoming::default(), born }
+    }
+
     /// Every row that it has, or is about to have.
     fn keys(&self, peer: &PeerKey) -> impl Iterator<Item = RowKey> {
         self.outgoing.keys(peer).chain(self.incoming.keys(peer))
@@ -173,7 +180,7 @@ impl Io<'_, '_> {
 
 impl Messages {
     fn with<T>(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, with: impl FnOnce(&mut Mailbox, &mut Io<'_, '_>) -> T) -> T {
-        let mailbox = self.boxes.entry(peer).or_default();
+        let mailbox = self.boxes.entry(peer).or_insert_with(|| Mailbox::new(cx.out.last_ticket()));
         let device = crate::identity::device_id(&peer);
         let done = with(mailbox, &mut Io { cx, tells: &mut self.tells, peer, device, unix_s });
         if mailbox.outgoing.is_idle() && mailbox.incoming.is_idle() {
@@ -188,7 +195,7 @@ impl Messages {
     /// What is wrong with it.
     pub(crate) fn load(&mut self, record: &Record) -> Result<(), Malformed> {
         let (peer, row) = Row::decode(record)?;
-        let mailbox = self.boxes.entry(peer).or_default();
+        let mailbox = self.boxes.entry(peer).or_insert_with(|| Mailbox::new(Ticket(0)));
         match row {
             Row::Outgoing { order, message } => mailbox.outgoing.load(order, message),
             Row::Incoming { order, message } => mailbox.incoming.load(order, message),
@@ -292,15 +299,15 @@ impl Messages {
     }
 
     /// The store has answered.
-    pub(crate) fn on_job(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, job: Job, stored: bool) {
+    pub(crate) fn on_job(&mut self, cx: &mut Cx<'_>, peer: PeerKey, unix_s: u64, (ticket, job): (Ticket, Job), stored: bool) {
         if let Job::Erased(keys, failures) = job {
             if !stored {
                 self.on_unerased(cx, peer, keys, failures + 1);
             }
             return;
         }
-        if !self.boxes.contains_key(&peer) {
-            return;
+        if self.boxes.get(&peer).is_none_or(|mailbox| ticket <= mailbox.born && !planted!(OldAnswerTaken)) {
+            return self.on_old_job(cx, peer, &job, stored);
         }
         self.with(cx, peer, unix_s, |mailbox, io| match job {
             Job::Queued(order) => mailbox.outgoing.on_queued(io, order, stored),
@@ -308,6 +315,15 @@ impl Messages {
             Job::Came => mailbox.incoming.on_stored(io, stored),
             Job::Erased(..) => {}
         });
+    }
+
+    /// The answer to something of before the device was forgotten. A message that was given up before it was durable, and is by now.
+    fn on_old_job(&mut self, cx: &mut Cx<'_>, peer: PeerKey, job: &Job, stored: bool) {
+        let Job::Queued(order) = job else { return };
+        let key = (MESSAGES_OUT, rows::ordered(&peer, *order));
+        if stored && !self.keys(&peer).contains(&key) {
+            erase(cx, peer, Vec::from([key]), 0);
+        }
     }
 
     /// Rows could not be removed: what they hold would be back after a restart.

@@ -270,6 +270,8 @@ bugs! {
     MessagesUnbounded: "§9.7, §11 (MSG-1)", "4097 messages wait for a device: none is refused";
     /// All that waits is told at once.
     MessageWindowIgnored: "§9.7, §11 (MSG-2)", "65 messages wait when a session comes: 65 are told before a receipt";
+    /// The answer to a write of a mailbox that is gone counts for the one that the device has now.
+    OldAnswerTaken: "§9.7 (MSG-1)", "a device is forgotten while messages for it are written, and paired anew: a new message is told before it is durable";
     /// A message that was given up when it had been told makes room for another.
     GivenUpLeavesWindow: "§9.7 (MSG-2)", "many messages expire while a slow receiver writes them, and many more come: it takes the sender for a liar";
     /// What waits for a device stays behind when its pairing comes to nothing.
@@ -531,6 +533,8 @@ bugs! {
     // Staying connected.
     /// A device that cannot be reached is dialled every second.
     NoBackoff: "§8, point 1 (KEEP-3)", "attempts to reach a device that is not there come sooner than twice the wait before";
+    /// A device whose pairing brought no session is not dialled.
+    PairedNotKept: "point 1 (KEEP-2)", "a pairing is confirmed and its session comes to nothing: who stays connected never dials the device";
     /// A device that the owner disconnected is dialled again.
     DialledThoughLeft: "point 1 (KEEP-5)", "a session with a device that the owner disconnected, and that nobody asked for";
     /// A device that has removed the pairing is dialled by itself.

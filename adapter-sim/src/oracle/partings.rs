@@ -7,6 +7,7 @@ use protocol_core::devices::policy::{FilePolicy, Policy};
 use protocol_core::effects::{DeviceState, Event, TransferKey};
 use protocol_core::faults::LinkFailure;
 use protocol_core::ids::{DeviceId, MessageId, SessionRef, TransferId};
+use protocol_core::limits;
 use protocol_core::records::BLOCKED;
 
 use super::sums::spoken;
@@ -217,6 +218,8 @@ impl Oracle {
             && view.addresses.iter().any(|known| at.contains(known))
             && roots(dev, peer).any(|root| theirs.contains(&root.print))
             && !self.partings.unwanted.contains(&(dev, world.id(peer)))
+            // A crowd is dialled in turn.
+            && world.node(dev).probe_roots().len() <= limits::KEEP_AT_ONCE
     }
 
     /// S16: whether a message may have been refused.
@@ -233,6 +236,12 @@ impl Oracle {
             Event::Paired { peer, .. } => {
                 self.partings.unwanted.remove(&(dev, peer.device));
                 self.asks(dev, peer.device);
+                // They have met again since.
+                let id = |of: Dev| world.id(of);
+                self.partings.farewells.retain(|farewell| {
+                    let sides = [(farewell.dev, id(farewell.peer)), (farewell.peer, id(farewell.dev))];
+                    !sides.contains(&(dev, peer.device))
+                });
                 let blocked = self.blocks(world, dev, peer.device);
                 self.check("S38", !blocked, || format!("device {} is paired with a device that its owner has blocked", dev.0));
             }

@@ -91,7 +91,7 @@ impl Side {
             }
         }
         let Some(Purpose::Message { job, .. }) = self.out.settle(ticket) else { panic!("a ticket of another") };
-        self.with(|messages, cx, peer, unix_s| messages.on_job(cx, peer, unix_s, job, stored));
+        self.with(|messages, cx, peer, unix_s| messages.on_job(cx, peer, unix_s, (ticket, job), stored));
         true
     }
 
@@ -293,6 +293,24 @@ fn what_was_given_up_makes_no_room() {
         two.sides[0].hear(receipt).unwrap();
     }
     assert_eq!(two.sides[0].tells().len(), 1);
+}
+
+/// MSG-1: a device is forgotten while messages for it are written, and paired anew: their answers are not for those that come then.
+#[test]
+fn answers_of_before_are_for_nobody() {
+    let mut two = Two::new();
+    let side = &mut two.sides[0];
+    side.send("before");
+    side.with(|messages, cx, peer, _| drop(messages.forget(cx, peer)));
+    side.events.clear();
+    let id = side.send("after");
+    assert!(side.write(true), "what was asked for before");
+    assert!(side.events.is_empty(), "{:?}", side.events);
+    assert!(side.write(true));
+    assert!(matches!(side.events[..], [Event::MessageQueued { id: of, .. }] if of == id), "{:?}", side.events);
+    while side.write(true) {}
+    side.again();
+    assert_eq!(side.messages.waiting(&side.peer).map(|message| message.id).collect::<Vec<_>>(), [id]);
 }
 
 /// MSG-5: a number that was used is no other message's.

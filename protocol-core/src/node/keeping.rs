@@ -8,6 +8,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::time::Duration;
 
 use super::{Node, cx};
@@ -65,9 +66,13 @@ impl Node {
         self.redial_all(env);
     }
 
+    /// Who was seen last is there most likely, and is dialled first: one after the other, as many as may be at once.
     fn redial_all(&mut self, env: &mut Env<'_>) {
-        for device in self.registry.iter().map(|device| device.id).collect::<Vec<_>>() {
-            self.keep_now(env, device);
+        let mut devices: Vec<_> = self.registry.iter().map(|device| (Reverse(device.last_seen_unix), device.id)).collect();
+        devices.sort_unstable();
+        for (rank, (_, device)) in (0..).zip(devices) {
+            self.keeping.tries.remove(&device);
+            self.keep(env, device, limits::KEEP_FIRST.saturating_mul(rank / limits::KEEP_AT_ONCE as u32));
         }
     }
 
@@ -81,6 +86,15 @@ impl Node {
     pub(super) fn keep_again(&mut self, device: DeviceId) {
         self.keeping.left.remove(&device);
         self.keeping.tries.remove(&device);
+    }
+
+    /// A pairing: a session comes of it, most likely. If none does by then, the device is dialled as any other.
+    // KEEP-2.
+    pub(super) fn keep_paired(&mut self, env: &mut Env<'_>, device: DeviceId, within: Duration) {
+        self.keep_again(device);
+        if !planted!(PairedNotKept) {
+            self.keep(env, device, within);
+        }
     }
 
     /// The owner ends the session: it is not to come back by itself.
@@ -149,7 +163,7 @@ impl Node {
             return;
         }
         if self.dialers.len() >= limits::KEEP_AT_ONCE {
-            return self.timers.set(TimerKind::Keep(device), self.now, limits::KEEP_FIRST);
+            return self.keep(env, device, limits::KEEP_FIRST);
         }
         self.begin_attempt(env, peer, Vec::new(), false);
     }

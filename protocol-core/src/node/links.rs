@@ -335,7 +335,7 @@ impl Node {
         };
         match self.joiner.take_if(|joiner| joiner.bound().is_some_and(confirmed)) {
             Some(joiner) => {
-                self.keep_again(crate::identity::device_id(peer));
+                self.keep_paired(env, crate::identity::device_id(peer), limits::KEEP_FIRST);
                 joiner.confirmed_by_link(cx!(self, env));
             }
             None => cx!(self, env).notify(Event::PairConfirmed { device: crate::identity::device_id(peer) }),

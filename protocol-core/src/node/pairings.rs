@@ -161,7 +161,7 @@ impl Node {
         // PAIR-5.
         self.await_opening(stream, Awaited::new(proven), limits::COMPLETE_WAIT);
         let repaired = self.registry.get(&peer.key).is_some_and(|device| device.roots.len() > 1);
-        self.keep_again(identity::device_id(&peer.key));
+        self.keep_paired(env, identity::device_id(&peer.key), limits::COMPLETE_WAIT);
         self.out.push(crate::effects::Output::Notify(Event::Paired {
             session,
             peer: stranger(&peer.key, &peer.info),
@@ -342,7 +342,7 @@ impl Node {
         }
         let Some((bound, keys)) = confirmed else { return };
         let peer = stranger(&bound.peer, &bound.info);
-        self.keep_again(peer.device);
+        self.keep_paired(env, peer.device, limits::KEEP_FIRST);
         cx!(self, env).notify(Event::Paired { session, peer, check: bound.check, confirmed: true, repaired });
         let Some(PairingKeys { traffic, session_ref, .. }) = keys else {
             return self.reconnect_after_pairing(env, &bound);

@@ -367,7 +367,7 @@ impl Node {
                 }
             }
             Purpose::Transfer { key, job } => self.transfers.on_job(cx!(self, env), key, job, result),
-            Purpose::Message { peer, job } => self.messages.on_job(cx!(self, env), peer, env.unix_s, job, stored),
+            Purpose::Message { peer, job } => self.messages.on_job(cx!(self, env), peer, env.unix_s, (ticket, job), stored),
         }
     }
 
