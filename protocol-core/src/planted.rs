@@ -274,8 +274,6 @@ bugs! {
     OldAnswerTaken: "§9.7 (MSG-1)", "a device is forgotten while messages for it are written, and paired anew: a new message is told before it is durable";
     /// A message that was given up when it had been told makes room for another.
     GivenUpLeavesWindow: "§9.7 (MSG-2)", "many messages expire while a slow receiver writes them, and many more come: it takes the sender for a liar";
-    /// What waits for a device stays behind when its pairing comes to nothing.
-    RefusedKeepsMessages: "§9.7, §10.1 (UNP-1)", "a message is queued for a device that then refuses the pairing: its row and its timer stay";
     /// Numbers are given that are not reserved.
     NumbersUnreserved: "§9.7 (MSG-2)", "a message was told and the program died: the next one gets the same number";
     /// Whatever comes is taken in, however much is under way.
@@ -533,8 +531,6 @@ bugs! {
     // Staying connected.
     /// A device that cannot be reached is dialled every second.
     NoBackoff: "§8, point 1 (KEEP-3)", "attempts to reach a device that is not there come sooner than twice the wait before";
-    /// A device whose pairing brought no session is not dialled.
-    PairedNotKept: "point 1 (KEEP-2)", "a pairing is confirmed and its session comes to nothing: who stays connected never dials the device";
     /// A device that the owner disconnected is dialled again.
     DialledThoughLeft: "point 1 (KEEP-5)", "a session with a device that the owner disconnected, and that nobody asked for";
     /// A device that has removed the pairing is dialled by itself.

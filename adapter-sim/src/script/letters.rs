@@ -2,9 +2,10 @@
 
 use super::draw::Draw;
 use super::scenes::PAIRING;
-use super::{More, Step};
+use super::{More, Step, Words};
 use crate::adversary::{Lie, Move, Tale};
 use crate::rules::StoreFault;
+use crate::world::Answer;
 
 /// A life of a message that no run outlasts, in seconds.
 const LONG: u64 = 86_400_000;
@@ -20,7 +21,10 @@ impl Draw<'_, '_> {
             self.push(Step::Restart { dev });
             self.push(Step::CancelPairing { dev });
         }
-        match self.tape.below(8) {
+        match self.tape.below(11) {
+            8 => self.given_up_under_way(dev, peer),
+            9 => self.said_to_who_refuses(dev, peer),
+            10 => self.said_between_two_pairings(dev, peer),
             0 => self.written_slowly(dev, peer),
             1 => self.not_written(dev, peer),
             2 => self.too_many(dev, peer),
@@ -122,6 +126,46 @@ impl Draw<'_, '_> {
             self.say_to(dev, peer, count, LONG);
         }
         self.at += 25_000;
+    }
+
+    /// Messages expire, many times over, while the receiver's disk takes its time.
+    fn given_up_under_way(&mut self, dev: usize, peer: usize) {
+        self.pair_anew(dev, peer);
+        self.push(Step::SlowDisk { dev: peer, millis: 9_000 });
+        for _ in 0..6 {
+            self.say_to(dev, peer, 70, 1);
+            self.at += 1_300;
+        }
+        self.push(Step::SlowDisk { dev: peer, millis: 0 });
+        self.at += 20_000;
+    }
+
+    /// A message is queued for a device whose owner then does not want the pairing.
+    fn said_to_who_refuses(&mut self, dev: usize, peer: usize) {
+        let pairings = self.tape.one_of(&[Answer::No, Answer::Silent]);
+        self.push(Step::Forget { dev, peer });
+        self.push(Step::Answers { dev: peer, pairings, offers: Answer::Yes });
+        self.at += 2_000;
+        self.push(Step::Invite { dev, ask: false });
+        self.push(Step::Join { dev: peer, of: dev, words: Words::Right, ask: true, lost: 0 });
+        self.at += 700;
+        self.say_to(dev, peer, 2, LONG);
+        self.at += 130_000;
+        self.push(Step::Answers { dev: peer, pairings: Answer::Yes, offers: Answer::Yes });
+    }
+
+    /// A device is forgotten while a slow disk writes messages for it, paired anew, and others are queued.
+    fn said_between_two_pairings(&mut self, dev: usize, peer: usize) {
+        self.pair_anew(dev, peer);
+        self.push(Step::SlowDisk { dev, millis: 3_000 });
+        self.say_to(dev, peer, 5, LONG);
+        self.at += 100;
+        self.push(Step::Forget { dev, peer });
+        self.pair_anew(dev, peer);
+        self.say_to(dev, peer, 3, LONG);
+        self.at += 30_000;
+        self.push(Step::SlowDisk { dev, millis: 0 });
+        self.at += 10_000;
     }
 
     /// A liar that is paired gives numbers twice, tells more than it may, and has receipts for what it never got.

@@ -21,7 +21,8 @@ impl Draw<'_, '_> {
             self.push(Step::CancelPairing { dev });
         }
         self.setting.latency = (5_000, 3_000);
-        match self.tape.below(5) {
+        match self.tape.below(6) {
+            5 => self.cancelled_behind_two_confirmations(dev, peer),
             4 => self.confirmed_in_vain(dev, peer),
             0 => self.falls_behind_its_code(dev, peer),
             1 => self.falls_while_it_confirms(dev, peer),
@@ -81,6 +82,28 @@ impl Draw<'_, '_> {
         self.push(Step::Reset { dev, peer });
         self.at += PAIRING;
         self.push(Step::Connect { dev: peer, peer: dev, told: true });
+        self.at += PAIRING;
+    }
+
+    /// Two pairings cross where one disk is slow. A reconnect confirms what a Complete confirms already, and the joiner's owner cancels.
+    fn cancelled_behind_two_confirmations(&mut self, dev: usize, peer: usize) {
+        (self.setting.latency, self.setting.pieces) = ((0, 0), Pieces::Whole);
+        for (dev, peer) in [(dev, peer), (peer, dev)] {
+            self.push(Step::Forget { dev, peer });
+        }
+        self.at += 15_000;
+        let millis = 700;
+        self.push(Step::SlowDisk { dev, millis });
+        self.push(Step::Invite { dev, ask: false });
+        self.push(Step::Join { dev: peer, of: dev, words: Words::Right, ask: false, lost: 0 });
+        self.push(Step::Invite { dev: peer, ask: false });
+        self.push(Step::Join { dev, of: peer, words: Words::Right, ask: false, lost: 0 });
+        self.at += millis + 8 + self.tape.below(20);
+        self.push(Step::Connect { dev, peer, told: true });
+        self.at += 1 + self.tape.below(3);
+        self.push(Step::CancelPairing { dev });
+        self.at += PAIRING;
+        self.push(Step::SlowDisk { dev, millis: 0 });
         self.at += PAIRING;
     }
 

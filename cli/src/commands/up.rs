@@ -169,7 +169,8 @@ impl Owner<'_> {
             }
             CoreEvent::RemovedThere { device } => {
                 if let Some(name) = tell_device(out, service, device).await? {
-                    let message = format!("{} has removed this device; agree with: kin devices forget {}", quoted(&name), shell_word(&name));
+                    let message =
+                        format!("{} has removed this device; agree with: kin devices forget {}", quoted(&name), shell_word(&name));
                     out.warning(WarningCode::RemovedThere, &message);
                 }
             }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use jsonschema::Validator;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 /// What takes longer hangs.

@@ -92,9 +92,7 @@ impl Node {
     // KEEP-2.
     pub(super) fn keep_paired(&mut self, env: &mut Env<'_>, device: DeviceId, within: Duration) {
         self.keep_again(device);
-        if !planted!(PairedNotKept) {
-            self.keep(env, device, within);
-        }
+        self.keep(env, device, within);
     }
 
     /// The owner ends the session: it is not to come back by itself.

@@ -26,7 +26,7 @@ impl Node {
     /// A device that is known no more takes with it what was said; whether that was anything.
     // UNP-1.
     pub(super) fn forget_said(&mut self, env: &mut Env<'_>, peer: PeerKey) -> bool {
-        if self.registry.get(&peer).is_some() || planted!(RefusedKeepsMessages) {
+        if self.registry.get(&peer).is_some() {
             return false;
         }
         let said = self.messages.forget(cx!(self, env), peer);
