@@ -183,7 +183,7 @@ fn what_is_queued_arrives_once_and_in_order() {
     assert_eq!(two.sides[1].bodies(), ["one", "two"]);
     assert_eq!(receipts(&two.sides[0]), [(early, MessageState::Delivered), (late, MessageState::Delivered)]);
     assert_eq!(two.sides[0].messages.waiting(&two.sides[0].peer).count(), 0);
-    assert!(two.sides[0].rows.keys().all(|(table, _)| *table != crate::records::MESSAGES_OUT), "nothing waits on disk either");
+    assert!(two.sides[0].rows.keys().all(|(table, _)| *table != MESSAGES_OUT), "nothing waits on disk either");
     // The owner takes one.
     let taken = two.sides[1].with(|messages, cx, peer, unix_s| messages.take(cx, peer, unix_s, early)).unwrap();
     assert_eq!(taken.body, b"one");
