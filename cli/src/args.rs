@@ -133,7 +133,7 @@ pub(crate) enum Command {
     Recv(Recv),
     /// Messages: send one, show those that came, follow them.
     Msg(Msg),
-    /// Stay up: receive by policy, deliver what is queued, keep connections; other commands of this home ask this one.
+    /// Stay up: receive by policy (who sits at the terminal is asked), deliver what is queued, keep connections; other commands of this home ask this one.
     #[command(after_help = UP_HELP)]
     Up(Up),
     /// Ask a device for a sign of life: the route, and how long the round trip takes.
