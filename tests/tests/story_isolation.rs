@@ -17,7 +17,7 @@ const CHUNK: u32 = 65_536;
 const STEP: Duration = Duration::from_millis(2);
 const DAY: u64 = 86_400;
 /// So many transfers, or messages, one after the other.
-const TIMES: usize = 60;
+const TIMES: usize = 20;
 
 /// What the other friend does beside a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
