@@ -28,7 +28,7 @@ enum Rude {
     Stalls,
     /// It sends as many messages as it may have under way, always.
     Talks,
-    /// It offers trees that nobody wants, and cancels them.
+    /// It sends trees, as many at once as it may.
     Offers,
     /// It reconnects all the time.
     ComesAndGoes,
@@ -89,7 +89,8 @@ impl Three {
             Rude::Stalls if step == 0 => {
                 world.share(hub, who, &files(), CHUNK).expect("paired");
             }
-            Rude::Stalls => world.silence(who, step >= 100),
+            // From the moment in which it has taken the tree.
+            Rude::Stalls => world.silence(who, world.saw(hub, |event| matches!(event, Event::Accepted { .. }))),
             Rude::Talks => {
                 while world.queued_messages(who, hub).len() < 64 {
                     world.send_message(who, hub, &[7; 4_096], DAY).expect("there is room");
@@ -123,6 +124,10 @@ impl Three {
             self.disturb(rude, step);
             self.world.run_for(STEP);
         }
+        let to = self.world.id(self.rude);
+        let begun = self.world.saw(hub, |event| matches!(event, Event::Accepted { transfer } if transfer.device == to));
+        let done = self.world.saw(hub, |event| matches!(event, Event::Done { transfer, .. } if transfer.device == to));
+        assert!(rude != Rude::Stalls || (begun && !done), "it was to stop in the middle: begun {begun}, done {done}");
         let since = self.world.now();
         let (mut begun, mut done) = (0, 0);
         for step in 150..50_000 {

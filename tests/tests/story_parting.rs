@@ -385,6 +385,38 @@ fn a_device_that_was_disconnected_is_not_dialled() {
     assert_eq!(duo.world.connections(), before);
 }
 
+/// KEEP-7: of many that are to be dialled, who was seen last is dialled first, and the others a second later.
+#[test]
+fn who_was_seen_last_is_dialled_first() {
+    let mut world = World::quiet(18);
+    let hub = world.add_device_on("hub", Wire::Sim);
+    let late = 8;
+    let friends: Vec<Dev> = (0..limits::KEEP_AT_ONCE + late).map(|number| world.add_device_on(&number.to_string(), Wire::Sim)).collect();
+    for &friend in &friends {
+        world.pair(hub, friend);
+        world.run_for(Duration::from_secs(2));
+        world.crash(friend);
+        world.run_for(Duration::from_secs(2));
+    }
+    world.crash(hub);
+    world.restart(hub);
+    world.clear_events();
+    keep(&mut world, hub, true);
+    world.run_for(limits::KEEP_FIRST / 2);
+    // LINK-11: the others dial a little later than these.
+    let first: Vec<usize> = (0..friends.len()).filter(|&at| world.key(hub) < world.key(friends[at])).collect();
+    let tried = |world: &World, at: usize| {
+        let id = world.id(friends[at]);
+        world.saw(hub, |event| matches!(event, Event::ConnectFailed { device, .. } if *device == id))
+    };
+    assert!(first.iter().any(|at| *at < late) && first.iter().any(|at| *at >= late), "both kinds are there: {first:?}");
+    for &at in &first {
+        assert_eq!(tried(&world, at), at >= late, "{at}");
+    }
+    world.run_for(limits::KEEP_FIRST);
+    assert!(first.iter().all(|&at| tried(&world, at)));
+}
+
 /// KEEP-5: an owner who disconnects while an attempt is under way ends that too; one who sends files, or pairs, asks again.
 #[test]
 fn an_attempt_ends_with_the_owners_wish() {

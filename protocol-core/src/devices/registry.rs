@@ -222,8 +222,11 @@ impl DeviceRegistry {
     /// Whether a root is a joiner's whose confirmation is not durable: still to come, or being written.
     pub(crate) fn is_unsure(&self, peer: &PeerKey, session_ref: SessionRef) -> bool {
         let provisional = |root: &Root| root.session_ref == session_ref && matches!(root.state, RootState::Provisional { .. });
-        self.devices.get(peer).is_some_and(|device| device.roots.iter().any(provisional))
-            || self.confirming.get(peer).is_some_and(|confirming| confirming.iter().any(|confirming| confirming.root == session_ref))
+        self.devices.get(peer).is_some_and(|device| device.roots.iter().any(provisional)) || self.is_being_confirmed(peer, session_ref)
+    }
+
+    fn is_being_confirmed(&self, peer: &PeerKey, session_ref: SessionRef) -> bool {
+        self.confirming.get(peer).is_some_and(|confirming| confirming.iter().any(|confirming| confirming.root == session_ref))
     }
 
     /// If the write failed the roots are what they were: memory must not know more than the disk. What is confirmed behind that stays.
@@ -246,11 +249,11 @@ impl DeviceRegistry {
 
     /// A root is to go, however many writes say by now that it is confirmed: what it replaced is back.
     pub(crate) fn take_back(&mut self, peer: &PeerKey, session_ref: SessionRef) -> Option<Change> {
-        let is_being_confirmed =
-            |all: &BTreeMap<PeerKey, Vec<Confirming>>| all.get(peer).is_some_and(|of| of.iter().any(|one| one.root == session_ref));
-        self.confirmation_stored(peer, session_ref, false);
-        while is_being_confirmed(&self.confirming) && !planted!(TakenBackOnce) {
+        while self.is_being_confirmed(peer, session_ref) {
             self.confirmation_stored(peer, session_ref, false);
+            if planted!(TakenBackOnce) {
+                break;
+            }
         }
         self.drop_root(peer, session_ref)
     }
