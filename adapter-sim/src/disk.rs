@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use protocol_core::effects::{EntryNote, FileOp, TransferKey};
+use protocol_core::effects::{Direction, EntryNote, FileOp, TransferKey};
 use protocol_core::faults::FileFault;
+use protocol_core::ids::DeviceId;
 use protocol_core::transfer::layout::Piece;
 use protocol_core::transfer::manifest::{Entry, EntryKind, Manifest};
+use protocol_core::transfer::ranges::Ranges;
 use serde::{Deserialize, Serialize};
 
 use crate::choice::{Choices, Site};
@@ -75,6 +77,39 @@ struct Temporary {
     synced: bool,
     /// Bytes written since it was synced.
     unsynced: u64,
+    /// Which bytes were written, and which of them were synced since.
+    written: Ranges,
+    durable: Ranges,
+}
+
+impl Temporary {
+    fn new(size: u64) -> Self {
+        let content = vec![0; usize::try_from(size).expect("small files")];
+        // An empty file has nothing that could be lost.
+        Self { synced: content.is_empty(), content, unsynced: 0, written: Ranges::new(), durable: Ranges::new() }
+    }
+
+    fn sync(&mut self) -> u64 {
+        self.synced = true;
+        self.durable.union(&self.written);
+        std::mem::take(&mut self.unsynced)
+    }
+}
+
+/// What is left of a file of a transfer that was not finished, for the next one that brings the same.
+#[derive(Debug)]
+enum Left {
+    /// Under a temporary name.
+    Bytes(Temporary),
+    /// Under this final one, with this digest.
+    Named(Vec<Vec<u8>>, [u8; 32]),
+}
+
+/// What makes a file the same: who sends it, its path, size and time.
+type Same = (DeviceId, Vec<Vec<u8>>, u64, i64);
+
+fn same(key: TransferKey, entry: &Entry) -> Same {
+    (key.device, entry.components.clone(), entry.size, entry.mtime_s)
 }
 
 /// A file that this disk got from another device.
@@ -98,6 +133,8 @@ struct Incoming {
     durable: u64,
     left_out: BTreeMap<u32, EntryNote>,
     made: Vec<Vec<Vec<u8>>>,
+    /// Entries that have their final names.
+    named: BTreeMap<u32, (Vec<Vec<u8>>, [u8; 32])>,
 }
 
 /// The files of one device.
@@ -117,6 +154,8 @@ pub struct Disk {
     pub reads_fail: bool,
     outgoing: BTreeMap<TransferKey, Outgoing>,
     incoming: BTreeMap<TransferKey, Incoming>,
+    /// What unfinished transfers left.
+    left: BTreeMap<Same, Left>,
     arrived: BTreeMap<Vec<Vec<u8>>, Arrived>,
     /// What the last Publish named.
     just_published: Vec<Vec<Vec<u8>>>,
@@ -133,7 +172,9 @@ pub fn manifest_of(tree: &Tree, chunk_size: u32) -> Arc<Manifest> {
             Item::Directory => (EntryKind::Directory, 0, None),
             Item::Link(target) => (EntryKind::Symlink, 0, Some(target.clone())),
         };
-        Entry { components: path.clone(), kind, size, mode: 0o644, mtime_s: 0, mtime_ns: 0, target }
+        // Whoever writes something else into a file gives it another time.
+        let mtime_s = if let Item::File(content) = item { i64::from(blake3::hash(content).as_bytes()[0]) } else { 0 };
+        Entry { components: path.clone(), kind, size, mode: 0o644, mtime_s, mtime_ns: 0, target }
     });
     Arc::new(Manifest::build(entries, chunk_size).expect("a test's tree is legal"))
 }
@@ -219,6 +260,7 @@ impl Disk {
         for temporary in self.incoming.get_mut(&key).into_iter().flat_map(|incoming| incoming.temporaries.values_mut()) {
             if temporary.unsynced > 0 {
                 temporary.content.fill(0);
+                (temporary.written, temporary.durable) = (Ranges::new(), Ranges::new());
                 temporary.unsynced = 0;
             }
         }
@@ -261,7 +303,7 @@ impl Disk {
 
     /// A whole operation fails. What removes things goes on all the same.
     pub(crate) fn fail(&mut self, key: TransferKey, op: FileOp, fault: FileFault) -> Result<Vec<(u32, EntryNote)>, FileFault> {
-        if op == FileOp::Discard { self.perform(key, None, 0..0, op) } else { Err(fault) }
+        if matches!(op, FileOp::Discard | FileOp::Keep) { self.perform(key, None, 0..0, op) } else { Err(fault) }
     }
 
     /// An entry has failed: nothing of it is kept.
@@ -272,10 +314,56 @@ impl Disk {
         }
     }
 
-    /// A restart sweeps what a crash left.
-    pub(crate) fn sweep(&mut self) {
+    /// A restart finds what a crash left: of what was written, what was synced.
+    pub(crate) fn sweep(&mut self, choices: &mut Choices) {
         self.outgoing.clear();
-        self.incoming.clear();
+        for (key, mut incoming) in std::mem::take(&mut self.incoming) {
+            for temporary in incoming.temporaries.values_mut().filter(|temporary| !temporary.content.is_empty()) {
+                let size = temporary.content.len() as u64;
+                let mut lost = Ranges::from(0..size);
+                lost.subtract(&temporary.durable);
+                for byte in lost.iter().flatten().filter_map(|byte| usize::try_from(byte).ok()) {
+                    temporary.content[byte] = 0;
+                }
+                // What rots in a file of which nobody has said how it should be, is found when it is read back.
+                if !temporary.durable.is_empty() && choices.below(Site::Survive, 16) == 15 {
+                    temporary.content[0] ^= 1;
+                }
+            }
+            self.leave(key, incoming);
+        }
+    }
+
+    /// Keeps what is durable of a transfer for another one that brings the same.
+    fn leave(&mut self, key: TransferKey, incoming: Incoming) {
+        let Incoming { manifest, temporaries, named, .. } = incoming;
+        let of = |number: u32| manifest.entry(number).map(|entry| same(key, &entry));
+        let bytes = temporaries.into_iter().filter(|(_, temporary)| !temporary.durable.is_empty());
+        let bytes = bytes.map(|(number, temporary)| (number, Left::Bytes(temporary)));
+        let named = named.into_iter().map(|(number, (path, digest))| (number, Left::Named(path, digest)));
+        self.left.extend(bytes.chain(named).filter_map(|(number, left)| Some((of(number)?, left))));
+    }
+
+    /// The digest of a source, or of what was written.
+    fn digest(&self, key: TransferKey, entries: Range<u32>) -> Vec<(u32, EntryNote)> {
+        let read = |number: u32| match key.direction {
+            Direction::Incoming => self
+                .incoming
+                .get(&key)
+                .and_then(|incoming| incoming.temporaries.get(&number))
+                .map(|of| of.content.clone())
+                .ok_or(FileFault::NotFound),
+            Direction::Outgoing => {
+                let entry = self.outgoing.get(&key).and_then(|outgoing| outgoing.manifest.entry(number)).ok_or(FileFault::NotFound)?;
+                let len = u32::try_from(entry.size).expect("small files");
+                self.read(key, &Piece { entry: number, offset: 0, len, whole: true })
+            }
+        };
+        let note = |content: Result<Vec<u8>, FileFault>| match content {
+            Ok(content) => EntryNote::Digest(blake3::hash(&content).into()),
+            Err(fault) => EntryNote::Failed(fault),
+        };
+        entries.map(|number| (number, note(read(number)))).collect()
     }
 
     /// Reads a piece of a source.
@@ -307,6 +395,7 @@ impl Disk {
             file.content[from..from + bytes.len()].copy_from_slice(bytes);
             file.synced = false;
             file.unsynced += bytes.len() as u64;
+            file.written.insert(piece.offset..piece.offset + bytes.len() as u64);
         }
         Ok(())
     }
@@ -318,20 +407,40 @@ impl Disk {
         entries: Range<u32>,
         op: FileOp,
     ) -> Result<Vec<(u32, EntryNote)>, FileFault> {
+        if op == FileOp::Digest {
+            return Ok(self.digest(key, entries));
+        }
+        if op == FileOp::Keep {
+            if let Some(mut incoming) = self.incoming.remove(&key) {
+                incoming.temporaries.values_mut().for_each(|temporary| _ = temporary.sync());
+                self.leave(key, incoming);
+            }
+            return Ok(Vec::new());
+        }
         if op == FileOp::Inspect {
             let manifest = manifest.filter(|_| !self.no_inbox).ok_or(FileFault::NotFound)?;
-            let made = Incoming { manifest, durable: 0, temporaries: BTreeMap::new(), left_out: BTreeMap::new(), made: Vec::new() };
+            let made = Incoming {
+                manifest,
+                durable: 0,
+                temporaries: BTreeMap::new(),
+                left_out: BTreeMap::new(),
+                made: Vec::new(),
+                named: BTreeMap::new(),
+            };
             self.incoming.entry(key).or_insert(made);
         }
-        let Self { files, incoming, on_conflict, arrived, just_published, .. } = self;
+        let Self { files, incoming, on_conflict, arrived, just_published, left, .. } = self;
         let incoming = incoming.get_mut(&key).ok_or(FileFault::NotFound)?;
         Ok(match op {
             FileOp::Inspect => incoming.conflicts(files, entries).map(|entry| (entry, EntryNote::Conflict)).collect(),
-            FileOp::Prepare => incoming.prepare(files, entries, *on_conflict),
+            FileOp::Prepare => {
+                let mut notes = incoming.take_over(key, files, arrived, left);
+                notes.extend(incoming.prepare(files, entries, *on_conflict));
+                notes
+            }
             FileOp::Sync => {
                 for (_, file) in incoming.temporaries.range_mut(entries) {
-                    file.synced = true;
-                    incoming.durable += std::mem::take(&mut file.unsynced);
+                    incoming.durable += file.sync();
                 }
                 Vec::new()
             }
@@ -342,8 +451,10 @@ impl Disk {
                 notes
             }
             FileOp::Finish => incoming.finish(files, *on_conflict),
+            FileOp::Digest | FileOp::Keep => Vec::new(),
             FileOp::Discard => {
                 incoming.temporaries.clear();
+                incoming.named.clear();
                 for path in incoming.made.drain(..).rev() {
                     let empty = !files.keys().any(|other| other.len() > path.len() && other.starts_with(&path));
                     if empty {
@@ -372,10 +483,48 @@ impl Incoming {
             .map(|(number, _)| number)
     }
 
+    /// Finds what earlier transfers left of these files.
+    fn take_over(
+        &mut self,
+        key: TransferKey,
+        files: &Tree,
+        arrived: &mut BTreeMap<Vec<Vec<u8>>, Arrived>,
+        left: &mut BTreeMap<Same, Left>,
+    ) -> Vec<(u32, EntryNote)> {
+        let mut notes = Vec::new();
+        for (number, entry) in self.entries(0..self.manifest.len()) {
+            match left.remove(&same(key, &entry)) {
+                Some(Left::Bytes(temporary)) => {
+                    let bytes: Vec<Range<u64>> = temporary.durable.iter().collect();
+                    self.durable += temporary.durable.count();
+                    self.temporaries.insert(number, temporary);
+                    notes.push((number, EntryNote::Taken(bytes)));
+                }
+                Some(Left::Named(path, digest)) => {
+                    let stands = matches!(files.get(&path), Some(Item::File(content)) if blake3::hash(content).as_bytes() == &digest);
+                    if stands {
+                        self.durable += entry.size;
+                        if let Some(of) = arrived.get_mut(&path) {
+                            (of.key, of.entry) = (key, number);
+                        }
+                        let renamed_to = (path != entry.components).then(|| path.join(&b'/'));
+                        self.named.insert(number, (path, digest));
+                        notes.push((number, EntryNote::Kept { digest, renamed_to }));
+                    }
+                }
+                None => {}
+            }
+        }
+        notes
+    }
+
     fn prepare(&mut self, files: &mut Tree, range: Range<u32>, on_conflict: OnConflict) -> Vec<(u32, EntryNote)> {
         let taken: BTreeSet<u32> = self.conflicts(files, range.clone()).collect();
         let mut notes = Vec::new();
         for (number, entry) in self.entries(range) {
+            if self.named.contains_key(&number) {
+                continue;
+            }
             if taken.contains(&number) && on_conflict != OnConflict::Rename {
                 let skip = on_conflict == OnConflict::Skip;
                 let note = if skip { EntryNote::Skipped } else { EntryNote::Failed(FileFault::Exists) };
@@ -384,11 +533,7 @@ impl Incoming {
                 continue;
             }
             match entry.kind {
-                EntryKind::File => {
-                    // An empty file has nothing that could be lost.
-                    let content = vec![0; usize::try_from(entry.size).expect("small files")];
-                    self.temporaries.insert(number, Temporary { synced: content.is_empty(), content, unsynced: 0 });
-                }
+                EntryKind::File => drop(self.temporaries.entry(number).or_insert_with(|| Temporary::new(entry.size))),
                 EntryKind::Directory if !files.contains_key(&entry.components) => {
                     files.insert(entry.components.clone(), Item::Directory);
                     self.made.push(entry.components);
@@ -421,6 +566,7 @@ impl Incoming {
                 }
                 notes.push((number, EntryNote::Renamed(path.join(&b'/'))));
             }
+            self.named.insert(number, (path.clone(), blake3::hash(&content).into()));
             arrived.insert(path.clone(), Arrived { key, entry: number, synced, named: true });
             files.insert(path, Item::File(content));
         }

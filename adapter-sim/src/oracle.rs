@@ -480,6 +480,13 @@ impl Oracle {
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());
                 }
             }
+            Event::Suspended { transfer } | Event::Resumed { transfer, .. } => {
+                let ended = self.told.get(&(dev, world.life(dev), *transfer)).is_some_and(|told| told.ended);
+                self.check("S25", !ended, || format!("device {} was told that a transfer goes on after its end", dev.0));
+                if matches!(event, Event::Resumed { .. }) {
+                    self.note_session(world, dev, *transfer);
+                }
+            }
             Event::BadRecord { .. } => {
                 let expected = self.over_budget.contains(&dev);
                 self.check("L9", expected, || format!("device {} cannot read its own store", dev.0));

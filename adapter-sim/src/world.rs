@@ -414,7 +414,7 @@ impl World {
         let name = self.shown_name(dev);
         let device = &mut self.devices[dev.0];
         assert!(device.node.is_none(), "it runs already");
-        device.disk.sweep();
+        device.disk.sweep(&mut self.choices);
         let records: Vec<Record> = device
             .store
             .iter()

@@ -522,7 +522,8 @@ impl Host {
 
     fn notify(&mut self, event: Event) {
         let ended = match &event {
-            Event::Done { transfer, .. } | Event::Failed { transfer, .. } | Event::OfferDeclined { transfer, .. } => Some(*transfer),
+            Event::Done { transfer, .. } | Event::OfferDeclined { transfer, .. } => Some((*transfer, false)),
+            Event::Failed { transfer, reason } => Some((*transfer, reason.keeps_files())),
             _ => None,
         };
         let registry = matches!(
@@ -538,8 +539,8 @@ impl Host {
         );
         self.metrics.on(now(), &event);
         self.subscribers.publish(event);
-        if let Some(transfer) = ended {
-            self.transfers.forget(transfer);
+        if let Some((transfer, kept)) = ended {
+            self.transfers.forget(transfer, kept);
         }
         if registry {
             self.write_snapshot();

@@ -17,6 +17,7 @@ mod inspect;
 mod names;
 mod place;
 mod publish;
+mod resume;
 pub mod scan;
 mod sweep;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod tests;
 pub use dest::{Destination, Incoming};
 pub use inspect::{CannotHold, ConflictPolicy, Verdict};
 pub use publish::Published;
+pub(crate) use resume::{Entries, Taken};
 pub use scan::{Scan, ScanError, SkipReason, Source, SourceFile, SymlinkPolicy, scan};
 pub use sweep::sweep;
 

@@ -1,25 +1,21 @@
-//! The home of a device: its identity seed, settings, a snapshot for read-only programs, and what has to be swept after a
-//! crash. One process at a time holds it.
+//! The home of a device: its identity seed, settings, a snapshot for read-only programs, and the place of its records and journals.
+//! One process at a time holds it.
 
 use core::fmt;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{DirBuilder, File, TryLockError};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use protocol_core::crypto::secret::Secret;
-use protocol_core::ids::TransferId;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, stat, unlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat, stat};
 use zeroize::Zeroize as _;
 
 use crate::files::FileFault;
 use crate::private::{self, Private, Replace};
 
-/// The longest settings file, list of a pending transfer, and snapshot that are read, in bytes.
+/// The longest settings file and snapshot that are read, in bytes.
 const LONGEST_SETTINGS: usize = 64 << 10;
-const LONGEST_PENDING: usize = 64 << 20;
 const LONGEST_SNAPSHOT: usize = 64 << 20;
 
 /// Why a home cannot be used.
@@ -177,9 +173,9 @@ impl Home {
         self.write(SNAPSHOT, bytes)
     }
 
-    /// The transfers that may have left temporary files.
-    pub fn pending(&self) -> PendingDirs {
-        PendingDirs { path: self.path.join(PENDING) }
+    /// Where what is remembered of unfinished transfers is, for [`crate::journal::Journals::new`].
+    pub fn journals_path(&self) -> PathBuf {
+        journals_path(&self.path)
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
@@ -193,7 +189,12 @@ const SEED: &str = "seed";
 const RECORDS: &str = "records.redb";
 const SETTINGS: &str = "settings";
 const SNAPSHOT: &str = "snapshot.json";
-const PENDING: &str = "pending";
+const JOURNALS: &str = "transfers";
+
+/// Where the journals of the home at `path` are.
+pub fn journals_path(path: &Path) -> PathBuf {
+    path.join(JOURNALS)
+}
 
 /// Reads the snapshot of a home without taking its lock. `None`: there is none yet.
 ///
@@ -259,74 +260,6 @@ fn read_private(path: &Path, longest: usize) -> Result<Option<Vec<u8>>, HomeErro
         Private::File(file) => {
             private::read(&file, longest).map_err(failed)?.map(Some).ok_or_else(|| HomeError::Damaged(path.to_path_buf()))
         }
-    }
-}
-
-/// A transfer that may have left temporary files: what [`crate::files::sweep`] needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// The transfer.
-    pub transfer: TransferId,
-    /// Its destination, as an absolute path.
-    pub directory: PathBuf,
-    /// The names of its top items there.
-    pub tops: Vec<Vec<u8>>,
-}
-
-/// The list of pending transfers, a file each: added before the first temporary file is made, removed when none is left.
-#[derive(Debug)]
-pub struct PendingDirs {
-    path: PathBuf,
-}
-
-impl PendingDirs {
-    /// Adds a transfer, or replaces what was noted of it. Durable when it returns.
-    ///
-    /// # Errors
-    /// A fault of the file system.
-    pub fn add(&self, pending: &Pending) -> Result<(), HomeError> {
-        let failed = |fault| HomeError::File(self.path.clone(), fault);
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(|error| failed(error.into()))?;
-        private::sync_directory(&self.path).map_err(failed)?;
-        // Neither a path nor a name contains a zero byte.
-        let fields = std::iter::once(pending.directory.as_os_str().as_bytes()).chain(pending.tops.iter().map(Vec::as_slice));
-        let bytes = fields.collect::<Vec<_>>().join(&0);
-        private::write(&self.path.join(pending.transfer.to_string()), &bytes, Replace::Yes).map_err(failed)
-    }
-
-    /// Removes a transfer. One that is not listed is no error.
-    ///
-    /// # Errors
-    /// A fault of the file system.
-    pub fn remove(&self, transfer: TransferId) -> Result<(), HomeError> {
-        let path = self.path.join(transfer.to_string());
-        match unlinkat(CWD, &path, AtFlags::empty()).map_err(FileFault::from) {
-            Ok(()) | Err(FileFault::NotFound) => Ok(()),
-            Err(fault) => Err(HomeError::File(path, fault)),
-        }
-    }
-
-    /// All transfers that are listed. Files that are not ours are passed over.
-    ///
-    /// # Errors
-    /// A fault of the file system.
-    pub fn list(&self) -> Result<Vec<Pending>, HomeError> {
-        let failed = |error: std::io::Error| HomeError::File(self.path.clone(), error.into());
-        let directory = match std::fs::read_dir(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            answer => answer.map_err(failed)?,
-        };
-        let mut list = Vec::new();
-        for entry in directory {
-            let entry = entry.map_err(failed)?;
-            let Some(transfer) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Ok(Some(bytes)) = read_private(&entry.path(), LONGEST_PENDING) else { continue };
-            let mut fields = bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec);
-            let directory = PathBuf::from(OsString::from_vec(fields.next().unwrap_or_default()));
-            list.push(Pending { transfer, directory, tops: fields.collect() });
-        }
-        list.sort_by_key(|pending| pending.transfer);
-        Ok(list)
     }
 }
 

@@ -14,6 +14,7 @@ mod driver;
 pub mod files;
 #[cfg(unix)]
 pub mod home;
+pub mod journal;
 #[cfg(unix)]
 pub mod metrics;
 mod pipeline;

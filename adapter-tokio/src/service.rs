@@ -41,6 +41,7 @@ use crate::driver::transfers::Transfers;
 use crate::driver::{self, Call, Host, with_env};
 use crate::files;
 use crate::home::{Home, HomeError};
+use crate::journal::{Journals, Unfinished};
 use crate::store::{Store, StoreError};
 use crate::tcp::Tcp;
 use crate::transport::Transport;
@@ -284,7 +285,7 @@ impl NetworkingService {
         let (calls, called) = mpsc::channel(CALLS);
         let (end, ended) = watch::channel(false);
         let subscribers = Subscribers::default();
-        let host = Host::new(node, listening, records, Transfers::new(opened.home), subscribers.clone(), links);
+        let host = Host::new(node, listening, records, Transfers::new(opened.journals), subscribers.clone(), links);
         tokio::spawn(async move {
             host.run(happened, called).await;
             end.send_replace(true);
@@ -310,6 +311,7 @@ impl NetworkingService {
 
 struct Opened {
     home: Arc<Home>,
+    journals: Arc<Journals>,
     name: String,
     identity: NetworkIdentity,
     store: Store,
@@ -327,25 +329,28 @@ fn open(path: &std::path::Path, name: Option<String>) -> Result<Opened, InitErro
         settings.name = name;
         home.write_settings(&settings).map_err(InitError::Home)?;
     }
-    let warnings = sweep(&home)?;
+    let journals = Journals::new(home.journals_path());
+    let warnings = prune(&journals)?;
     let identity = NetworkIdentity::from_seed(home.seed().duplicate());
     let store = Store::open(&home.store_path(), identity.storage_key()).map_err(InitError::Store)?;
     let records = store.all().map_err(InitError::Store)?;
     let records = records.into_iter().map(|(table, key, value)| Record { table, key, value: SecretBytes::new(value) }).collect();
-    Ok(Opened { home: Arc::new(home), name: settings.name.unwrap_or_else(host_name), identity, store, records, warnings })
+    let journals = Arc::new(journals);
+    Ok(Opened { home: Arc::new(home), journals, name: settings.name.unwrap_or_else(host_name), identity, store, records, warnings })
 }
 
-/// Removes what a crash left behind.
-fn sweep(home: &Home) -> Result<Vec<Warning>, InitError> {
-    let pending = home.pending();
+/// Removes what nobody will go on with: transfers that were begun too long ago, or too many.
+// HOST-8.
+fn prune(journals: &Journals) -> Result<Vec<Warning>, InitError> {
     let mut warnings = Vec::new();
-    for left in pending.list().map_err(InitError::Home)? {
-        match files::sweep(&left.directory, left.transfer, &left.tops) {
+    for (transfer, left) in journals.surplus().map_err(InitError::Home)? {
+        match left.as_ref().map(Unfinished::sweep) {
             // A destination that is gone has nothing left in it.
-            Ok(_) | Err(files::FileFault::NotFound) => pending.remove(left.transfer).map_err(InitError::Home)?,
-            Err(fault) => {
-                warn!(directory = %left.directory.display(), %fault, "temporary files remain");
-                warnings.push(Warning::NotSwept(left.directory));
+            None | Some(Ok(_) | Err(files::FileFault::NotFound)) => journals.remove(transfer).map_err(InitError::Home)?,
+            Some(Err(fault)) => {
+                let directory = left.map(|left| left.head.directory).unwrap_or_default();
+                warn!(directory = %directory.display(), %fault, "temporary files remain");
+                warnings.push(Warning::NotSwept(directory));
             }
         }
     }

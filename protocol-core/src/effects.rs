@@ -195,6 +195,17 @@ pub enum EntryNote {
     Renamed(Vec<u8>),
     /// It failed, and will not be there.
     Failed(FileFault),
+    /// `Prepare`: these bytes of the file, ascending ranges, are here from an earlier try, durably, under a temporary name.
+    Taken(Vec<Range<u64>>),
+    /// `Prepare`: the file stands under its final name since an earlier try, which compared its digest.
+    Kept {
+        /// Its BLAKE3 digest.
+        digest: [u8; 32],
+        /// Where it stands, if not under its own name.
+        renamed_to: Option<Vec<u8>>,
+    },
+    /// `Digest`: the BLAKE3 digest of the whole file.
+    Digest([u8; 32]),
 }
 
 /// An operation on a range of a transfer's entries. Temporary files are made and written by the host's pipeline.
@@ -206,6 +217,9 @@ pub enum FileOp {
     Prepare,
     /// Make what was written durable (data and size).
     Sync,
+    /// Read each file of the range, a source or a temporary file, from its first byte to its last, and say its digest. A source that is
+    /// not what it was when it was offered has failed.
+    Digest,
     /// Give each file of the range its final name, mode and time, never replacing what policy does not let it replace; then sync the
     /// directories. Every file of the range is durable and has its digest.
     Publish,
@@ -213,6 +227,9 @@ pub enum FileOp {
     Finish,
     /// Remove every temporary file of the transfer, and directories that it made and left empty. Always all entries.
     Discard,
+    /// The transfer came to nothing for now: make durable what was written, and keep it for another try of the same files. Always all
+    /// entries, and the last operation, like `Discard`.
+    Keep,
 }
 
 /// Chunks that the workers of one bulk stream have dealt with since the last report.
@@ -433,6 +450,8 @@ pub struct Summary {
     pub renamed: u64,
     /// Entries that failed, at either end.
     pub failed: u64,
+    /// Bytes that were durable when the transfer last went on after an interruption, and were not sent again.
+    pub resumed: u64,
 }
 
 /// What the owner is told.
@@ -574,6 +593,19 @@ pub enum Event {
     Accepted {
         /// The transfer.
         transfer: TransferKey,
+    },
+    /// The session was lost in which a transfer was under way. It goes on in the next one, if that comes within
+    /// [`limits::AWAY`](crate::limits::AWAY).
+    Suspended {
+        /// The transfer.
+        transfer: TransferKey,
+    },
+    /// A transfer goes on after an interruption, in this life of the process or an earlier one.
+    Resumed {
+        /// The transfer.
+        transfer: TransferKey,
+        /// Bytes that are durable at the receiver already. As a sender that begins anew, they are told by the next progress.
+        durable: u64,
     },
     /// How far a transfer is.
     Progress {

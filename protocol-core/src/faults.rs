@@ -289,6 +289,20 @@ pub enum TransferFailure {
     Violation,
 }
 
+impl TransferFailure {
+    /// Whether what is durable of the files is kept for another try: nobody wants it gone, and something outside ended it.
+    // XFER-28.
+    pub const fn keeps_files(self) -> bool {
+        match self {
+            Self::Lost => true,
+            Self::CancelledThere(reason) | Self::CancelledHere(reason) => {
+                matches!(reason, CancelReason::DiskFull | CancelReason::Io | CancelReason::Source)
+            }
+            Self::Declined(_) | Self::Violation => false,
+        }
+    }
+}
+
 /// Reasons of Decline (section 9.3).
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

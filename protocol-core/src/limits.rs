@@ -258,6 +258,14 @@ pub const FRUITLESS_ROUNDS: u32 = 3;
 pub const ROUND_PAUSE: Duration = Duration::from_secs(1);
 /// What a receiver waits for its peer while no bulk stream is up.
 pub const ROUND_WAIT: Duration = Duration::from_secs(15);
+/// How long a transfer waits for the session in which it goes on. What is durable of it is kept longer, by the host.
+pub const AWAY: Duration = Duration::from_secs(120);
+/// How long a receiver waits, in the next session, for the offer of what it has begun.
+pub const OFFER_WAIT: Duration = Duration::from_secs(15);
+/// Transfers that came and are done of which the receipt can be told again, and lines of all these receipts together.
+pub const FINISHED: usize = 64;
+/// See [`FINISHED`].
+pub const FINISHED_LINES: usize = 100_000;
 /// Entries of one Publish.
 pub const PUBLISH_RUN: u64 = 1024;
 /// Publishes under way of one transfer.

@@ -151,6 +151,7 @@ impl Outbox {
             Purpose::Transfer { job: Job::Inspect, .. } => "Inspect",
             Purpose::Transfer { job: Job::Prepare, .. } => "Prepare",
             Purpose::Transfer { job: Job::Sync, .. } => "Sync",
+            Purpose::Transfer { job: Job::Digest(_), .. } => "Digest",
             Purpose::Transfer { job: Job::Publish(_), .. } => "Publish",
             Purpose::Transfer { job: Job::Discard, .. } => "Discard",
             Purpose::Message { job: messages::Job::Queued(_), .. } => "Message",

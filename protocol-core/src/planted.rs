@@ -446,10 +446,24 @@ bugs! {
     MissingNotNamed: "§9.5 (XFER-20)", "bulk streams break with chunks in flight: the transfer fails although the network is whole again";
     /// What is missing is named for ever.
     RoundsUnbounded: "§11 (FRUITLESS_ROUNDS)", "a paired liar takes back nothing and sends nothing: the receiver never gives up";
-    /// A receiver outlives its session.
-    LostSessionKeepsTransfer: "§9.5 (XFER-21)", "the session is cut in the middle of a transfer: the receiver has not ended, and its temporary files stay";
-    /// A sender outlives its session.
-    SenderOutlivesSession: "§9.5 (XFER-21)", "the session is cut in the middle of a transfer: the sender's owner is not told";
+    /// A transfer ends with its session.
+    LostSessionEndsTransfer: "§9.5 (XFER-21)", "the session is cut in the middle of a transfer: it fails, although the next session comes at once";
+    /// Who waits for a session to go on waits for ever.
+    AwayForEver: "§9.5, §11 (XFER-21)", "the session is cut in the middle of a transfer, and the peer is away: the owner is never told";
+    /// Nobody dials for a transfer that lost its session.
+    SuspendedNotDialled: "§8.1, §9.5 (XFER-21)", "the session is cut in the middle of a transfer: nobody dials again";
+    /// A transfer that is lost is discarded, with what was durable of it.
+    LostIsDiscarded: "§9.5 (XFER-28)", "a receiver gives up a transfer that lost its session: what was durable is gone";
+    /// A sender goes on with what the receiver wanted before the session was lost.
+    WantedKept: "§9.5 (XFER-25)", "the session is cut in the middle of a transfer: chunks that are durable are sent again";
+    /// What a receiver holds of an earlier try is believed.
+    NotReadBack: "§9.5 (XFER-26)", "bytes of an earlier try are not the ones that were written: the file gets its name";
+    /// A receiver forgets a transfer with its receipt.
+    ReceiptForgotten: "§9.5 (XFER-27)", "the receipt is lost with its session: the sender offers again, and the owner is asked about what is there";
+    /// A sender whose peer was not heard out goes on as if it was.
+    UnheardGoesOn: "§9.5 (XFER-24)", "a session is replaced, with what the receiver said on it: the sender waits for ever";
+    /// What was told on a session that is lost counts as told where an older one goes on.
+    ToldAndLost: "§9.1 (LINK-12)", "a newer session is cut behind what was told on it, and the older goes on: an offer is never heard of";
     /// What was not answered is not offered again on the session that replaces another.
     OfferNotRepeated: "§9.5 (XFER-24)", "an offer leaves on a session that is being replaced: nobody ever hears of it";
     /// Streams that were on their way when a transfer ended count for ever.

@@ -324,7 +324,8 @@ impl Oracle {
         }
         let violation = self.manners.untouched && reason == TransferFailure::Violation;
         self.check("DATA-17", !violation, || format!("device {} takes an honest device for a liar", dev.0));
-        let parted = self.calm.parted.get(&(dev, key.device)).is_some_and(|at| at + 10 * SOON >= world.micros());
+        let patience = limits::AWAY.as_micros() as u64 + 10 * SOON;
+        let parted = self.calm.parted.get(&(dev, key.device)).is_some_and(|at| at + patience >= world.micros());
         let stands = world.dev_of_id(key.device).is_some_and(|peer| world.has_session(dev, peer));
         let fair = match reason {
             TransferFailure::CancelledHere(reason) | TransferFailure::CancelledThere(reason) => reason == CancelReason::User,
@@ -373,15 +374,20 @@ impl Oracle {
         self.calm.entries.retain(|(of, of_life, of_key, _)| (*of, *of_life, *of_key) != (dev, life, key));
     }
 
-    /// XFER-21: a transfer does not outlive its session by more than its disk needs.
+    /// XFER-21: a transfer waits for its next session for so long, and then for its disk.
     pub(super) fn check_orphans(&mut self, world: &World, dev: Dev) {
         if self.calm.orphans.is_empty() || !self.manners.prompt || world.devices[dev.0].disk_busy + SOON > world.micros() {
             return;
         }
-        let life = world.life(dev);
-        let late = self.calm.orphans.iter().find(|&(&(of, of_life, _), at)| of == dev && of_life == life && at + SOON < world.micros());
+        let (life, patience) = (world.life(dev), limits::AWAY.as_micros() as u64 + SOON);
+        let late = self.calm.orphans.iter().find(|&(&(of, of_life, key), at)| {
+            let alone = world.dev_of_id(key.device).is_none_or(|peer| spoken(world, dev, peer).is_none());
+            of == dev && of_life == life && at + patience < world.micros() && alone
+        });
         let late = late.map(|((_, _, key), _)| *key);
-        self.check("XFER-21", late.is_none(), || format!("device {} goes on with a transfer whose session is lost: {late:?}", dev.0));
+        self.check("XFER-21", late.is_none(), || {
+            format!("device {} waits for ever with a transfer whose session is lost: {late:?}", dev.0)
+        });
     }
 
     /// XFER-17: where nothing was disturbed, or little, what ended on one side has ended on the other.

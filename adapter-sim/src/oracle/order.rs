@@ -1,7 +1,7 @@
 //! What must come before what: proof before bytes (S24), consent before files (S13), durability before words (S35), and no deadline
 //! that is over (S33).
 
-use protocol_core::effects::{FileOp, TransferKey};
+use protocol_core::effects::{Direction, FileOp, TransferKey};
 use protocol_core::node::probe::{Machine, Trust};
 use protocol_core::wire::deframer::StreamName;
 
@@ -44,7 +44,8 @@ impl Oracle {
 
     /// S13: nothing is written before the owner took it.
     pub(crate) fn check_consent(&mut self, dev: Dev, key: TransferKey, op: FileOp, taken: bool) {
-        let free = matches!(op, FileOp::Inspect | FileOp::Discard);
+        // What is offered may be read.
+        let free = matches!(op, FileOp::Inspect | FileOp::Discard) || key.direction == Direction::Outgoing;
         self.check("S13", free || taken, || format!("device {} does {op:?} for {key:?}, which nobody took", dev.0));
     }
 

@@ -55,8 +55,13 @@ impl Oracle {
 
     /// An offer is shown, perhaps once more.
     pub(super) fn note_begun(&mut self, world: &World, dev: Dev, key: TransferKey) {
+        self.sums.outcomes.remove(&(dev, world.life(dev), key));
+        self.note_session(world, dev, key);
+    }
+
+    /// An offer is shown, or a transfer goes on, in the session that stands.
+    pub(super) fn note_session(&mut self, world: &World, dev: Dev, key: TransferKey) {
         let place = (dev, world.life(dev), key);
-        self.sums.outcomes.remove(&place);
         // What came on a session that another has replaced may be lost with that (XFER-24).
         let peer = world.dev_of_id(key.device).filter(|peer| {
             let key = world.key(*peer);
@@ -74,6 +79,11 @@ impl Oracle {
     pub(super) fn check_sum(&mut self, world: &World, dev: Dev, key: TransferKey, told: Summary) {
         let place = (dev, world.life(dev), key);
         let incoming = key.direction == Direction::Incoming;
+        // What was there already each side counts from its own last interruption.
+        self.check("XFER-25", told.resumed <= told.bytes || told.failed + told.skipped > 0, || {
+            format!("device {} took {} bytes of {} over from an earlier try", dev.0, told.resumed, told.bytes)
+        });
+        let told = Summary { resumed: 0, ..told };
         let peer = world.dev_of_id(key.device).filter(|peer| !self.liars.contains(peer));
         let Some(peer) = peer else { return };
         let tree = if incoming { self.truth(world, dev, &key) } else { self.offered.get(&(dev, key.device, key.id)) };

@@ -5,17 +5,17 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use protocol_core::effects::{EntryNote, FileOp, Reply, TransferKey};
+use protocol_core::effects::{Direction, EntryNote, FileOp, Reply, TransferKey};
 use protocol_core::faults::{Failure, FileFault};
-use protocol_core::ids::Ticket;
-use protocol_core::transfer::manifest::{Entry, Manifest};
+use protocol_core::ids::{Ticket, TransferId};
+use protocol_core::transfer::manifest::Manifest;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::Happened;
 use super::links::Links;
-use crate::files::{ConflictPolicy, Destination, Incoming, Published, Verdict};
-use crate::home::{Home, Pending};
+use crate::files::{ConflictPolicy, Destination, Entries, Incoming, Published, Taken, Verdict};
+use crate::journal::{Head, Hold, Journal, Journals, Unfinished};
 use crate::pipeline::receive::Target;
 use crate::pipeline::send::Sources;
 
@@ -33,14 +33,24 @@ pub struct Inbox {
 /// All transfers that have files here.
 #[derive(Debug)]
 pub(crate) struct Transfers {
-    home: Arc<Home>,
+    journals: Arc<Journals>,
     pub(crate) inbox: Option<Inbox>,
-    outgoing: HashMap<TransferKey, Arc<Sources>>,
+    outgoing: HashMap<TransferKey, Outgoing>,
     incoming: HashMap<TransferKey, Arrival>,
 }
 
 #[derive(Debug)]
+struct Outgoing {
+    sources: Arc<Sources>,
+    /// Digests that were asked for, one after the other.
+    jobs: Option<mpsc::UnboundedSender<Job>>,
+}
+
+#[derive(Debug)]
 struct Arrival {
+    hold: Hold,
+    /// Its owner has taken it in an earlier try.
+    continued: bool,
     policy: ConflictPolicy,
     target: Arc<OnceLock<Arc<Target>>>,
     jobs: mpsc::UnboundedSender<Job>,
@@ -55,17 +65,32 @@ struct Job {
 }
 
 impl Transfers {
-    pub(crate) fn new(home: Arc<Home>) -> Self {
-        Self { home, inbox: None, outgoing: HashMap::new(), incoming: HashMap::new() }
+    pub(crate) fn new(journals: Arc<Journals>) -> Self {
+        Self { journals, inbox: None, outgoing: HashMap::new(), incoming: HashMap::new() }
+    }
+
+    /// What is remembered of transfers that are not finished.
+    pub(crate) fn journals(&self) -> &Arc<Journals> {
+        &self.journals
+    }
+
+    /// Whether a transfer is under way here.
+    pub(crate) fn is_live(&self, id: TransferId) -> bool {
+        self.outgoing.keys().chain(self.incoming.keys()).any(|key| key.id == id)
+    }
+
+    /// Whether an incoming transfer goes on with what its owner has taken in an earlier try.
+    pub(crate) fn is_continued(&self, key: TransferKey) -> bool {
+        self.incoming.get(&key).is_some_and(|arrival| arrival.continued)
     }
 
     /// Names the sources of a transfer, before the Node's outputs are performed.
     pub(crate) fn add_outgoing(&mut self, key: TransferKey, sources: Sources) {
-        self.outgoing.insert(key, Arc::new(sources));
+        self.outgoing.insert(key, Outgoing { sources: Arc::new(sources), jobs: None });
     }
 
     pub(super) fn outgoing(&self, key: TransferKey) -> Option<Arc<Sources>> {
-        self.outgoing.get(&key).cloned()
+        self.outgoing.get(&key).map(|outgoing| Arc::clone(&outgoing.sources))
     }
 
     pub(super) fn incoming(&self, key: TransferKey) -> Option<Arc<Target>> {
@@ -79,9 +104,16 @@ impl Transfers {
         }
     }
 
-    /// The transfer is over: its workers end, and what it left lying about is removed.
-    pub(super) fn forget(&mut self, key: TransferKey) {
-        self.outgoing.remove(&key);
+    /// The transfer is over: its workers end, and what it left lying about is removed. `kept`: it may go on in another try.
+    pub(super) fn forget(&mut self, key: TransferKey, kept: bool) {
+        if self.outgoing.remove(&key).is_some() && !kept {
+            let journals = Arc::clone(&self.journals);
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = journals.remove(key.id) {
+                    debug!(%error, "a finished transfer stays noted");
+                }
+            });
+        }
         self.incoming.remove(&key);
     }
 
@@ -97,11 +129,18 @@ impl Transfers {
         if op == FileOp::Inspect && !self.incoming.contains_key(&key) {
             self.arrive(links, key, manifest, folder);
         }
-        let queued =
-            self.incoming.get(&key).is_some_and(|arrival| arrival.jobs.send(Job { ticket, entries, op, policy: arrival.policy }).is_ok());
-        if op == FileOp::Discard {
+        let job = |policy| Job { ticket, entries, op, policy };
+        let queued = match key.direction {
+            Direction::Incoming => {
+                self.incoming.get(&key).is_some_and(|arrival| arrival.jobs.send(job(arrival.policy)).is_ok())
+            }
+            Direction::Outgoing => self.outgoing.get_mut(&key).is_some_and(|outgoing| outgoing.digest(links, job(ConflictPolicy::Fail))),
+        };
+        if matches!(op, FileOp::Discard | FileOp::Keep) {
             // The last operation of a transfer, also of one whose owner never heard of it: the worker ends behind it.
-            self.incoming.remove(&key);
+            if let Some(arrival) = self.incoming.remove(&key) {
+                self.journals.closing(arrival.hold);
+            }
         }
         if !queued {
             let links = links.clone();
@@ -113,9 +152,19 @@ impl Transfers {
     fn arrive(&mut self, links: &Links, key: TransferKey, manifest: Option<Arc<Manifest>>, folder: Option<String>) {
         let (Some(Inbox { dir, on_conflict, by_policy }), Some(manifest)) = (self.inbox.clone(), manifest) else { return };
         let dir = folder.filter(|_| by_policy).map_or(dir, PathBuf::from);
+        // What was taken before goes on where it was.
+        let before = self.journals.taken(key.device, manifest.digest());
+        let (dir, policy) = match &before {
+            Some(head) => (head.directory.clone(), head.policy),
+            None => (std::path::absolute(&dir).unwrap_or(dir), on_conflict),
+        };
+        let hold = self.journals.open(key.device, key.id);
         let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
         let target = Arc::default();
-        let mut worker = Worker { key, dir, manifest, home: Arc::clone(&self.home), target: Arc::clone(&target), discarded: false };
+        let journals = Arc::clone(&self.journals);
+        let before = before.map(|head| head.transfer);
+        let continued = before.is_some();
+        let mut worker = Worker { key, hold, dir, manifest, journals, before, target: Arc::clone(&target), journal: None, over: false };
         let links = links.clone();
         tokio::spawn(async move {
             while let Some(job) = waiting.recv().await {
@@ -134,26 +183,44 @@ impl Transfers {
             drop(tokio::task::spawn_blocking(move || worker.clean_up()).await);
             drop(links);
         });
-        self.incoming.insert(key, Arrival { policy: on_conflict, target, jobs });
+        self.incoming.insert(key, Arrival { hold, continued, policy, target, jobs });
     }
 }
 
-/// The manifest's entries for the disk.
-struct Entries(Vec<Entry>);
-
-impl AsRef<[Entry]> for Entries {
-    fn as_ref(&self) -> &[Entry] {
-        &self.0
+impl Outgoing {
+    /// Queues the digests of some sources; whether that was possible.
+    fn digest(&mut self, links: &Links, job: Job) -> bool {
+        let jobs = self.jobs.get_or_insert_with(|| {
+            let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
+            let (sources, links) = (Arc::clone(&self.sources), links.clone());
+            tokio::spawn(async move {
+                while let Some(Job { ticket, entries, .. }) = waiting.recv().await {
+                    let sources = Arc::clone(&sources);
+                    let digests = move || entries.map(|entry| (entry, digest_note(sources.digest(entry)))).collect();
+                    let notes = tokio::task::spawn_blocking(digests).await;
+                    let result = notes.map(Reply::Files).map_err(|_| Failure::Disk(FileFault::Io(0)));
+                    links.tell(Happened::Done { ticket, result }).await;
+                }
+            });
+            jobs
+        });
+        job.op == FileOp::Digest && jobs.send(job).is_ok()
     }
 }
 
 struct Worker {
     key: TransferKey,
+    hold: Hold,
+    /// The transfer of the same files that was taken before.
+    before: Option<TransferId>,
     dir: PathBuf,
     manifest: Arc<Manifest>,
-    home: Arc<Home>,
+    journals: Arc<Journals>,
     target: Arc<OnceLock<Arc<Target>>>,
-    discarded: bool,
+    /// There is one from the moment on when the first file may be made.
+    journal: Option<Journal>,
+    /// Its last operation is done.
+    over: bool,
 }
 
 impl Worker {
@@ -161,15 +228,20 @@ impl Worker {
         let notes = match job.op {
             FileOp::Inspect => self.inspect(),
             FileOp::Prepare => self.prepare(job.entries.clone(), job.policy),
-            FileOp::Sync => self.target().map(|target| failed(target.incoming.sync(job.entries.clone()))),
-            FileOp::Publish => self.target().map(|target| published(target.incoming.publish_range(job.entries.clone(), false))),
+            FileOp::Sync => self.sync(job.entries.clone()),
+            FileOp::Digest => self.target().map(|target| {
+                let digest = |entry| (entry, digest_note(target.incoming.digest(entry).map_err(Into::into)));
+                job.entries.clone().map(digest).collect()
+            }),
+            FileOp::Publish => self.publish(job.entries.clone()),
             FileOp::Finish => self.target().map(|target| published(target.incoming.finish(false))),
             FileOp::Discard => {
-                self.discarded = true;
-                self.target().map(|target| {
-                    target.incoming.discard();
-                    Vec::new()
-                })
+                self.discard();
+                Ok(Vec::new())
+            }
+            FileOp::Keep => {
+                self.keep();
+                Ok(Vec::new())
             }
         };
         notes.map(Reply::Files).map_err(Failure::Disk)
@@ -182,7 +254,8 @@ impl Worker {
     fn inspect(&self) -> Result<Vec<(u32, EntryNote)>, FileFault> {
         if self.target.get().is_none() {
             let destination = Arc::new(Destination::open(&self.dir)?);
-            if destination.free_space()? < self.manifest.bytes() {
+            let here = self.before.and_then(|before| self.journals.read(before)).map_or(0, |unfinished| unfinished.bytes());
+            if destination.free_space()? < self.manifest.bytes().saturating_sub(here) {
                 return Err(FileFault::DiskFull);
             }
             let entries = Arc::new(Entries(self.manifest.entries().collect()));
@@ -197,22 +270,67 @@ impl Worker {
         Ok(notes.collect())
     }
 
-    fn prepare(&self, entries: Range<u32>, policy: ConflictPolicy) -> Result<Vec<(u32, EntryNote)>, FileFault> {
-        let target = self.target()?;
-        if entries.start == 0 {
-            self.decide(target, policy)?;
-        }
+    fn prepare(&mut self, entries: Range<u32>, policy: ConflictPolicy) -> Result<Vec<(u32, EntryNote)>, FileFault> {
+        let target = Arc::clone(self.target()?);
+        let (taken, again) = if entries.start == 0 { self.decide(&target, policy)? } else { (Taken::default(), false) };
         let left_out = target.left_out();
         let mut notes: BTreeMap<u32, EntryNote> = left_out.range(entries.clone()).map(|(entry, note)| (*entry, note.clone())).collect();
         drop(left_out);
         for (entry, fault) in target.incoming.prepare(entries) {
             notes.entry(entry).or_insert(EntryNote::Failed(fault.into()));
         }
+        if let Some(journal) = &mut self.journal {
+            let (renamed, made) = target.incoming.decided();
+            journal.prepared(&renamed, &made)?;
+            journal.named(&taken.named)?;
+            journal.durable(&taken.durable)?;
+            if again {
+                journal.commit()?;
+            }
+        }
+        for (entry, note) in taken.notes {
+            notes.entry(entry).or_insert(note);
+        }
         Ok(notes.into_iter().collect())
     }
 
-    /// Decides every conflict by the owner's policy, and notes where temporary files will be before the first is made.
-    fn decide(&self, target: &Target, policy: ConflictPolicy) -> Result<(), FileFault> {
+    /// Notes where files will be before the first is made, takes over what an earlier try left of them, and decides every conflict by
+    /// the owner's policy.
+    ///
+    /// Whether there is a journal of this very transfer, which is to be replaced when the new one says as much.
+    // HOST-24.
+    fn decide(&mut self, target: &Target, policy: ConflictPolicy) -> Result<(Taken, bool), FileFault> {
+        let head = Head {
+            device: self.key.device,
+            transfer: self.key.id,
+            digest: *self.manifest.digest(),
+            chunk_size: self.manifest.chunk_size(),
+            entries: self.manifest.len(),
+            bytes: self.manifest.bytes(),
+            unix_s: unix_s(),
+            policy,
+            directory: self.dir.clone(),
+        };
+        // The one under this very id is replaced by our own.
+        let before = self.journals.unfinished(self.hold, head.device, &head.directory);
+        let journal = self.journals.begin(&head, &self.manifest).map_err(|error| {
+            warn!(%error, "the transfer could not be noted");
+            FileFault::Io(0)
+        })?;
+        let again = before.iter().any(|left| left.head.transfer == self.key.id);
+        if !again {
+            // Temporary files change their names below: whoever sweeps must find them.
+            journal.commit()?;
+        }
+        self.journal = Some(journal);
+        let mut taken = Taken::default();
+        for left in before.into_iter().filter(|left| left.is_like(&self.manifest)) {
+            let more = target.incoming.take_over(&left)?;
+            taken.durable.extend(more.durable);
+            taken.named.extend(more.named);
+            taken.notes.extend(more.notes);
+            self.supersede(&left);
+        }
         let mut left_out = BTreeMap::new();
         let mut above = EntryNote::Skipped;
         for (entry, verdict) in target.incoming.inspect(policy)? {
@@ -225,23 +343,90 @@ impl Worker {
             }
         }
         target.leave_out(left_out);
-        let directory = std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        let pending = Pending { transfer: self.key.id, directory, tops: target.incoming.top_names() };
-        self.home.pending().add(&pending).map_err(|error| {
-            warn!(%error, "the transfer could not be noted");
-            FileFault::Io(0)
-        })
+        Ok((taken, again))
     }
 
-    /// Nothing of the transfer will come any more.
-    fn clean_up(self) {
-        if let Some(target) = self.target.get().filter(|_| !self.discarded) {
-            target.incoming.discard();
-        }
-        if let Err(error) = self.home.pending().remove(self.key.id) {
-            debug!(%error, "a finished transfer stays noted");
+    /// What this transfer did not take over of an earlier one is of no use any more, if it is the same.
+    fn supersede(&self, left: &Unfinished) {
+        if left.head.transfer != self.key.id {
+            if let Err(fault) = left.sweep() {
+                debug!(%fault, "temporary files remain");
+            }
+            if let Err(error) = self.journals.remove(left.head.transfer) {
+                debug!(%error, "a transfer that is taken over stays noted");
+            }
         }
     }
+
+    // XFER-15, HOST-24.
+    fn sync(&mut self, entries: Range<u32>) -> Result<Vec<(u32, EntryNote)>, FileFault> {
+        let target = Arc::clone(self.target()?);
+        // What is written from here on is of the next one.
+        let mut written = target.incoming.take_written(entries.clone());
+        let failed = failed(target.incoming.sync(entries));
+        for (entry, _) in &failed {
+            written.remove(entry);
+        }
+        if let Some(journal) = self.journal.as_mut().filter(|_| !written.is_empty()) {
+            journal.durable(&written)?;
+        }
+        Ok(failed)
+    }
+
+    fn publish(&mut self, entries: Range<u32>) -> Result<Vec<(u32, EntryNote)>, FileFault> {
+        let target = Arc::clone(self.target()?);
+        let notes = published(target.incoming.publish_range(entries, false));
+        let named = target.incoming.take_named();
+        if let Some(journal) = self.journal.as_mut().filter(|_| !named.is_empty()) {
+            journal.named(&named)?;
+        }
+        Ok(notes)
+    }
+
+    /// Nothing of it is wanted any more.
+    fn discard(&mut self) {
+        self.over = true;
+        self.journal = None;
+        if let Some(target) = self.target.get() {
+            target.incoming.discard();
+        }
+        if let Err(error) = self.journals.remove(self.key.id) {
+            debug!(%error, "a finished transfer stays noted");
+        }
+        self.journals.close(self.hold);
+    }
+
+    /// It may go on in another try, in this process or another.
+    // XFER-28.
+    fn keep(&mut self) {
+        if self.journal.is_none() {
+            return self.discard();
+        }
+        self.over = true;
+        if let Err(fault) = self.sync(0..self.manifest.len()) {
+            debug!(%fault, "what was written last is not kept");
+        }
+        if let Some(target) = self.target.get() {
+            target.incoming.keep();
+        }
+        self.journal = None;
+        self.journals.close(self.hold);
+    }
+
+    /// Nothing of the transfer will come any more. Where the Node has not said what is to become of it, the process is ending.
+    fn clean_up(mut self) {
+        if !self.over {
+            self.keep();
+        }
+    }
+}
+
+fn unix_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn digest_note(digest: Result<[u8; 32], FileFault>) -> EntryNote {
+    digest.map_or_else(EntryNote::Failed, EntryNote::Digest)
 }
 
 impl From<crate::files::FileFault> for FileFault {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use protocol_core::ids::TransferId;
 use protocol_core::transfer::manifest::{Entry, EntryKind};
+use protocol_core::transfer::ranges::Ranges;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, fstatvfs, openat, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -22,6 +23,7 @@ use super::inspect::Verdict;
 use super::names::{fold_key, safe_name, temp_name};
 use super::place::remove_stale;
 use super::{DIRECTORY, FileFault, Seen, open_beneath};
+use crate::journal::Inode;
 
 /// A directory that files arrive in.
 #[derive(Debug)]
@@ -143,6 +145,8 @@ pub(super) struct State {
     pub(super) verdicts: BTreeMap<u32, Verdict>,
     /// New names of top items.
     pub(super) renamed: BTreeMap<u32, Vec<u8>>,
+    /// Top items whose names an earlier try has decided.
+    pub(super) decided: BTreeSet<u32>,
     /// Temporary files that exist.
     pub(super) temps: BTreeMap<u32, Temp>,
     /// The open ones among them, and when each was last asked for.
@@ -154,6 +158,9 @@ pub(super) struct State {
     /// Directories in which names changed since the last sync of directories.
     pub(super) touched: BTreeSet<u32>,
     pub(super) published: BTreeSet<u32>,
+    /// Bytes that were written since the last checkpoint, and files that were named since somebody asked.
+    pub(super) written: BTreeMap<u32, Ranges>,
+    pub(super) named: BTreeMap<u32, Inode>,
     /// Entries whose temporary file can no longer be trusted.
     pub(super) broken: BTreeMap<u32, FileFault>,
     pub(super) discarded: bool,

@@ -4,7 +4,6 @@ use core::fmt;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use protocol_core::transfer::manifest::{Entry, EntryKind};
@@ -110,7 +109,8 @@ impl Incoming {
         let mut state = self.state();
         let look = Look { folds: self.destination.folds_case(self.transfer)?, longest: self.destination.longest_name()?, policy };
         state.verdicts.clear();
-        state.renamed.clear();
+        let State { renamed, decided, .. } = &mut *state;
+        renamed.retain(|top, _| decided.contains(top));
         let tops_in_conflict = self.judge_all(&mut state, look)?;
         self.rename_tops(&mut state, look, tops_in_conflict)?;
         Ok(state.verdicts.iter().map(|(entry, verdict)| (*entry, verdict.clone())).collect())
@@ -131,24 +131,32 @@ impl Incoming {
             // Where the top item is renamed, what stands in the way of the old name is in nobody's way.
             let blocked = parent != ROOT && state.verdicts.get(&parent).is_some_and(Verdict::blocks_below);
             let blocked = blocked.then_some(Verdict::Below);
+            let decided = state.decided.contains(&top);
+            let name = self.name(state, index)?;
             let verdict = match blocked.or_else(|| self.judge_name(entry, parent, look, &mut taken)) {
                 Some(verdict) => Some(verdict),
-                None => match look.at(above, entry) {
+                // It stands there since an earlier try.
+                None if state.published.contains(&index) => None,
+                None => match look.at(above, entry, name) {
                     Ok(Found::Nothing) => None,
                     Ok(Found::Directory(handle)) => {
                         own = Some(handle);
                         None
                     }
-                    Ok(Found::InTheWay) if look.policy == ConflictPolicy::Rename => {
+                    Ok(Found::InTheWay) if look.policy == ConflictPolicy::Rename && !decided => {
                         renames.insert(top);
                         None
                     }
                     Ok(Found::InTheWay) if look.policy == ConflictPolicy::Skip => Some(Verdict::Skipped),
                     Ok(Found::InTheWay) => Some(Verdict::Conflict),
-                    Ok(Found::Replaceable { newer }) => look.replaceable(newer).or_else(|| {
-                        renames.insert(top);
-                        None
-                    }),
+                    Ok(Found::Replaceable { newer }) => match look.replaceable(newer) {
+                        None if decided => Some(Verdict::Conflict),
+                        None => {
+                            renames.insert(top);
+                            None
+                        }
+                        verdict => verdict,
+                    },
                     Err(verdict) => Some(verdict),
                 },
             };
@@ -236,9 +244,8 @@ enum Found {
 
 impl Look {
     /// What has the name of `entry` in the directory `above` it, if that exists.
-    fn at(self, above: Option<&Arc<OwnedFd>>, entry: &Entry) -> Result<Found, Verdict> {
+    fn at(self, above: Option<&Arc<OwnedFd>>, entry: &Entry, name: &OsStr) -> Result<Found, Verdict> {
         let Some(above) = above else { return Ok(Found::Nothing) };
-        let name = entry.components.last().map_or(OsStr::new(""), |name| OsStr::from_bytes(name));
         let stat = match existing(above, name) {
             Ok(None) => return Ok(Found::Nothing),
             Ok(Some(stat)) => stat,

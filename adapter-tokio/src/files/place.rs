@@ -137,7 +137,11 @@ impl Incoming {
         if end.is_none_or(|end| self.entry(entry).is_ok_and(|entry| end > entry.size)) {
             return Err(FileFault::Unsafe);
         }
-        Ok(self.writer(entry)?.write_all_at(bytes, offset)?)
+        self.writer(entry)?.write_all_at(bytes, offset)?;
+        if let Some(end) = end.filter(|end| *end > offset) {
+            self.state().written.entry(entry).or_default().insert(offset..end);
+        }
+        Ok(())
     }
 
     /// Makes what was written to the temporary files of `entries` durable. Returns those that failed; a failed one is lost

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use protocol_core::transfer::manifest::{Entry, EntryKind};
 use rustix::fs::{
-    AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, futimens, linkat, renameat, renameat_with, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, futimens, linkat, readlinkat, renameat, renameat_with, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -15,6 +15,7 @@ use super::dest::{Incoming, ROOT, existing};
 use super::inspect::Verdict;
 use super::names::temp_name;
 use super::place::times;
+use crate::journal::Inode;
 
 /// An entry has its final name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +118,8 @@ impl Incoming {
         Self::usable(&state, index)?;
         give_name(&directory, &temp_name(self.transfer, index), self.name(&state, index)?, replace)?;
         state.touched.insert(parent);
-        state.temps.remove(&index);
+        let inode = state.temps.remove(&index).map(|temp| Inode { device: temp.seen.device, inode: temp.seen.inode });
+        state.named.extend(inode.map(|inode| (index, inode)));
         state.open.remove(&index);
         Ok(())
     }
@@ -128,6 +130,10 @@ impl Incoming {
         let parent = self.parent(index)?;
         let directory = self.directory(&mut state, parent)?;
         let temporary = temp_name(self.transfer, index);
+        if is_link_to(&directory, self.name(&state, index)?, target) {
+            // An earlier try made it, and was ended before it could say so.
+            return Ok(());
+        }
         symlinkat(target, &directory, &temporary)?;
         let named = utimensat(&directory, &temporary, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(FileFault::from)
@@ -170,6 +176,11 @@ fn give_name(directory: &OwnedFd, from: &str, to: &OsStr, replace: bool) -> Resu
         Some(FileType::RegularFile | FileType::Symlink) | None => Ok(renameat(directory, from, directory, to)?),
         Some(_) => Err(FileFault::Exists),
     }
+}
+
+/// Whether `name` is a link with this target.
+fn is_link_to(directory: &OwnedFd, name: &OsStr, target: &[u8]) -> bool {
+    readlinkat(directory, name, Vec::new()).is_ok_and(|found| found.as_bytes() == target)
 }
 
 fn link_name(directory: &OwnedFd, from: &str, to: &OsStr) -> Result<(), Errno> {

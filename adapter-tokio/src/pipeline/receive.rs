@@ -188,7 +188,7 @@ impl<R: Rx> Receiving<R> {
             let Some((text, behind)) = usize::try_from(piece.len).ok().and_then(|len| rest.split_at_checked(len)) else { break };
             rest = behind;
             values.push(value(&piece, text)?);
-            if self.job.target.left_out().contains_key(&piece.entry) {
+            if self.job.target.left_out().contains_key(&piece.entry) || self.job.target.incoming.is_published(piece.entry) {
                 continue;
             }
             if let Err(fault) = self.job.target.incoming.write_at(piece.entry, piece.offset, text) {

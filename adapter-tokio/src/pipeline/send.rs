@@ -23,6 +23,8 @@ use crate::transport::{Stop, Tx, stopped};
 
 /// Chunks that a worker claims at once: few, so that streams of different speed end together.
 const RUN: u32 = 4;
+/// Bytes that are read at once for a digest.
+const DIGEST_READ: usize = 1 << 20;
 /// Large files that stay open between chunks.
 const OPEN_FILES: usize = 16;
 
@@ -70,6 +72,21 @@ impl Sources {
         let file = self.file(piece)?;
         file.read_exact_at(piece.offset, into)?;
         Ok(file.check_unchanged()?)
+    }
+
+    /// The digest of a whole file, in the state that was offered.
+    pub(crate) fn digest(&self, entry: u32) -> Result<[u8; 32], FileFault> {
+        let size = self.manifest.entry(entry).ok_or(FileFault::NotFound)?.size;
+        let file = self.file(&Piece { entry, offset: 0, len: 0, whole: true })?;
+        let (mut hasher, mut buffer, mut at) = (blake3::Hasher::new(), vec![0; DIGEST_READ], 0);
+        while at < size {
+            let len = usize::try_from(size - at).unwrap_or(usize::MAX).min(buffer.len());
+            file.read_exact_at(at, &mut buffer[..len])?;
+            hasher.update(&buffer[..len]);
+            at += len as u64;
+        }
+        file.check_unchanged()?;
+        Ok(hasher.finalize().into())
     }
 
     /// A file of one piece is opened for it alone; others stay open for the next piece.

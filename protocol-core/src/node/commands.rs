@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::{Node, cx};
 use crate::devices::policy::Policy;
 use crate::effects::{DeviceState, Env, Event, TransferKey};
-use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure};
+use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure, TransferFailure};
 use crate::ids::{DeviceId, PeerKey, SessionId};
 use crate::info::Address;
 use crate::limits;
@@ -229,11 +229,17 @@ impl Node {
         self.settle(env);
     }
 
-    /// Ends the session with a device in order, for this reason.
+    /// Ends the session with a device in order, for this reason, and cancels what is under way.
     pub(super) fn end_session_with(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
         if !planted!(CancelBehindFin) {
             self.cancel_transfers(env, device);
         }
+        self.leave_session(env, device, reason);
+        self.transfers.on_session_over(cx!(self, env), device, TransferFailure::CancelledHere(CancelReason::User));
+    }
+
+    /// Ends the session with a device in order. What becomes of its transfers is said by whoever asks for it.
+    fn leave_session(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure) {
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.end(cx!(self, env));
         session.left = !planted!(GoodbyeUndone);
@@ -246,7 +252,6 @@ impl Node {
         self.met.insert(device);
         self.note_end(env, &peer, reason);
         self.messages.on_session_over(&peer);
-        self.transfers.on_session_lost(cx!(self, env), device);
         if !planted!(ProtocolOutlivesGoodbye) {
             self.end_protocols(env, device);
         }
@@ -356,7 +361,8 @@ impl Node {
         Ok(())
     }
 
-    /// Ends everything in order: codes are cancelled, sessions get their fin. Drain the outputs, then close.
+    /// Ends everything in order: codes are cancelled, transfers end as lost and can go on in another life of the process, sessions get
+    /// their fin. Drain the outputs and wait for the files of transfers, then close.
     pub fn shutdown(&mut self, env: &mut Env<'_>) {
         self.advance(env);
         if let Some(session) = self.initiator.session() {
@@ -365,9 +371,9 @@ impl Node {
         if let Some(session) = self.joiner.as_ref().map(Joiner::session) {
             self.cancel_pairing(env, session);
         }
-        let devices: Vec<DeviceId> = self.primary.keys().copied().collect();
-        for device in devices {
-            self.end_session_with(env, device, LinkFailure::Closed);
+        for device in self.registry.iter().map(|device| device.id).collect::<Vec<_>>() {
+            self.transfers.on_shutdown(cx!(self, env), device);
+            self.leave_session(env, device, LinkFailure::Closed);
         }
         self.settle(env);
     }

@@ -107,7 +107,7 @@ impl Node {
     /// A session is over, or an attempt came to nothing; `lived`: how long the session had stood.
     // KEEP-2, KEEP-3.
     pub(super) fn keep_after(&mut self, env: &mut Env<'_>, device: DeviceId, reason: LinkFailure, lived: Option<Duration>) {
-        if !self.keeping.on {
+        if !self.keeping.on && !self.transfers.is_suspended(device) {
             return;
         }
         if lived.is_some_and(|lived| lived >= limits::KEEP_STOOD) {
@@ -144,7 +144,7 @@ impl Node {
     fn is_kept(&self, device: DeviceId) -> bool {
         let Some(known) = self.registry.by_id(device) else { return false };
         let removed = known.is_removed_there().is_some() && !planted!(DialledThoughRemoved);
-        self.keeping.on
+        (self.keeping.on || (self.transfers.is_suspended(device) && !planted!(SuspendedNotDialled)))
             && known.is_paired()
             && !removed
             && !self.registry.is_blocked(&known.key)

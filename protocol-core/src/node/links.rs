@@ -148,7 +148,7 @@ impl Node {
             }
             cx!(self, env).notify(Event::ConnectFailed { device, reason });
             let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
-            self.transfers.on_session_over(cx!(self, env), device, lost);
+            self.transfers.on_unreachable(cx!(self, env), device, lost);
             self.keep_after(env, device, reason, None);
         }
     }

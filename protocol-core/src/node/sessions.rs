@@ -243,15 +243,18 @@ impl Node {
         if !primary {
             return self.release_heir(env, session_ref, heard);
         }
-        // A renewal that came to nothing: the session that it was to replace goes on, unless it missed something.
+        // A renewal that came to nothing: the session that it was to replace goes on. What was told on this one is told there again.
         let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let older = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let older = older.and_then(|older| self.sessions.get(&older)).map(|older| (older.session_ref, older.stream, roles(older)));
-        // What was told on one that was ended in order is heard.
-        if let (Some((older, stream, roles)), false) = (older, told && reason != LinkFailure::Ended) {
+        if let Some((older, stream, roles)) = older {
             self.timers.cancel(TimerKind::Stream(stream));
             self.primary.insert(device, older);
+            if told && reason != LinkFailure::Ended && !planted!(ToldAndLost) {
+                self.messages.on_session_over(&peer);
+                self.transfers.on_session_lost(cx!(self, env), device);
+            }
             return self.on_primary(env, device, roles);
         }
         self.primary.remove(&device);
@@ -261,8 +264,11 @@ impl Node {
         self.met.insert(device);
         self.note_end(env, &peer, reason);
         self.messages.on_session_over(&peer);
-        let lost = if reason == LinkFailure::Violation { TransferFailure::Violation } else { TransferFailure::Lost };
-        self.transfers.on_session_over(cx!(self, env), device, lost);
+        if reason == LinkFailure::Violation {
+            self.transfers.on_session_over(cx!(self, env), device, TransferFailure::Violation);
+        } else {
+            self.transfers.on_session_lost(cx!(self, env), device);
+        }
         if !planted!(ProtocolOutlivesSession) {
             self.end_protocols(env, device);
         }
@@ -284,10 +290,6 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| !session.ending) else { return };
         let expired = self.now.since(session.born) >= limits::SESSION_LIFE;
         if expired && !planted!(SessionLifeUnlimited) {
-            let device = session.device;
-            if self.primary.get(&device) == Some(&session_ref) {
-                self.cancel_transfers(env, device);
-            }
             return self.session_over(env, session_ref, LinkFailure::Closed);
         }
         // If nothing comes of it there is time to try again, up to the end.

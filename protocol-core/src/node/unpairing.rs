@@ -9,7 +9,7 @@ use super::links::remember;
 use super::{Node, Role, cx};
 use crate::devices::registry::BlockedDevice;
 use crate::effects::{DeviceState, Env, Event, Output};
-use crate::faults::{LinkFailure, code};
+use crate::faults::{LinkFailure, TransferFailure, code};
 use crate::ids::{DeviceId, PeerKey, SessionRef, StreamId};
 use crate::limits;
 use crate::pairing::joiner::Joiner;
@@ -101,7 +101,7 @@ impl Node {
         session.left = true;
         let (session_ref, peer, stream) = (session.session_ref, session.peer, session.stream);
         self.messages.on_session_over(&peer);
-        self.transfers.on_session_lost(cx!(self, env), device);
+        self.transfers.on_session_over(cx!(self, env), device, TransferFailure::Lost);
         self.end_protocols(env, device);
         let reason = Some(LinkFailure::Closed);
         self.met.insert(device);

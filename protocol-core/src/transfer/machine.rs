@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! sender     Waiting ─▶ Offered ─▶ Sending ─────────────────────────────────────▶ over
+//!               ▲          │          │
+//!               └──────────┴──────────┴── the session is lost: offered again in the next one
 //! receiver   Reading ─▶ Inspecting ─▶ Asking ─▶ Preparing ─▶ Receiving ─▶ Clearing ─▶ over
 //!                                        └───────────┴────────────┴──▶ Discarding ──▶ over
 //! ```
@@ -9,7 +11,7 @@
 //! Nothing here knows sessions: what is to be told or opened leaves as a `Want`, which the Node carries out. File bytes never
 //! come here either: workers report what they have sent or written, with the values of its pieces.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -41,7 +43,7 @@ mod sending;
 #[cfg(test)]
 mod tests;
 
-use self::receiver::{Receiver, ToReceiver};
+use self::receiver::{Finished, Receiver, ToReceiver};
 use self::sender::{Sender, ToSender};
 
 /// What the transfers want from the sessions. The Node carries them out, in order, after each call.
@@ -95,6 +97,8 @@ pub(crate) enum Job {
     Inspect,
     Prepare,
     Sync,
+    /// Digests of files whose bytes do not all pass here in this life of the process.
+    Digest(Range<u32>),
     Publish(Range<u32>),
     Discard,
 }
@@ -102,8 +106,10 @@ pub(crate) enum Job {
 /// What a transfer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TransferTimer {
-    /// The next page of an offered manifest; or its offer again, where a session was lost with what came on it.
+    /// The next page of an offered manifest.
     Manifest,
+    /// The session in which a transfer goes on, or its offer there.
+    Away,
     /// The next checkpoint.
     Checkpoint,
     /// What the peer still owes, with nothing under way.
@@ -116,6 +122,7 @@ impl TransferTimer {
     pub(crate) const fn why(self) -> &'static str {
         match self {
             Self::Manifest => "the pages of a manifest",
+            Self::Away => "a session in which a transfer goes on",
             Self::Checkpoint => "a transfer's checkpoint",
             Self::Missing => "what a transfer still lacks",
             Self::Stall(_) => "progress of a bulk stream",
@@ -321,7 +328,7 @@ impl Io<'_, '_> {
         if !planted!(OpeningKept) {
             self.shared.opening.remove(&key);
         }
-        for timer in [TransferTimer::Manifest, TransferTimer::Checkpoint, TransferTimer::Missing] {
+        for timer in [TransferTimer::Manifest, TransferTimer::Away, TransferTimer::Checkpoint, TransferTimer::Missing] {
             self.unset(timer);
         }
         self.cx.out.forget(|purpose| matches!(purpose, Purpose::Transfer { key: of, .. } if *of == key));
@@ -356,6 +363,8 @@ pub(crate) struct Transfers {
     shared: Shared,
     senders: BTreeMap<TransferKey, Sender>,
     receivers: BTreeMap<TransferKey, Receiver>,
+    /// Transfers that came and are done, the oldest first.
+    finished: VecDeque<Finished>,
 }
 
 impl fmt::Debug for Transfers {
@@ -417,7 +426,7 @@ impl Transfers {
             room: false,
             violation: false,
         };
-        Self { shared, senders: BTreeMap::new(), receivers: BTreeMap::new() }
+        Self { shared, senders: BTreeMap::new(), receivers: BTreeMap::new(), finished: VecDeque::new() }
     }
 
     // What the owner wants.
@@ -493,16 +502,18 @@ impl Transfers {
 
     pub(crate) fn on_session(&mut self, cx: &mut Cx<'_>, device: DeviceId, peer: Peer) {
         self.shared.peers.insert(device, peer);
-        for key in of_device(&self.senders, device) {
+        // What was offered before comes first: see [`Receiver::on_other_offer`].
+        let (again, new): (Vec<_>, Vec<_>) = of_device(&self.senders, device).into_iter().partition(|key| self.senders[key].is_suspended());
+        for key in again.into_iter().chain(new) {
             self.with_sender(cx, key, Sender::on_session);
+        }
+        for key in of_device(&self.receivers, device) {
+            self.with_receiver(cx, key, Receiver::on_session);
         }
     }
 
     /// A newer session has replaced one whose end did not come: what the peer said last is lost.
     pub(crate) fn on_unheard(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
-        for (_, sender) in self.senders.iter_mut().filter(|(key, _)| key.device == device) {
-            sender.on_unheard();
-        }
         for key in of_device(&self.receivers, device) {
             self.with_receiver(cx, key, Receiver::on_unheard);
         }
@@ -515,21 +526,44 @@ impl Transfers {
         }
     }
 
-    /// The session is gone, or none could be had.
+    /// The session is lost. What was offered goes on in the next one.
     // XFER-21.
     pub(crate) fn on_session_lost(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
-        self.on_session_over(cx, device, TransferFailure::Lost);
+        if planted!(LostSessionEndsTransfer) {
+            return self.on_session_over(cx, device, TransferFailure::Lost);
+        }
+        self.shared.peers.remove(&device);
+        for key in of_device(&self.senders, device) {
+            self.with_sender(cx, key, Sender::on_session_lost);
+        }
+        for key in of_device(&self.receivers, device) {
+            self.with_receiver(cx, key, Receiver::on_session_lost);
+        }
+    }
+
+    /// No session could be had: what was never offered ends. What was waits for its time to be over.
+    pub(crate) fn on_unreachable(&mut self, cx: &mut Cx<'_>, device: DeviceId, reason: TransferFailure) {
+        for key in of_device(&self.senders, device) {
+            self.with_sender(cx, key, |sender, io| {
+                if !sender.is_suspended() {
+                    sender.end(io, reason);
+                }
+            });
+        }
+    }
+
+    /// Whether a transfer with this device waits for a session to go on.
+    pub(crate) fn is_suspended(&self, device: DeviceId) -> bool {
+        let waits = self.senders.iter().any(|(key, sender)| key.device == device && sender.is_suspended());
+        waits || self.receivers.iter().any(|(key, receiver)| key.device == device && receiver.can_wait())
     }
 
     /// The session was ended, because the peer broke the protocol or for another reason that is ours.
     // DATA-11.
     pub(crate) fn on_session_over(&mut self, cx: &mut Cx<'_>, device: DeviceId, reason: TransferFailure) {
         self.shared.peers.remove(&device);
-        for key in of_device(&self.senders, device).into_iter().filter(|_| !planted!(SenderOutlivesSession)) {
+        for key in of_device(&self.senders, device) {
             self.with_sender(cx, key, |sender, io| sender.end(io, reason));
-        }
-        if planted!(LostSessionKeepsTransfer) {
-            return;
         }
         for key in of_device(&self.receivers, device) {
             self.with_receiver(cx, key, |receiver, io| receiver.end(io, reason));
@@ -545,6 +579,15 @@ impl Transfers {
         for key in told.filter(|key| key.device == device) {
             Io { cx: &mut *cx, shared: &mut self.shared, key }.cancel(CancelReason::User);
         }
+    }
+
+    /// This process ends: what is under way can go on in another one, and the peer is told nothing of it.
+    // XFER-28.
+    pub(crate) fn on_shutdown(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        for sender in self.senders.iter_mut().filter(|(key, _)| key.device == device).map(|(_, sender)| sender) {
+            sender.leave();
+        }
+        self.on_session_over(cx, device, TransferFailure::Lost);
     }
 
     /// Nothing of this device goes on. What is under way at files is still waited for: a name that comes behind the last word would
@@ -610,6 +653,13 @@ impl Transfers {
         let key = TransferKey { device, direction: Direction::Incoming, id: offer.transfer };
         if self.receivers.contains_key(&key) {
             return self.with_receiver(cx, key, |receiver, io| receiver.on_offer(io, &offer));
+        }
+        if let Some(at) = self.finished.iter().position(|finished| finished.key == key) {
+            let mut io = Io { cx, shared: &mut self.shared, key };
+            return self.finished[at].on_offer(&mut io, &offer);
+        }
+        for other in of_device(&self.receivers, device) {
+            self.with_receiver(cx, other, Receiver::on_other_offer);
         }
         // One id names one transfer of the pair, whichever way it goes.
         let ours = self.senders.contains_key(&TransferKey { direction: Direction::Outgoing, ..key });
@@ -719,7 +769,10 @@ impl Transfers {
     // What the host and the clock bring.
 
     pub(crate) fn on_job(&mut self, cx: &mut Cx<'_>, key: TransferKey, job: Job, result: Result<Reply, Failure>) {
-        self.with_either(cx, key, |_, _| (), |receiver, io| receiver.on_job(io, job, result));
+        match key.direction {
+            Direction::Outgoing => self.with_sender(cx, key, |sender, io| sender.on_job(io, job, result)),
+            Direction::Incoming => self.with_receiver(cx, key, |receiver, io| receiver.on_job(io, job, result)),
+        }
     }
 
     pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>, key: TransferKey, timer: TransferTimer) {
@@ -756,7 +809,19 @@ impl Transfers {
         call(receiver, &mut io);
         if receiver.is_over() {
             io.close();
+            let finished = receiver.take_finished();
             self.receivers.remove(&key);
+            self.remember(finished.filter(|_| !planted!(ReceiptForgotten)));
+        }
+    }
+
+    /// Keeps what a sender needs that has missed its receipt, of a bounded number of transfers.
+    // XFER-27.
+    fn remember(&mut self, finished: Option<Finished>) {
+        self.finished.extend(finished);
+        let lines = |finished: &VecDeque<Finished>| finished.iter().map(Finished::len).sum::<usize>();
+        while self.finished.len() > limits::FINISHED || lines(&self.finished) > limits::FINISHED_LINES {
+            self.finished.pop_front();
         }
     }
 
@@ -787,4 +852,10 @@ impl Shared {
 
 fn of_device<M>(machines: &BTreeMap<TransferKey, M>, device: DeviceId) -> Vec<TransferKey> {
     machines.keys().filter(|key| key.device == device).copied().collect()
+}
+
+/// Entries are numbered in 32 bits.
+fn narrow(range: &Range<u64>) -> Range<u32> {
+    let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    narrow(range.start)..narrow(range.end)
 }

@@ -47,6 +47,12 @@ impl Digests {
         self.whole.get(&entry)
     }
 
+    /// The digest of a file that was read for it, and not by its chunks.
+    pub(super) fn insert(&mut self, entry: u32, digest: [u8; 32]) {
+        self.started.remove(&entry);
+        self.whole.insert(entry, digest);
+    }
+
     /// A file without content has a digest before anything is read.
     pub(super) fn insert_empty(&mut self, entry: u32) {
         self.whole.insert(entry, digest::empty());

@@ -16,6 +16,8 @@ pub(super) struct Progress {
     pub(super) moved: u64,
     /// Durable at the receiver. Only grows.
     pub(super) durable: u64,
+    /// Of these, the ones that were durable when the transfer last went on after an interruption.
+    pub(super) resumed: u64,
     /// In all. Shrinks when chunks are given up.
     pub(super) total: u64,
     told_at: Option<Timestamp>,

@@ -8,8 +8,10 @@
 //! Receiving   chunks, digests, names        ── every entry has an outcome ─▶
 //! Clearing    leftovers go                  ── the host is done ─▶ Receipt
 //!
-//! Discarding  it failed: temporary files go ── the host is done ─▶ the owner is told
+//! Discarding  it failed: temporary files go, or are kept for another try ── the host is done ─▶ the owner is told
 //! ```
+//!
+//! A session that is lost ends none of it before the owner's question: the sender offers again in the next one.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -19,7 +21,7 @@ use core::mem;
 use super::entries::Outcomes;
 use super::receiving::Receiving;
 use super::{DataHalf, DataStream, Io, Job, Stop, TransferTimer};
-use crate::effects::{BulkReport, EntryNote, Event, FileOp, Reply};
+use crate::effects::{BulkReport, EntryNote, Event, FileOp, Reply, TransferKey};
 use crate::faults::{CancelReason, DeclineReason, Failure, FileFault, TransferFailure};
 use crate::ids::StreamId;
 use crate::limits;
@@ -45,6 +47,10 @@ pub(super) struct Receiver {
     offer: Offer,
     /// Bulk streams that came before the transfer was accepted. Nothing is read from them.
     early: Vec<DataStream>,
+    /// Its session was lost, and it was not offered again.
+    away: bool,
+    /// What is remembered of it when it is over.
+    finished: Option<Finished>,
     state: State,
 }
 
@@ -82,11 +88,62 @@ struct Preparing {
 struct Clearing {
     manifest: Arc<Manifest>,
     outcomes: Outcomes,
+    resumed: u64,
 }
 
 /// It came to nothing. The owner is told when nothing more can happen to its files.
 struct Discarding {
     reason: TransferFailure,
+}
+
+/// A transfer that is done, for a sender that missed its receipt.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) key: TransferKey,
+    offer: Offer,
+    digest: [u8; 32],
+    others: Vec<(u32, Outcome)>,
+    /// How often the receipt was told again.
+    told: u32,
+}
+
+impl Finished {
+    /// Entries that it lists.
+    pub(super) fn len(&self) -> usize {
+        self.others.len()
+    }
+
+    /// It is offered again.
+    // XFER-27.
+    pub(super) fn on_offer(&mut self, io: &mut Io<'_, '_>, offer: &Offer) {
+        if !is_same(offer, &self.offer) || self.told >= limits::REPEATED_OFFERS {
+            return io.decline(DeclineReason::Mismatch);
+        }
+        self.told += 1;
+        tell_receipt(io, self.digest, &self.others);
+    }
+}
+
+/// What becomes of the files of a transfer that ends for this reason.
+fn last_op(reason: TransferFailure) -> FileOp {
+    if reason.keeps_files() && !planted!(LostIsDiscarded) { FileOp::Keep } else { FileOp::Discard }
+}
+
+/// Whether a transfer is offered again, and not another under its id.
+fn is_same(offer: &Offer, before: &Offer) -> bool {
+    let equal = offer.manifest_digest == before.manifest_digest || planted!(OtherOfferAccepted);
+    equal && offer.chunk_size == before.chunk_size && offer.bytes == before.bytes
+}
+
+fn tell_receipt(io: &mut Io<'_, '_>, digest: [u8; 32], others: &[(u32, Outcome)]) {
+    let mut parts = others.chunks(limits::OUTCOMES_A_MESSAGE).peekable();
+    if parts.peek().is_none() {
+        io.tell(ControlMessage::Receipt { transfer: io.key.id, digest, others: Vec::new(), more: false });
+    }
+    while let Some(part) = parts.next() {
+        let more = parts.peek().is_some();
+        io.tell(ControlMessage::Receipt { transfer: io.key.id, digest, others: part.to_vec(), more });
+    }
 }
 
 impl Receiver {
@@ -114,7 +171,7 @@ impl Receiver {
         let mut reading = Reading { parser, stream: None, tries: 0 };
         reading.want_stream(io, offer.manifest_digest);
         io.set(TransferTimer::Manifest, limits::PAGE_WAIT);
-        Some(Self { offer, early: Vec::new(), state: State::Reading(Box::new(reading)) })
+        Some(Self { offer, early: Vec::new(), away: false, finished: None, state: State::Reading(Box::new(reading)) })
     }
 
     pub(super) const fn digest(&self) -> [u8; 32] {
@@ -155,6 +212,11 @@ impl Receiver {
         matches!(self.state, State::Over)
     }
 
+    /// What is remembered of it.
+    pub(super) const fn take_finished(&mut self) -> Option<Finished> {
+        self.finished.take()
+    }
+
     /// Whether the owner's answer is awaited.
     pub(super) const fn is_asking(&self) -> bool {
         matches!(self.state, State::Asking(_))
@@ -183,9 +245,11 @@ impl Receiver {
 
     /// The same transfer is offered again.
     pub(super) fn on_offer(&mut self, io: &mut Io<'_, '_>, offer: &Offer) {
-        let equal = (offer.manifest_digest == self.offer.manifest_digest || planted!(OtherOfferAccepted))
-            && offer.chunk_size == self.offer.chunk_size
-            && offer.bytes == self.offer.bytes;
+        let equal = is_same(offer, &self.offer);
+        if equal {
+            self.away = false;
+            io.unset(TransferTimer::Away);
+        }
         match &mut self.state {
             State::Discarding(_) | State::Over => io.decline(DeclineReason::Busy),
             State::Receiving(receiving) if equal => {
@@ -199,9 +263,7 @@ impl Receiver {
                 }
             }
             // The answer is still to come.
-            State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {
-                io.unset(TransferTimer::Manifest);
-            }
+            State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) if equal => {}
             State::Reading(_)
             | State::Inspecting(_)
             | State::Asking(_)
@@ -212,14 +274,54 @@ impl Receiver {
         }
     }
 
-    /// The session was replaced before the sender was heard out: what it said may be lost. What is not accepted yet it offers
-    /// again, if it still wants to.
+    /// The session was replaced before the sender was heard out: what it said may be lost. It offers again, if it still wants to.
     // XFER-24.
     pub(super) fn on_unheard(&mut self, io: &mut Io<'_, '_>) {
         match self.state {
-            State::Inspecting(_) | State::Asking(_) | State::Preparing(_) => io.set(TransferTimer::Manifest, limits::PAGE_WAIT),
-            State::Receiving(_) => self.stop(io, Stop::Lost),
+            State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Receiving(_) => {
+                io.set(TransferTimer::Away, limits::PAGE_WAIT);
+            }
             State::Reading(_) | State::Clearing(_) | State::Discarding(_) | State::Over => {}
+        }
+    }
+
+    /// Whether it waits for the session in which the sender offers it again.
+    pub(super) const fn can_wait(&self) -> bool {
+        matches!(self.state, State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Receiving(_))
+    }
+
+    /// The session is lost.
+    // XFER-21.
+    pub(super) fn on_session_lost(&mut self, io: &mut Io<'_, '_>) {
+        match &mut self.state {
+            // The owner has not heard of it, and its pages come again.
+            State::Reading(_) => self.state = State::Over,
+            State::Receiving(receiving) => receiving.on_session_lost(io),
+            State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) | State::Discarding(_) | State::Over => {}
+        }
+        if self.can_wait() {
+            self.away = true;
+            if matches!(self.state, State::Preparing(_) | State::Receiving(_)) {
+                io.notify(Event::Suspended { transfer: io.key });
+            }
+            if !planted!(AwayForEver) {
+                io.set(TransferTimer::Away, limits::AWAY);
+            }
+        }
+    }
+
+    /// A session is up: a sender that still wants it offers it at once.
+    pub(super) fn on_session(&mut self, io: &mut Io<'_, '_>) {
+        if self.away && self.can_wait() && !planted!(AwayForEver) {
+            io.set(TransferTimer::Away, limits::OFFER_WAIT);
+        }
+    }
+
+    /// The sender offers something else, and what it offers again comes before that: this one it does not know any more.
+    // XFER-29.
+    pub(super) fn on_other_offer(&mut self, io: &mut Io<'_, '_>) {
+        if self.away && self.can_wait() {
+            self.end(io, TransferFailure::Lost);
         }
     }
 
@@ -397,9 +499,15 @@ impl Receiver {
         match timer {
             TransferTimer::Manifest => match self.state {
                 State::Reading(_) => self.refuse(io, DeclineReason::Busy),
-                State::Inspecting(_) | State::Asking(_) | State::Preparing(_) => self.stop(io, Stop::Lost),
-                State::Receiving(_) | State::Clearing(_) | State::Discarding(_) | State::Over => {}
+                State::Inspecting(_)
+                | State::Asking(_)
+                | State::Preparing(_)
+                | State::Receiving(_)
+                | State::Clearing(_)
+                | State::Discarding(_)
+                | State::Over => {}
             },
+            TransferTimer::Away => self.stop(io, Stop::Lost),
             TransferTimer::Checkpoint => self.receiving(io, Receiving::on_checkpoint_due),
             TransferTimer::Missing => self.receiving(io, Receiving::on_missing),
             TransferTimer::Stall(stream) => self.receiving(io, |receiving, io| {
@@ -431,10 +539,14 @@ impl Receiver {
                 self.state = State::Receiving(receiving);
                 self.receiving(io, |receiving, io| receiving.on_published(io, range, notes));
             }
-            (Job::Discard, State::Clearing(clearing)) => clearing.finish(io),
+            (Job::Digest(range), State::Receiving(receiving)) => {
+                self.state = State::Receiving(receiving);
+                self.receiving(io, |receiving, io| receiving.on_read_back(io, range, notes));
+            }
+            (Job::Discard, State::Clearing(clearing)) => self.finished = Some(clearing.finish(io, self.offer.clone())),
             (Job::Discard, State::Discarding(Discarding { reason })) => io.failed(reason),
             // What was under way when it failed.
-            (Job::Inspect | Job::Prepare | Job::Sync | Job::Publish(_) | Job::Discard, state) => self.state = state,
+            (Job::Inspect | Job::Prepare | Job::Sync | Job::Digest(_) | Job::Publish(_) | Job::Discard, state) => self.state = state,
         }
     }
 
@@ -458,7 +570,6 @@ impl Receiver {
         let started = notes.map_err(Stop::of_failure).and_then(|notes| Receiving::new(io, manifest, notes));
         match started {
             Ok(receiving) => {
-                io.unset(TransferTimer::Manifest);
                 self.state = State::Receiving(Box::new(receiving));
                 let early = mem::take(&mut self.early);
                 self.receiving(io, |receiving, io| {
@@ -484,10 +595,11 @@ impl Receiver {
             State::Reading(_) | State::Over => {}
             // XFER-17.
             State::Inspecting(_) => io.files(entries, FileOp::Discard, Job::Discard),
-            State::Asking(_) | State::Preparing(_) => self.discard(io, reason),
+            State::Asking(_) => self.discard(io, reason, FileOp::Discard),
+            State::Preparing(_) => self.discard(io, reason, last_op(reason)),
             State::Receiving(mut receiving) => {
                 receiving.stop(io);
-                self.discard(io, reason);
+                self.discard(io, reason, last_op(reason));
             }
             // Everything is durable, and nothing that anybody says changes that.
             State::Clearing(clearing) => self.state = State::Clearing(clearing),
@@ -495,13 +607,14 @@ impl Receiver {
         }
     }
 
-    fn discard(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure) {
+    fn discard(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure, op: FileOp) {
         io.reset_all();
+        io.unset(TransferTimer::Away);
         self.early.clear();
         if planted!(CancelLeavesFiles) {
             return io.failed(reason);
         }
-        io.files(0..self.offer.entries, FileOp::Discard, Job::Discard);
+        io.files(0..self.offer.entries, op, Job::Discard);
         self.state = State::Discarding(Discarding { reason });
     }
 
@@ -522,9 +635,11 @@ impl Receiver {
             (Ok(()), State::Receiving(mut receiving)) if receiving.is_complete() => {
                 receiving.stop(io);
                 io.reset_all();
+                io.unset(TransferTimer::Away);
                 io.files(0..self.offer.entries, FileOp::Discard, Job::Discard);
+                let resumed = receiving.resumed();
                 let (manifest, outcomes) = receiving.into_outcomes();
-                self.state = State::Clearing(Clearing { manifest, outcomes });
+                self.state = State::Clearing(Clearing { manifest, outcomes, resumed });
             }
             (Ok(()), state) => self.state = state,
         }
@@ -573,18 +688,13 @@ impl Stop {
 }
 
 impl Clearing {
-    /// Tells the receipt, and the owner.
-    fn finish(self, io: &mut Io<'_, '_>) {
-        let (digest, summary) = self.outcomes.sum_up(io.key, &self.manifest);
+    /// Tells the receipt, and the owner. What is left is to tell it again.
+    fn finish(self, io: &mut Io<'_, '_>, offer: Offer) -> Finished {
+        let (digest, mut summary) = self.outcomes.sum_up(io.key, &self.manifest);
+        summary.resumed = self.resumed;
         let others: Vec<(u32, Outcome)> = self.outcomes.others().filter(|_| !planted!(OutcomesUnlisted)).collect();
-        let mut parts = others.chunks(limits::OUTCOMES_A_MESSAGE).peekable();
-        if parts.peek().is_none() {
-            io.tell(ControlMessage::Receipt { transfer: io.key.id, digest, others: Vec::new(), more: false });
-        }
-        while let Some(part) = parts.next() {
-            let more = parts.peek().is_some();
-            io.tell(ControlMessage::Receipt { transfer: io.key.id, digest, others: part.to_vec(), more });
-        }
+        tell_receipt(io, digest, &others);
         io.notify(Event::Done { transfer: io.key, summary });
+        Finished { key: io.key, offer, digest, others, told: 0 }
     }
 }

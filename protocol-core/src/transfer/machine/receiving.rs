@@ -10,11 +10,11 @@ use core::ops::Range;
 
 use super::entries::{Digests, Ending, Outcomes, bytes_of, chunks_of_only};
 use super::progress::Progress;
-use super::{Io, Job, Stop, TransferTimer};
+use super::{Io, Job, Stop, TransferTimer, narrow};
 use crate::bulk::chunks::Chunks;
 use crate::bulk::cipher::Aead;
 use crate::bulk::opener::Opener;
-use crate::effects::{BulkHalf, BulkReport, EntryNote, FileOp, Output};
+use crate::effects::{BulkHalf, BulkReport, EntryNote, Event, FileOp, Output};
 use crate::faults::{CancelReason, Failure, FileFault};
 use crate::ids::StreamId;
 use crate::limits;
@@ -42,6 +42,11 @@ pub(super) struct Receiving {
     /// Written since the last checkpoint began.
     unsynced: Unsynced,
     checkpoint: Option<Checkpoint>,
+    /// Chunks that are durable: said again where what was said is lost.
+    durable: Ranges,
+    /// Files of which an earlier try left something: read back once they are whole, and before they get a name.
+    // XFER-26.
+    taken: Ranges,
     /// Chunks with bytes of an entry that failed here: the disk does not hold all of them.
     lost: Ranges,
     /// Chunks of a started file that are not durable yet.
@@ -55,8 +60,17 @@ pub(super) struct Receiving {
     publishes: usize,
     /// Links and directories are being published.
     last: bool,
+    /// Files that are being read back; those that were, and of which not everything came in this life of the process.
+    reading: BTreeSet<u32>,
+    read_back: BTreeSet<u32>,
+    /// Chunks that turned out not to hold what they should, and are to be asked for again; those of which it is known that they were
+    /// counted before.
+    spoilt: Ranges,
+    counted: Ranges,
     rounds: Rounds,
-    /// Offers that came again.
+    /// The session was lost, and the sender has not offered again.
+    away: bool,
+    /// Offers that came again, in this session.
     offers: u32,
     paused: bool,
     progress: Progress,
@@ -78,6 +92,54 @@ struct Checkpoint {
     empty: Vec<u32>,
 }
 
+/// What an earlier try left, in chunks of this one.
+struct Before<'a> {
+    manifest: &'a Manifest,
+    /// Bytes that are here of each entry; `None`: all of it, under its name.
+    bytes: BTreeMap<u32, Option<Ranges>>,
+}
+
+impl<'a> Before<'a> {
+    const fn new(manifest: &'a Manifest) -> Self {
+        Self { manifest, bytes: BTreeMap::new() }
+    }
+
+    fn add(&mut self, entry: u32, bytes: &[Range<u64>]) {
+        self.bytes.insert(entry, Some(bytes.iter().cloned().collect()));
+    }
+
+    fn add_whole(&mut self, entry: u32) {
+        self.bytes.insert(entry, None);
+    }
+
+    /// The chunks of which every piece is here, where there is something to fetch of an entry that is open; and the files of which
+    /// something is.
+    fn chunks(&self, open: impl Fn(u32) -> bool) -> (Ranges, Ranges) {
+        let (mut chunks, mut taken) = (Ranges::new(), Ranges::new());
+        let layout = self.manifest.layout();
+        let is_here = |entry: u32, from: u64, to: u64| match self.bytes.get(&entry) {
+            None => !open(entry),
+            Some(None) => true,
+            Some(Some(bytes)) => bytes.iter().any(|range| range.start <= from && to <= range.end),
+        };
+        // Files that share a chunk are neighbours.
+        let mut last = None;
+        for (&entry, bytes) in &self.bytes {
+            for chunk in layout.chunks_of(entry) {
+                let whole = || layout.pieces(chunk).all(|piece| is_here(piece.entry, piece.offset, piece.offset + u64::from(piece.len)));
+                let (_, whole) = *last.insert(last.filter(|&(of, _)| of == chunk).unwrap_or_else(|| (chunk, whole())));
+                if whole {
+                    chunks.insert(chunk..chunk + 1);
+                    if bytes.is_some() {
+                        taken.insert(u64::from(entry)..u64::from(entry) + 1);
+                    }
+                }
+            }
+        }
+        (chunks, taken)
+    }
+}
+
 /// How often what is missing was named for nothing.
 #[derive(Default)]
 struct Rounds {
@@ -92,15 +154,24 @@ impl Receiving {
     pub(super) fn new(io: &mut Io<'_, '_>, manifest: Arc<Manifest>, notes: Vec<(u32, EntryNote)>) -> Result<Self, Stop> {
         let chunks = Chunks::new(io.key.id, Arc::clone(manifest.layout())).map_err(|_| Stop::Cancel(CancelReason::Policy))?;
         let mut outcomes = Outcomes::new(&manifest);
+        let mut before = Before::new(&manifest);
         for (entry, note) in notes {
             match note {
+                EntryNote::Taken(bytes) => before.add(entry, &bytes),
+                EntryNote::Kept { digest, renamed_to } => {
+                    before.add_whole(entry);
+                    let outcome = if renamed_to.is_some() { Outcome::Renamed } else { Outcome::Stored };
+                    _ = outcomes.settle(io, entry, outcome, Ending { digest: Some(digest), renamed_to, fault: None });
+                }
                 EntryNote::Skipped => drop(outcomes.settle(io, entry, Outcome::Skipped, Ending::default())),
                 EntryNote::Failed(FileFault::DiskFull) => return Err(Stop::Cancel(CancelReason::DiskFull)),
                 EntryNote::Failed(fault) => drop(outcomes.settle(io, entry, Outcome::Failed, Ending::fault(fault))),
                 // Where it will stand is told when it stands there.
-                EntryNote::Conflict | EntryNote::Renamed(_) => {}
+                EntryNote::Conflict | EntryNote::Renamed(_) | EntryNote::Digest(_) => {}
             }
         }
+        let (durable, taken) = before.chunks(|entry| outcomes.is_open(entry));
+        let away = io.peer().is_none();
         Ok(Self {
             manifest,
             outcomes,
@@ -112,6 +183,8 @@ impl Receiving {
             written: 0,
             unsynced: Unsynced::default(),
             checkpoint: None,
+            durable,
+            taken,
             lost: Ranges::new(),
             undurable: BTreeMap::new(),
             digests: Digests::default(),
@@ -120,7 +193,12 @@ impl Receiving {
             publishing: Ranges::new(),
             publishes: 0,
             last: false,
+            reading: BTreeSet::new(),
+            read_back: BTreeSet::new(),
+            spoilt: Ranges::new(),
+            counted: Ranges::new(),
             rounds: Rounds::default(),
+            away,
             offers: 0,
             paused: false,
             progress: Progress::default(),
@@ -129,35 +207,128 @@ impl Receiving {
 
     #[cfg(feature = "testing")]
     pub(super) const fn probe_state(&self) -> &'static str {
-        match (self.paused, self.rounds.fruitless) {
-            (true, _) => "Receiving, paused",
-            (false, 0) => "Receiving",
-            (false, _) => "Receiving, named again",
+        match (self.away, self.paused, self.rounds.fruitless) {
+            (true, ..) => "Receiving, away",
+            (false, true, _) => "Receiving, paused",
+            (false, false, 0) => "Receiving",
+            (false, false, _) => "Receiving, named again",
         }
     }
 
-    /// Says what is wanted.
+    /// Says what is wanted, and what is here from an earlier try.
     pub(super) fn start(&mut self, io: &mut Io<'_, '_>) {
         let mut digests = Ranges::new();
-        for entry in (0..self.manifest.len()).filter(|&entry| self.outcomes.is_open(entry)) {
+        let mut whole = Vec::new();
+        for entry in 0..self.manifest.len() {
+            if !self.outcomes.is_open(entry) {
+                continue;
+            }
             digests.insert(u64::from(entry)..u64::from(entry) + 1);
             let chunks = self.manifest.layout().chunks_of(entry);
             if !chunks.is_empty() {
-                self.missing.insert(chunks);
+                self.want(entry, chunks, &mut whole);
             } else if self.outcomes.is_file(entry) {
                 self.digests.insert_empty(entry);
                 self.unsynced.empty.push(entry);
             }
         }
-        self.progress.total = bytes_of(&self.manifest, &self.missing);
+        let before = bytes_of(&self.manifest, &self.durable);
+        self.progress.total = bytes_of(&self.manifest, &self.missing) + before;
+        (self.progress.moved, self.progress.durable, self.progress.resumed) = (before, before, before);
         self.chunks.allow(&self.missing);
         self.tell_accept(io, self.missing.clone(), digests);
-        io.set(TransferTimer::Missing, limits::ROUND_WAIT);
+        self.tell_durable(io);
+        if before > 0 {
+            io.notify(Event::Resumed { transfer: io.key, durable: before });
+        }
+        for entry in whole {
+            self.read_back(io, entry);
+        }
+        self.await_streams(io);
+    }
+
+    /// The chunks of a file are missing, unless an earlier try left them; what is `whole` by that lacks nothing.
+    fn want(&mut self, entry: u32, chunks: Range<u64>, whole: &mut Vec<u32>) {
+        if !self.taken.contains(u64::from(entry)) {
+            return self.missing.insert(chunks);
+        }
+        let missing: Vec<u64> = chunks.filter(|&chunk| !self.durable.contains(chunk)).collect();
+        self.undurable.insert(entry, missing.len() as u64);
+        if missing.is_empty() {
+            whole.push(entry);
+        }
+        for chunk in missing {
+            self.missing.insert(chunk..chunk + 1);
+        }
+    }
+
+    /// The sender has its answer: what it owes now is to come soon.
+    fn await_streams(&self, io: &mut Io<'_, '_>) {
+        if io.peer().is_some() && self.streams.is_empty() && self.outcomes.files_left() > 0 {
+            io.set(TransferTimer::Missing, limits::ROUND_WAIT);
+        }
+    }
+
+    /// Has the host read back what it holds of a file.
+    // XFER-26.
+    fn read_back(&mut self, io: &mut Io<'_, '_>, entry: u32) {
+        self.taken.remove(u64::from(entry)..u64::from(entry) + 1);
+        self.reading.insert(entry);
+        io.files(entry..entry + 1, FileOp::Digest, Job::Digest(entry..entry + 1));
+    }
+
+    pub(super) fn on_read_back(
+        &mut self,
+        io: &mut Io<'_, '_>,
+        range: Range<u32>,
+        notes: Result<Vec<(u32, EntryNote)>, Failure>,
+    ) -> Result<(), Stop> {
+        let mut notes: BTreeMap<u32, EntryNote> = notes.map_err(Stop::of_failure)?.into_iter().collect();
+        for entry in range.filter(|entry| self.reading.remove(entry)).collect::<Vec<_>>() {
+            if !self.outcomes.is_open(entry) {
+                continue;
+            }
+            match notes.remove(&entry) {
+                Some(EntryNote::Digest(digest)) => {
+                    self.read_back.insert(entry);
+                    self.digests.insert(entry, digest);
+                    self.judge(io, entry)?;
+                }
+                Some(EntryNote::Failed(fault)) => self.fail(io, entry, fault)?,
+                _ => self.fail(io, entry, FileFault::Changed)?,
+            }
+        }
+        self.advance(io)
+    }
+
+    /// Says all that is durable.
+    fn tell_durable(&self, io: &mut Io<'_, '_>) {
+        let mut durable = self.durable.clone();
+        durable.subtract(&self.lost);
+        for part in durable.split(limits::RANGE_PAIRS).filter(|part| !part.is_empty()) {
+            io.tell(ControlMessage::Stored { transfer: io.key.id, chunks: part });
+        }
+    }
+
+    /// The session is lost. What is under way at files goes on; what is missing is named when the sender offers again.
+    pub(super) fn on_session_lost(&mut self, io: &mut Io<'_, '_>) {
+        self.away = true;
+        (self.awaited, self.owed, self.offers) = (0, 0, 0);
+        io.shared.opening.remove(&io.key);
+        self.paused = false;
+        self.rounds = Rounds::default();
+        self.progress.tell_now(io);
+        self.wait(io);
+    }
+
+    /// What was durable when the transfer last went on after an interruption.
+    pub(super) const fn resumed(&self) -> u64 {
+        self.progress.resumed
     }
 
     /// Whether every entry has ended, and no answer of the host is awaited.
     pub(super) fn is_complete(&self) -> bool {
-        self.outcomes.left() == 0 && self.publishes == 0 && self.checkpoint.is_none()
+        self.outcomes.left() == 0 && self.publishes == 0 && self.checkpoint.is_none() && self.reading.is_empty()
     }
 
     // XFER-14.
@@ -176,7 +347,7 @@ impl Receiving {
     // What the sender says.
 
     /// The sender offers the same again: it gets the answer again, but not for ever, because a short question has a long answer.
-    // XFER-19.
+    // XFER-19, XFER-25.
     pub(super) fn accept_again(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
         self.offers += 1;
         if self.offers > limits::REPEATED_OFFERS && !planted!(RepeatedOffersUnbounded) {
@@ -185,6 +356,12 @@ impl Receiving {
         let open = |entry: &u32| self.outcomes.is_open(*entry) && !self.named.contains_key(entry);
         let digests = (0..self.manifest.len()).filter(open).map(|entry| u64::from(entry)..u64::from(entry) + 1).collect();
         self.tell_accept(io, self.missing.clone(), digests);
+        self.tell_durable(io);
+        if core::mem::take(&mut self.away) {
+            self.progress.resumed = self.progress.durable;
+            io.notify(Event::Resumed { transfer: io.key, durable: self.progress.durable });
+        }
+        self.await_streams(io);
         Ok(())
     }
 
@@ -276,9 +453,9 @@ impl Receiving {
         }
     }
 
-    /// With no stream left to bring what is missing, waits before it is named again.
+    /// With no stream left to bring what is missing, waits before it is named again: in a session that stands.
     fn wait(&mut self, io: &mut Io<'_, '_>) {
-        if !self.streams.is_empty() || self.paused || self.outcomes.files_left() == 0 {
+        if !self.streams.is_empty() || self.paused || io.peer().is_none() || self.outcomes.files_left() == 0 {
             io.unset(TransferTimer::Missing);
         } else if !io.is_set(TransferTimer::Missing) {
             let soon = self.awaited == 0 && !self.missing.is_empty();
@@ -360,7 +537,9 @@ impl Receiving {
         let bytes = layout.chunk_len(chunk).map_or(0, u64::from);
         self.missing.remove(chunk..chunk + 1);
         self.written += 1;
-        self.progress.moved += bytes;
+        if !self.counted.contains(chunk) {
+            self.progress.moved += bytes;
+        }
         self.unsynced.chunks.insert(chunk..chunk + 1);
         self.unsynced.bytes += bytes;
         for piece in layout.pieces(chunk) {
@@ -397,7 +576,9 @@ impl Receiving {
             self.progress.durable = self.progress.durable.saturating_sub(bytes_of(&self.manifest, &gone));
         }
         let gone = gone.common(&self.missing);
-        self.progress.total -= bytes_of(&self.manifest, &gone);
+        let mut uncounted = gone.clone();
+        uncounted.subtract(&self.counted);
+        self.progress.total -= bytes_of(&self.manifest, &uncounted);
         self.missing.subtract(&gone);
         self.chunks.withdraw(&gone);
     }
@@ -409,6 +590,10 @@ impl Receiving {
         if !durable || self.publishing.contains(u64::from(entry)) {
             return Ok(());
         }
+        if self.taken.contains(u64::from(entry)) && !planted!(NotReadBack) {
+            self.read_back(io, entry);
+            return Ok(());
+        }
         // What a file without content holds needs nobody's word.
         let empty = self.manifest.layout().chunks_of(entry).is_empty();
         let ours = self.digests.get(entry);
@@ -417,8 +602,33 @@ impl Receiving {
                 self.ready.insert(u64::from(entry)..u64::from(entry) + 1);
                 Ok(())
             }
+            (Some(_), Some(_)) if self.read_back.remove(&entry) => {
+                self.fetch_again(entry);
+                Ok(())
+            }
             (Some(_), Some(_)) => self.fail(io, entry, FileFault::Digest),
             (Some(_) | None, None) | (None, Some(_)) => Ok(()),
+        }
+    }
+
+    /// What an earlier try left of a file is not what it should be: all of it is wanted.
+    // XFER-26.
+    fn fetch_again(&mut self, entry: u32) {
+        let chunks = Ranges::from(self.manifest.layout().chunks_of(entry));
+        self.digests.forget(entry);
+        self.undurable.insert(entry, chunks.count());
+        self.counted.union(&chunks);
+        self.durable.subtract(&chunks);
+        self.spoilt.union(&chunks);
+    }
+
+    /// Asks for what turned out to be spoilt.
+    fn ask_again(&mut self, io: &mut Io<'_, '_>) {
+        let spoilt = core::mem::take(&mut self.spoilt);
+        if !spoilt.is_empty() {
+            self.missing.union(&spoilt);
+            self.chunks.allow(&spoilt);
+            self.tell_accept(io, spoilt, Ranges::new());
         }
     }
 
@@ -426,6 +636,7 @@ impl Receiving {
 
     /// Does what can be done now: checkpoints, names, and in the end links and directories.
     pub(super) fn advance(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+        self.ask_again(io);
         if self.unsynced.bytes >= limits::CHECKPOINT_BYTES || self.missing.is_empty() {
             self.checkpoint(io);
         } else if !self.unsynced.chunks.is_empty() && !io.is_set(TransferTimer::Checkpoint) {
@@ -488,7 +699,12 @@ impl Receiving {
         for (entry, note) in notes.map_err(Stop::of_failure)? {
             match note {
                 EntryNote::Failed(fault) => self.fail(io, entry, fault)?,
-                EntryNote::Conflict | EntryNote::Skipped | EntryNote::Renamed(_) => {}
+                EntryNote::Conflict
+                | EntryNote::Skipped
+                | EntryNote::Renamed(_)
+                | EntryNote::Taken(_)
+                | EntryNote::Kept { .. }
+                | EntryNote::Digest(_) => {}
             }
         }
         let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
@@ -503,11 +719,13 @@ impl Receiving {
     }
 
     fn tell_stored(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges) {
+        self.durable.union(chunks);
         let mut chunks = chunks.clone();
         chunks.subtract(&self.lost);
         for part in chunks.clone().split(limits::RANGE_PAIRS).filter(|part| !part.is_empty()) {
             io.tell(ControlMessage::Stored { transfer: io.key.id, chunks: part });
         }
+        chunks.subtract(&self.counted);
         self.progress.durable += bytes_of(&self.manifest, &chunks);
         self.progress.tell(io);
     }
@@ -553,7 +771,9 @@ impl Receiving {
             }
             let digest = self.digests.get(entry).copied();
             let (outcome, ending) = match notes.remove(&entry) {
-                None => (Outcome::Stored, Ending { digest, ..Ending::default() }),
+                None | Some(EntryNote::Taken(_) | EntryNote::Kept { .. } | EntryNote::Digest(_)) => {
+                    (Outcome::Stored, Ending { digest, ..Ending::default() })
+                }
                 Some(EntryNote::Renamed(path)) => (Outcome::Renamed, Ending { digest, renamed_to: Some(path), ..Ending::default() }),
                 Some(EntryNote::Skipped) => (Outcome::Skipped, Ending::default()),
                 Some(EntryNote::Conflict) => (Outcome::Failed, Ending::fault(FileFault::Exists)),
@@ -568,10 +788,4 @@ impl Receiving {
         self.publishing.remove(u64::from(range.start)..u64::from(range.end));
         self.advance(io)
     }
-}
-
-/// Entries are numbered in 32 bits.
-fn narrow(range: &Range<u64>) -> Range<u32> {
-    let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
-    narrow(range.start)..narrow(range.end)
 }

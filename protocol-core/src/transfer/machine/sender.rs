@@ -1,10 +1,12 @@
 //! The side that offers.
 //!
 //! ```text
-//! Waiting   no session yet                  ── session ─▶ Offer
+//! Waiting   no session, yet or any more      ── session ─▶ Offer
 //! Offered   pages leave as the stream drains ── Accept ─▶
 //! Sending   chunks, digests, what is durable ── Receipt that verifies ─▶ over
 //! ```
+//!
+//! A session that is lost leads back to Waiting, with all that is known of what was sent; the next one to the same offer.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -13,9 +15,9 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::sending::Sending;
-use super::{DataHalf, DataStream, Io, Stop, TransferTimer};
-use crate::effects::{BulkReport, Cut, Event};
-use crate::faults::{CancelReason, DeclineReason, TransferFailure};
+use super::{DataHalf, DataStream, Io, Job, Stop, TransferTimer};
+use crate::effects::{BulkReport, Cut, Event, Reply};
+use crate::faults::{CancelReason, DeclineReason, Failure, TransferFailure};
 use crate::ids::StreamId;
 use crate::limits;
 use crate::session::record::{RecordSealer, RecordType};
@@ -43,20 +45,19 @@ pub(super) struct Sender {
     label: Option<String>,
     /// It was offered again, and the other side may have taken that for another offer.
     again: bool,
-    /// A session was replaced before the receiver was heard out: an Accept may be lost with it.
-    unheard: bool,
+    /// What was sent, once it was accepted.
+    sending: Option<Box<Sending>>,
     state: State,
 }
 
 enum State {
-    Waiting(Waiting),
+    /// No session is up.
+    Waiting,
     Offered(Offered),
-    Sending(Box<Sending>),
+    /// Accepted, in the session that stands: `sending` is there.
+    Sending,
     Over,
 }
-
-/// Not offered yet: no session is up.
-struct Waiting;
 
 /// Offered; the pages are on their way, or an answer is awaited.
 struct Offered {
@@ -78,7 +79,7 @@ enum Pages {
 
 impl Sender {
     pub(super) const fn new(manifest: Arc<Manifest>, label: Option<String>) -> Self {
-        Self { manifest, label, again: false, unheard: false, state: State::Waiting(Waiting) }
+        Self { manifest, label, again: false, sending: None, state: State::Waiting }
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -89,23 +90,25 @@ impl Sender {
     #[cfg(test)]
     pub(super) const fn state(&self) -> &'static str {
         match self.state {
-            State::Waiting(_) => "Waiting",
+            State::Waiting => "Waiting",
             State::Offered(_) => "Offered",
-            State::Sending(_) => "Sending",
+            State::Sending => "Sending",
             State::Over => "over",
         }
     }
 
     #[cfg(feature = "testing")]
     pub(super) const fn probe_state(&self) -> &'static str {
-        match &self.state {
-            State::Waiting(_) => "Waiting",
-            State::Offered(Offered { pages: Pages::Awaited, .. }) => "Offered",
-            State::Offered(Offered { pages: Pages::Flowing { .. }, .. }) => "Offered, pages flow",
-            State::Offered(Offered { pages: Pages::Told { .. }, .. }) => "Offered, pages told",
-            State::Offered(Offered { pages: Pages::Taken, .. }) => "Offered, pages taken",
-            State::Sending(sending) => sending.probe_state(),
-            State::Over => "over",
+        match (&self.state, &self.sending) {
+            (State::Waiting, None) => "Waiting",
+            (State::Waiting, Some(_)) => "Waiting, parked",
+            (State::Offered(_), Some(_)) => "Offered, parked",
+            (State::Offered(Offered { pages: Pages::Awaited, .. }), None) => "Offered",
+            (State::Offered(Offered { pages: Pages::Flowing { .. }, .. }), None) => "Offered, pages flow",
+            (State::Offered(Offered { pages: Pages::Told { .. }, .. }), None) => "Offered, pages told",
+            (State::Offered(Offered { pages: Pages::Taken, .. }), None) => "Offered, pages taken",
+            (State::Sending, Some(sending)) => sending.probe_state(),
+            (State::Sending, None) | (State::Over, _) => "over",
         }
     }
 
@@ -118,40 +121,72 @@ impl Sender {
         matches!(&self.state, State::Offered(Offered { pages: Pages::Flowing { stream: own, .. }, .. }) if *own == stream)
     }
 
-    /// Whether the peer was told of it.
+    /// Whether the peer was told of it, in the session that stands.
     pub(super) const fn was_offered(&self) -> bool {
-        matches!(self.state, State::Offered(_) | State::Sending(_))
+        matches!(self.state, State::Offered(_) | State::Sending)
+    }
+
+    /// Whether it was offered, and waits for a session to go on.
+    pub(super) const fn is_suspended(&self) -> bool {
+        matches!(self.state, State::Waiting) && self.again
     }
 
     /// A session is up.
     pub(super) fn on_session(&mut self, io: &mut Io<'_, '_>) {
         match &mut self.state {
-            State::Waiting(Waiting) => self.offer(io, Pages::Awaited),
-            State::Sending(sending) => sending.on_session(io),
+            State::Waiting => self.offer(io, Pages::Awaited),
+            State::Sending => {
+                if let Some(sending) = &mut self.sending {
+                    sending.on_session(io);
+                }
+            }
             State::Offered(_) | State::Over => {}
         }
     }
 
-    /// A session was replaced before the receiver was heard out: what it said may be lost.
-    pub(super) const fn on_unheard(&mut self) {
-        self.unheard = true;
+    /// The session is lost. What was offered is offered again in the next one, if that comes in time.
+    // XFER-21.
+    pub(super) fn on_session_lost(&mut self, io: &mut Io<'_, '_>) {
+        if !self.was_offered() {
+            return;
+        }
+        self.park(io);
+        if self.sending.is_some() {
+            io.notify(Event::Suspended { transfer: io.key });
+        }
+        if !planted!(AwayForEver) {
+            io.set(TransferTimer::Away, limits::AWAY);
+        }
+    }
+
+    fn park(&mut self, io: &mut Io<'_, '_>) {
+        if let State::Offered(offered) = &self.state
+            && let Some(stream) = offered.stream()
+        {
+            io.reset(stream);
+        }
+        if let Some(sending) = &mut self.sending {
+            sending.park(io);
+        }
+        self.again = true;
+        self.state = State::Waiting;
     }
 
     /// A session has taken over from another, and from here on everything goes over the newer one. What was not answered is offered
     /// again, because offer or answer may be lost. Was the peer not heard out, so may be what it said of a transfer under way.
     // XFER-24.
     pub(super) fn on_succession(&mut self, io: &mut Io<'_, '_>, heard: bool) {
-        match &mut self.state {
+        match &self.state {
             State::Offered(offered) if !planted!(OfferNotRepeated) => {
-                if let Some(stream) = offered.stream() {
-                    io.reset(stream);
-                }
                 let taken = matches!(offered.pages, Pages::Taken);
-                self.again = true;
+                self.park(io);
                 self.offer(io, if taken { Pages::Taken } else { Pages::Awaited });
             }
-            State::Sending(_) if !heard => self.stop(io, Stop::Lost),
-            State::Waiting(_) | State::Offered(_) | State::Sending(_) | State::Over => {}
+            State::Sending if !heard && !planted!(UnheardGoesOn) => {
+                self.park(io);
+                self.offer(io, Pages::Awaited);
+            }
+            State::Waiting | State::Offered(_) | State::Sending | State::Over => {}
         }
     }
 
@@ -162,7 +197,13 @@ impl Sender {
         }
     }
 
+    /// It ends here, and may go on elsewhere: nothing is taken back.
+    pub(super) const fn leave(&mut self) {
+        self.again = false;
+    }
+
     fn offer(&mut self, io: &mut Io<'_, '_>, pages: Pages) {
+        io.unset(TransferTimer::Away);
         io.tell(ControlMessage::Offer(Offer {
             transfer: io.key.id,
             entries: self.manifest.len(),
@@ -179,61 +220,50 @@ impl Sender {
     }
 
     pub(super) fn on_message(&mut self, io: &mut Io<'_, '_>, message: ToSender) {
-        match mem::replace(&mut self.state, State::Over) {
-            State::Waiting(Waiting) => {
-                // The id is ours and was told to nobody.
-                self.state = State::Waiting(Waiting);
-                self.stop(io, Stop::Violation);
-            }
-            State::Offered(offered) => self.on_answer(io, offered, message),
-            State::Sending(sending) => {
-                self.state = State::Sending(sending);
-                self.on_message_while_sending(io, message);
-            }
+        match &self.state {
+            // The id is ours and was told to nobody, or the word belongs to a session that is over.
+            State::Waiting if self.again => {}
+            State::Waiting => self.stop(io, Stop::Violation),
+            State::Offered(_) => self.on_answer(io, message),
+            State::Sending => self.on_message_while_sending(io, message),
             State::Over => {}
         }
     }
 
-    fn on_answer(&mut self, io: &mut Io<'_, '_>, offered: Offered, message: ToSender) {
+    fn on_answer(&mut self, io: &mut Io<'_, '_>, message: ToSender) {
         match message {
             ToSender::Accept { chunks, digests } => {
-                if let Pages::Flowing { stream, .. } = offered.pages {
-                    // It has the manifest already.
-                    io.reset(stream);
+                if let Err(stop) = self.begin_sending(io) {
+                    return self.stop(io, stop);
                 }
-                match Sending::new(io, Arc::clone(&self.manifest)) {
-                    Ok(mut sending) => {
-                        io.notify(Event::Accepted { transfer: io.key });
-                        let accepted = sending.on_accept(io, chunks, digests);
-                        self.state = State::Sending(Box::new(sending));
-                        self.check(io, accepted);
-                    }
-                    Err(stop) => {
-                        self.state = State::Offered(offered);
-                        self.stop(io, stop);
-                    }
-                }
+                self.sending(io, |sending, io| sending.on_accept(io, chunks, digests));
             }
-            ToSender::Decline(reason) => {
-                self.state = State::Offered(offered);
-                self.end(io, TransferFailure::Declined(reason));
-            }
-            ToSender::Cancel(reason) => {
-                self.state = State::Offered(offered);
-                self.end(io, TransferFailure::CancelledThere(reason));
-            }
-            // It was accepted, and needed nothing from here.
+            ToSender::Decline(reason) => self.end(io, TransferFailure::Declined(reason)),
+            ToSender::Cancel(reason) => self.end(io, TransferFailure::CancelledThere(reason)),
+            // It was accepted, and needs nothing more from here.
             // XFER-24.
-            ToSender::Receipt { .. } if self.unheard => {
-                self.state = State::Offered(offered);
-                self.stop(io, Stop::Lost);
-            }
-            ToSender::Stored(_) | ToSender::Receipt { .. } => {
-                self.state = State::Offered(offered);
-                self.stop(io, Stop::Violation);
-            }
-            ToSender::Pause | ToSender::Resume => self.state = State::Offered(offered),
+            ToSender::Receipt { digest, others, more } if self.again => match self.begin_sending(io) {
+                Ok(()) => self.on_message_while_sending(io, ToSender::Receipt { digest, others, more }),
+                Err(stop) => self.stop(io, stop),
+            },
+            // Said before the offer that was made again had come.
+            ToSender::Stored(chunks) if self.again => self.sending(io, |sending, io| sending.on_stored(io, &chunks)),
+            ToSender::Stored(_) | ToSender::Receipt { .. } => self.stop(io, Stop::Violation),
+            ToSender::Pause | ToSender::Resume => {}
         }
+    }
+
+    /// The receiver has answered, and has the manifest.
+    fn begin_sending(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+        if let State::Offered(Offered { pages: Pages::Flowing { stream, .. }, .. }) = self.state {
+            io.reset(stream);
+        }
+        if self.sending.is_none() {
+            self.sending = Some(Box::new(Sending::new(io, Arc::clone(&self.manifest))?));
+            io.notify(Event::Accepted { transfer: io.key });
+        }
+        self.state = State::Sending;
+        Ok(())
     }
 
     fn on_message_while_sending(&mut self, io: &mut Io<'_, '_>, message: ToSender) {
@@ -241,20 +271,37 @@ impl Sender {
             ToSender::Accept { chunks, digests } => self.sending(io, |sending, io| sending.on_accept(io, chunks, digests)),
             ToSender::Stored(chunks) => self.sending(io, |sending, io| sending.on_stored(io, &chunks)),
             ToSender::Receipt { digest, others, more } => {
-                let State::Sending(sending) = &mut self.state else { return };
-                match sending.on_receipt(io, digest, others, more) {
-                    Ok(true) => {
-                        self.state = State::Over;
-                        io.reset_all();
-                    }
-                    Ok(false) => {}
-                    Err(stop) => self.stop(io, stop),
-                }
+                self.receipt(io, |sending, io| sending.on_receipt(io, digest, others, more));
             }
             ToSender::Decline(reason) => self.end(io, TransferFailure::Declined(reason)),
             ToSender::Cancel(reason) => self.end(io, TransferFailure::CancelledThere(reason)),
             ToSender::Pause => self.sending(io, |sending, io| sending.pause(io, true)),
             ToSender::Resume => self.sending(io, |sending, io| sending.pause(io, false)),
+        }
+    }
+
+    /// Does what may bring the receipt's last missing piece.
+    fn receipt(&mut self, io: &mut Io<'_, '_>, call: impl FnOnce(&mut Sending, &mut Io<'_, '_>) -> Result<bool, Stop>) {
+        let Some(sending) = &mut self.sending else { return };
+        match call(sending, io) {
+            Ok(true) => {
+                self.state = State::Over;
+                io.reset_all();
+            }
+            Ok(false) => {}
+            Err(stop) => self.stop(io, stop),
+        }
+    }
+
+    /// The host has digested sources.
+    pub(super) fn on_job(&mut self, io: &mut Io<'_, '_>, job: Job, result: Result<Reply, Failure>) {
+        let notes = match result {
+            Ok(Reply::Files(notes)) => Ok(notes),
+            Ok(Reply::Persisted) => Ok(Vec::new()),
+            Err(failure) => Err(failure),
+        };
+        if let Job::Digest(range) = job {
+            self.receipt(io, |sending, io| sending.on_digested(io, range, notes));
         }
     }
 
@@ -268,17 +315,21 @@ impl Sender {
                 offered.pages = Pages::Flowing { stream, sealer, next: 0 };
                 offered.pump(io, &self.manifest);
             }
-            (DataHalf::SendChunks(key), State::Sending(sending)) => sending.on_stream(io, stream, &key, aead),
+            (DataHalf::SendChunks(key), State::Sending) => {
+                if let Some(sending) = &mut self.sending {
+                    sending.on_stream(io, stream, &key, aead);
+                }
+            }
             (
                 DataHalf::SendRecords(_) | DataHalf::SendChunks(_) | DataHalf::ReceiveRecords(_) | DataHalf::ReceiveChunks(_),
-                State::Waiting(_) | State::Offered(_) | State::Sending(_) | State::Over,
+                State::Waiting | State::Offered(_) | State::Sending | State::Over,
             ) => io.reset(stream),
         }
     }
 
     /// A bulk stream has ended, perhaps another transfer's.
     pub(super) fn on_room(&mut self, io: &mut Io<'_, '_>) {
-        if let State::Sending(sending) = &mut self.state {
+        if let Some(sending) = &mut self.sending {
             sending.on_room(io);
         }
     }
@@ -312,8 +363,11 @@ impl Sender {
                     Pages::Awaited | Pages::Flowing { .. } | Pages::Told { .. } | Pages::Taken,
                 ) => self.on_pages_lost(io),
             },
-            State::Sending(sending) => sending.on_stream_down(io, stream),
-            State::Offered(_) | State::Waiting(_) | State::Over => {}
+            State::Offered(_) | State::Waiting | State::Sending | State::Over => {
+                if let Some(sending) = &mut self.sending {
+                    sending.on_stream_down(io, stream);
+                }
+            }
         }
     }
 
@@ -342,28 +396,27 @@ impl Sender {
     }
 
     pub(super) fn on_timer(&mut self, io: &mut Io<'_, '_>, timer: TransferTimer) {
-        match (timer, &mut self.state) {
-            (TransferTimer::Stall(stream), State::Sending(sending)) => sending.on_stall(io, stream),
-            (
-                TransferTimer::Stall(_) | TransferTimer::Manifest | TransferTimer::Checkpoint | TransferTimer::Missing,
-                State::Waiting(_) | State::Offered(_) | State::Sending(_) | State::Over,
-            ) => {}
+        match (timer, &mut self.sending) {
+            (TransferTimer::Stall(stream), Some(sending)) => sending.on_stall(io, stream),
+            (TransferTimer::Away, _) => self.end(io, TransferFailure::Lost),
+            (TransferTimer::Stall(_) | TransferTimer::Manifest | TransferTimer::Checkpoint | TransferTimer::Missing, _) => {}
         }
     }
 
     /// Ends it, in whatever state. The owner is told.
     pub(super) fn end(&mut self, io: &mut Io<'_, '_>, reason: TransferFailure) {
-        match mem::replace(&mut self.state, State::Over) {
-            State::Waiting(Waiting) | State::Offered(_) => {}
-            State::Sending(mut sending) => sending.stop(io),
-            State::Over => return,
+        if matches!(mem::replace(&mut self.state, State::Over), State::Over) {
+            return;
+        }
+        if let Some(mut sending) = self.sending.take() {
+            sending.stop(io);
         }
         io.reset_all();
         io.failed(reason);
     }
 
     fn sending(&mut self, io: &mut Io<'_, '_>, call: impl FnOnce(&mut Sending, &mut Io<'_, '_>) -> Result<(), Stop>) {
-        if let State::Sending(sending) = &mut self.state {
+        if let Some(sending) = &mut self.sending {
             let result = call(sending, io);
             self.check(io, result);
         }

@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 
 use super::entries::{Digests, Ending, bytes_of, chunks_of_only, sum_up};
 use super::progress::Progress;
-use super::{Io, Stop, TransferTimer};
+use super::{Io, Job, Stop, TransferTimer, narrow};
 use crate::bulk::chunks::Chunks;
 use crate::bulk::cipher::Aead;
 use crate::bulk::sealer::Sealer;
-use crate::effects::{BulkHalf, BulkReport, Event, Output};
-use crate::faults::{CancelReason, FileFault};
+use crate::effects::{BulkHalf, BulkReport, EntryNote, Event, FileOp, Output};
+use crate::faults::{CancelReason, Failure, FileFault};
 use crate::ids::StreamId;
 use crate::limits;
 use crate::session::keys::StreamKey;
@@ -45,8 +45,12 @@ pub(super) struct Sending {
     /// Digests that were asked for again after they were told.
     told_again: u64,
     paused: bool,
+    /// No session stands, or the receiver has not answered there yet: what it wants is not known.
+    parked: bool,
     named: Ranges,
     sent: Ranges,
+    /// Chunks that the receiver has from an earlier try: they count as sent, and were not read here.
+    before: Ranges,
     durable: Ranges,
     /// Chunks that hold nothing but failed sources.
     given_up: Ranges,
@@ -58,6 +62,8 @@ pub(super) struct Sending {
     untold: Ranges,
     told: Ranges,
     failed: BTreeSet<u32>,
+    /// Entries that the host was asked to digest, because not all of them is read in this life of the process.
+    reread: Ranges,
     receipt: Option<Receipt>,
     progress: Progress,
 }
@@ -66,6 +72,8 @@ pub(super) struct Sending {
 struct Receipt {
     digest: [u8; 32],
     others: BTreeMap<u32, Outcome>,
+    /// All parts are here, and the digests of ours that it is compared with are not.
+    whole: bool,
 }
 
 impl Sending {
@@ -92,8 +100,10 @@ impl Sending {
             repeats: 0,
             told_again: 0,
             paused: false,
+            parked: false,
             named: Ranges::new(),
             sent: Ranges::new(),
+            before: Ranges::new(),
             durable: Ranges::new(),
             given_up: Ranges::new(),
             uncounted: Ranges::new(),
@@ -102,6 +112,7 @@ impl Sending {
             untold: Ranges::new(),
             told: Ranges::new(),
             failed: BTreeSet::new(),
+            reread: Ranges::new(),
             receipt: None,
             progress: Progress::default(),
         })
@@ -109,7 +120,42 @@ impl Sending {
 
     #[cfg(feature = "testing")]
     pub(super) const fn probe_state(&self) -> &'static str {
-        if self.paused { "Sending, paused" } else { "Sending" }
+        match (self.parked, self.paused) {
+            (true, _) => "Sending, parked",
+            (false, true) => "Sending, paused",
+            (false, false) => "Sending",
+        }
+    }
+
+    /// The session is gone, and with it what was said on it. Streams that are there may go on to their end; none is opened.
+    pub(super) fn park(&mut self, io: &mut Io<'_, '_>) {
+        self.parked = true;
+        (self.awaited, self.requested) = (0, 0);
+        io.shared.opening.remove(&io.key);
+        self.receipt = None;
+        self.progress.tell_now(io);
+    }
+
+    /// The receiver answers an offer that was made again: what it wants starts anew, and what it was told may be lost.
+    // XFER-25.
+    fn renew(&mut self, io: &mut Io<'_, '_>) {
+        self.parked = false;
+        self.pause_chunks(false);
+        (self.failures, self.fruitless, self.repeats, self.told_again) = (0, 0, 0, 0);
+        (self.asked, self.untold, self.told) = (Ranges::new(), Ranges::new(), Ranges::new());
+        if !planted!(WantedKept) {
+            self.chunks.withdraw(&self.named);
+        }
+        let mut unsent = self.named.clone();
+        unsent.subtract(&self.sent);
+        unsent.subtract(&self.given_up);
+        self.progress.total -= bytes_of(&self.manifest, &unsent);
+        self.named.subtract(&unsent);
+        for &entry in &self.failed {
+            io.tell(ControlMessage::SourceChanged { transfer: io.key.id, entry });
+        }
+        self.progress.resumed = self.progress.durable;
+        io.notify(Event::Resumed { transfer: io.key, durable: self.progress.durable });
     }
 
     // What the receiver says.
@@ -118,6 +164,9 @@ impl Sending {
         let within = chunks.within(self.manifest.layout().chunks()) && digests.within(u64::from(self.manifest.len()));
         if !within && !planted!(RangesBeyond) {
             return Err(Stop::Violation);
+        }
+        if self.parked {
+            self.renew(io);
         }
         chunks.subtract(&self.given_up);
         let again = !chunks.common(&self.sent).is_empty();
@@ -152,13 +201,78 @@ impl Sending {
         }
         self.tell_digests(io);
         self.open_streams(io);
+        let unread =
+            digests.iter().flatten().filter_map(|entry| u32::try_from(entry).ok()).filter(|&entry| self.is_unread(entry)).collect();
+        self.read_again(io, unread);
         Ok(())
+    }
+
+    /// Whether a file is not read whole by sending what is to be sent of it: the receiver has the rest from an earlier try.
+    fn is_unread(&self, entry: u32) -> bool {
+        let chunks = Ranges::from(self.manifest.layout().chunks_of(entry));
+        let mut passed_over = chunks.clone();
+        passed_over.subtract(&self.named);
+        passed_over.subtract(&self.sent);
+        passed_over.union(&chunks.common(&self.before));
+        !passed_over.is_empty() && self.digests.get(entry).is_none() && !self.failed.contains(&entry)
+    }
+
+    /// Has the host digest these files: their bytes do not all pass here.
+    // XFER-26.
+    fn read_again(&mut self, io: &mut Io<'_, '_>, entries: Vec<u32>) {
+        let mut entries: Ranges = entries.into_iter().map(|entry| u64::from(entry)..u64::from(entry) + 1).collect();
+        entries.subtract(&self.reread);
+        self.reread.union(&entries);
+        for range in entries.iter() {
+            let range = narrow(&range);
+            io.files(range.clone(), FileOp::Digest, Job::Digest(range));
+        }
+    }
+
+    /// The host has digested files.
+    pub(super) fn on_digested(
+        &mut self,
+        io: &mut Io<'_, '_>,
+        range: core::ops::Range<u32>,
+        notes: Result<Vec<(u32, EntryNote)>, Failure>,
+    ) -> Result<bool, Stop> {
+        self.reread.remove(u64::from(range.start)..u64::from(range.end));
+        for (entry, note) in notes.map_err(Stop::of_failure)? {
+            match note {
+                EntryNote::Digest(digest) if !self.failed.contains(&entry) => {
+                    self.digests.insert(entry, digest);
+                    if self.asked.contains(u64::from(entry)) {
+                        self.untold.insert(u64::from(entry)..u64::from(entry) + 1);
+                    }
+                }
+                EntryNote::Failed(fault) => self.source_failed(io, entry, fault),
+                EntryNote::Digest(_)
+                | EntryNote::Conflict
+                | EntryNote::Skipped
+                | EntryNote::Renamed(_)
+                | EntryNote::Taken(_)
+                | EntryNote::Kept { .. } => {}
+            }
+        }
+        self.tell_digests(io);
+        if self.receipt.as_ref().is_some_and(|receipt| receipt.whole) { self.judge_receipt(io) } else { Ok(false) }
     }
 
     pub(super) fn on_stored(&mut self, io: &mut Io<'_, '_>, chunks: &Ranges) -> Result<(), Stop> {
         if !chunks.within(self.manifest.layout().chunks()) && !planted!(RangesBeyond) {
             return Err(Stop::Violation);
         }
+        // What it has from an earlier try was neither named nor sent in this one.
+        let mut before = chunks.clone();
+        before.subtract(&self.named);
+        before.subtract(&self.sent);
+        before.subtract(&self.given_up);
+        let bytes = bytes_of(&self.manifest, &before);
+        (self.progress.total, self.progress.moved) = (self.progress.total + bytes, self.progress.moved + bytes);
+        self.progress.resumed += bytes;
+        self.named.union(&before);
+        self.sent.union(&before);
+        self.before.union(&before);
         let mut new = chunks.common(&self.sent);
         if !planted!(StoredTwiceCounted) {
             new.subtract(&self.durable);
@@ -181,15 +295,28 @@ impl Sending {
         others: Vec<(u32, Outcome)>,
         more: bool,
     ) -> Result<bool, Stop> {
-        let receipt = self.receipt.get_or_insert_with(|| Receipt { digest, others: BTreeMap::new() });
+        let receipt = self.receipt.get_or_insert_with(|| Receipt { digest, others: BTreeMap::new(), whole: false });
         let last = receipt.others.last_key_value().map(|(&entry, _)| entry);
         let ascends = others.first().is_none_or(|&(first, _)| last.is_none_or(|last| first > last));
         let fits = others.last().is_none_or(|&(entry, _)| entry < self.manifest.len());
-        if receipt.digest != digest || !ascends || !fits || (more && others.is_empty()) {
+        if receipt.digest != digest || receipt.whole || !ascends || !fits || (more && others.is_empty()) {
             return Err(Stop::Violation);
         }
         receipt.others.extend(others);
-        if more {
+        receipt.whole = !more;
+        if more { Ok(false) } else { self.judge_receipt(io) }
+    }
+
+    /// Whether all that the receipt is compared with is known, and it is right. What the receiver has from an earlier try is read for
+    /// it first.
+    fn judge_receipt(&mut self, io: &mut Io<'_, '_>) -> Result<bool, Stop> {
+        let Some(receipt) = &self.receipt else { return Err(Stop::Violation) };
+        let there = |entry: &u32| matches!(receipt.others.get(entry), None | Some(Outcome::Stored | Outcome::Renamed));
+        let files = (0..).zip(&self.kinds).filter(|(_, kind)| **kind == EntryKind::File).map(|(entry, _)| entry);
+        let unread: Vec<u32> =
+            files.filter(there).filter(|&entry| self.is_unread(entry) || self.reread.contains(u64::from(entry))).collect();
+        if !unread.is_empty() {
+            self.read_again(io, unread);
             return Ok(false);
         }
         self.verify(io)?;
@@ -209,7 +336,8 @@ impl Sending {
                 return Err(Stop::Violation);
             }
         }
-        let (ours, summary) = sum_up(io.key, &self.manifest, outcome, digest);
+        let (ours, mut summary) = sum_up(io.key, &self.manifest, outcome, digest);
+        summary.resumed = self.progress.resumed;
         if ours != receipt.digest && !planted!(ReceiptUnverified) {
             return Err(Stop::Violation);
         }
@@ -233,10 +361,14 @@ impl Sending {
     }
 
     pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) -> Result<(), Stop> {
-        self.paused = paused;
-        self.chunks.pause(paused);
+        self.pause_chunks(paused);
         self.open_streams(io);
         Ok(())
+    }
+
+    fn pause_chunks(&mut self, paused: bool) {
+        self.paused = paused;
+        self.chunks.pause(paused);
     }
 
     // Streams.
@@ -260,7 +392,7 @@ impl Sending {
     fn open_streams(&mut self, io: &mut Io<'_, '_>) {
         let idle = self.streams.is_empty() || self.newer;
         let room = limits::BULK_STREAMS.saturating_sub(io.bulk_streams());
-        if self.paused || !idle || self.awaited > 0 || self.chunks.open() == 0 || room == 0 {
+        if self.paused || self.parked || !idle || self.awaited > 0 || self.chunks.open() == 0 || room == 0 {
             return;
         }
         let fit = if self.progress.total < limits::ONE_STREAM { 1 } else { 2 };
@@ -292,7 +424,7 @@ impl Sending {
     pub(super) fn on_stream_failed(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
         self.awaited = self.awaited.saturating_sub(1);
         self.failures += 1;
-        if self.failures >= limits::STREAM_TRIES && self.streams.is_empty() {
+        if self.failures >= limits::STREAM_TRIES && self.streams.is_empty() && !self.parked {
             return Err(Stop::Lost);
         }
         self.open_streams(io);
@@ -318,7 +450,7 @@ impl Sending {
 
     // DATA-24.
     pub(super) fn on_stall(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
-        if self.paused || self.chunks.exhausted() {
+        if (self.paused || self.chunks.exhausted()) && !self.parked {
             // Nothing is left to send on it: what it still carries is the transport's and the receiver's business.
             io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
         } else if self.streams.contains(&stream) {

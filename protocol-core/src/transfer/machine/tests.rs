@@ -104,7 +104,7 @@ fn an_offer_waits_for_a_session() {
 fn an_offer_to_a_device_that_cannot_be_reached_ends() {
     let mut world = World::new(tree());
     world.offer();
-    world.call(S, |transfers, cx| transfers.on_session_lost(cx, R.device()));
+    world.call(S, |transfers, cx| transfers.on_unreachable(cx, R.device(), TransferFailure::Lost));
     world.run();
     world.check_ended();
     assert_eq!(world.failure(S), Some(TransferFailure::Lost));
@@ -367,8 +367,8 @@ fn a_cancel_at_any_moment_ends_once_on_both_sides() {
 }
 
 #[test]
-// XFER-21.
-fn a_lost_session_at_any_moment_ends_both_sides() {
+// XFER-21, XFER-28.
+fn a_session_that_stays_away_ends_both_sides_and_keeps_what_is_durable() {
     for after in 0..steps() {
         let mut world = accepted(tree());
         world.steps(after);
@@ -377,11 +377,77 @@ fn a_lost_session_at_any_moment_ends_both_sides() {
         world.run();
         world.check_ended();
         assert!(world.discarded);
-        if clearing {
-            assert!(world.is_done(R), "what is durable stays so");
-        } else {
+        // Who has all of it needs nobody for the rest.
+        if !world.is_done(R) {
+            assert!(!clearing, "what is durable stays so");
             assert_eq!(world.failure(R), Some(TransferFailure::Lost));
             assert_eq!(world.failure(S), Some(TransferFailure::Lost));
+            assert!(world.sides[&R].ops.iter().all(|(op, _)| *op != FileOp::Discard));
+        }
+    }
+}
+
+#[test]
+// XFER-21, XFER-25, XFER-27.
+fn a_session_lost_at_any_moment_is_made_good_by_the_next() {
+    for streams_too in [false, true] {
+        for after in 0..steps() {
+            let mut world = accepted(tree());
+            world.steps(after);
+            let done = world.is_done(S);
+            world.lose_session();
+            if streams_too {
+                world.cut_streams();
+            }
+            world.settle();
+            let durable = world.durable();
+            let sealed = world.sealed.len();
+            world.connect();
+            world.run();
+            arrived_whole(&world);
+            let again: Vec<u64> = world.sealed[sealed..].iter().map(|(_, chunk)| *chunk).filter(|chunk| durable.contains(*chunk)).collect();
+            assert!(again.is_empty(), "after {after}: durable chunks are sent again: {again:?}");
+            let resumed = |who| world.sides[&who].events.iter().any(|event| matches!(event, Event::Resumed { .. }));
+            assert!(done || resumed(S) || world.is_done(R), "after {after}");
+        }
+    }
+}
+
+#[test]
+// XFER-26.
+fn what_an_earlier_try_left_is_taken_over() {
+    let chunk = u64::from(CHUNK);
+    for rotten in [false, true] {
+        let mut world = World::new(tree());
+        // Of the big file two chunks in its middle are here; a packed one of 40 000 bytes is whole; another has its name already.
+        world.faults.notes.push((FileOp::Prepare, 5, EntryNote::Taken(vec![chunk..3 * chunk])));
+        world.faults.notes.push((FileOp::Prepare, 7, EntryNote::Taken(vec![0..40_000])));
+        let digest: [u8; 32] = blake3::hash(&world.sources[9]).into();
+        world.faults.notes.push((FileOp::Prepare, 9, EntryNote::Kept { digest, renamed_to: None }));
+        let mut big = vec![0; world.sources[5].len()];
+        let here = CHUNK as usize..3 * CHUNK as usize;
+        big[here.clone()].copy_from_slice(&world.sources[5][here]);
+        big[CHUNK as usize] ^= u8::from(rotten);
+        world.temporary.insert(5, big);
+        let packed = world.sources[7].clone();
+        world.temporary.insert(7, packed);
+        let whole = world.sources[9].clone();
+        world.published.insert(9, whole);
+        world.connect();
+        world.offer();
+        world.accept();
+        world.run();
+        world.check_ended();
+        let first = world.manifest.layout().chunks_of(5).start;
+        let there = [first + 1, first + 2, world.manifest.layout().chunks_of(9).start];
+        let sent = there.map(|chunk| world.sealed.iter().filter(|(_, sent)| *sent == chunk).count());
+        assert_eq!(sent, if rotten { [1, 1, 0] } else { [0; 3] }, "what is here is not sent, unless it is spoilt");
+        for who in [S, R] {
+            assert!(world.is_done(who), "{rotten} {:?}", world.sides[&who].events);
+            assert_eq!(world.outcomes(who)[&5].0, Outcome::Stored, "it is read back before it is believed");
+            assert_eq!(world.outcomes(who)[&9], (Outcome::Stored, Some(digest)));
+            let Some(Event::Done { summary, .. }) = world.sides[&who].events.last() else { panic!() };
+            assert_eq!(summary.resumed, 3 * chunk + 40_000);
         }
     }
 }
@@ -398,7 +464,7 @@ fn who_leaves_says_so_to_a_peer_whose_session_goes_on() {
             let over = world.state(who) == "over";
             world.call(who, |transfers, cx| {
                 transfers.on_leave(cx, other.device());
-                transfers.on_session_lost(cx, other.device());
+                transfers.on_session_over(cx, other.device(), TransferFailure::Lost);
             });
             world.run();
             world.check_ended();

@@ -21,6 +21,7 @@ use crate::session::stream::{Header, Opening};
 use crate::time::Timestamp;
 use crate::timers::Timers;
 use crate::transfer::manifest::{Entry, EntryKind};
+use crate::transfer::ranges::Ranges;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::vec;
 use std::vec::Vec;
@@ -171,6 +172,8 @@ pub(super) struct World {
     pub(super) temporary: BTreeMap<u32, Vec<u8>>,
     pub(super) published: BTreeMap<u32, Vec<u8>>,
     pub(super) discarded: bool,
+    /// What was kept for another try.
+    pub(super) kept: BTreeMap<u32, Vec<u8>>,
     pub(super) faults: Faults,
     pub(super) sealed: Vec<(StreamId, u64)>,
     /// What was told, by both.
@@ -230,6 +233,7 @@ impl World {
             temporary: BTreeMap::new(),
             published: BTreeMap::new(),
             discarded: false,
+            kept: BTreeMap::new(),
             faults: Faults::default(),
             sealed: vec![],
             told: vec![],
@@ -545,7 +549,7 @@ impl World {
     }
 
     fn job(&mut self, who: Who, ticket: Ticket, entries: &Range<u32>, op: FileOp) {
-        assert_eq!(who, R, "a sender has no files to change");
+        assert!(who == R || op == FileOp::Digest, "a sender has no files to change");
         let mut notes: Vec<(u32, EntryNote)> = vec![];
         let failed = self.faults.ops.iter().find(|(of, _)| *of == op).map(|&(_, failure)| failure);
         for (of, entry, note) in &self.faults.notes {
@@ -555,6 +559,12 @@ impl World {
         }
         match op {
             FileOp::Inspect | FileOp::Sync => {}
+            FileOp::Digest => {
+                for number in entries.clone() {
+                    let content = if who == S { Some(&self.sources[number as usize]) } else { self.temporary.get(&number) };
+                    notes.extend(content.map(|content| (number, EntryNote::Digest(blake3::hash(content).into()))));
+                }
+            }
             FileOp::Prepare => {
                 for number in entries.clone() {
                     if self.entries[number as usize].kind == EntryKind::File && self.entries[number as usize].size == 0 {
@@ -578,7 +588,10 @@ impl World {
                     }
                 }
             }
-            FileOp::Discard => {
+            FileOp::Discard | FileOp::Keep => {
+                if op == FileOp::Keep {
+                    self.kept.append(&mut self.temporary);
+                }
                 self.temporary.clear();
                 self.discarded = true;
             }
@@ -645,6 +658,17 @@ impl World {
         while (self.sealed.len() as u64) < self.manifest.layout().chunks() {
             assert!(self.step());
         }
+    }
+
+    /// Chunks that the receiver has made durable.
+    pub(super) fn durable(&self) -> Ranges {
+        let mut all = Ranges::new();
+        for (_, message) in self.told.iter().filter(|(who, _)| *who == R) {
+            if let ControlMessage::Stored { chunks, .. } = message {
+                all.union(chunks);
+            }
+        }
+        all
     }
 
     /// Whether the receiver has no bulk stream.
