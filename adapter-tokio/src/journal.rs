@@ -134,6 +134,25 @@ pub struct Outgoing {
     pub bytes: u64,
 }
 
+/// Transfers that were begun and are not finished, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// Those that came.
+    pub incoming: Vec<Head>,
+    /// Those that were to be sent.
+    pub outgoing: Vec<Outgoing>,
+    /// The ones among both that run in this process.
+    pub live: BTreeSet<TransferId>,
+}
+
+impl Begun {
+    /// What the journals say. It takes no lock: another process may be writing them.
+    pub fn read(journals: &Journals) -> Self {
+        let (incoming, outgoing) = (journals.heads().unwrap_or_default(), journals.outgoing().unwrap_or_default());
+        Self { incoming, outgoing, live: BTreeSet::new() }
+    }
+}
+
 /// All journals of a home.
 #[derive(Debug)]
 pub struct Journals {
@@ -271,6 +290,18 @@ impl Journals {
             }
         }
         Ok(())
+    }
+
+    /// Removes a transfer that does not run, with its temporary files. Whether there was one.
+    pub fn give_up(&self, transfer: TransferId) -> bool {
+        if self.live().open.values().any(|(_, id, _)| *id == transfer) {
+            return false;
+        }
+        let there = ["in", "out"].iter().any(|kind| self.file(transfer, kind).exists());
+        if let Some(Err(fault)) = self.read(transfer).map(|left| left.sweep()) {
+            debug!(%fault, "temporary files remain");
+        }
+        self.remove(transfer).is_ok() && there
     }
 
     /// Remembers what is to be sent. Durable when it returns.

@@ -131,6 +131,8 @@ pub(crate) enum Command {
     /// Receive in the foreground.
     #[command(after_help = RECV_HELP)]
     Recv(Recv),
+    /// Transfers that are not finished: list, show, resume, cancel, prune.
+    Transfers(Transfers),
     /// Messages: send one, show those that came, follow them.
     Msg(Msg),
     /// Stay up: receive by policy (who sits at the terminal is asked), deliver what is queued, keep connections; other commands of this home ask this one.
@@ -360,6 +362,8 @@ const SEND_HELP: &str = "\
 pipes, are left out and listed (exit 11). Kept: names, bytes, permissions within the receiver's umask, modification times,
 empty directories, symbolic links. Not kept: owners, ACLs, extended attributes, hard links as links.
 
+What is interrupted goes on: the same command once more, or `kin transfers resume`, sends nothing that has arrived.
+
 The other device must be receiving:  kin recv DIR
 It is looked for at the addresses of earlier contacts, and at --address.";
 
@@ -441,6 +445,40 @@ pub(crate) enum OnConflict {
     Fail,
     /// A person decides.
     Ask,
+}
+
+/// `kin transfers`.
+#[derive(Debug, Args)]
+pub(crate) struct Transfers {
+    #[command(subcommand)]
+    pub(crate) verb: Option<TransfersVerb>,
+}
+
+/// `kin transfers …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TransfersVerb {
+    /// What was begun and is not finished, in both directions.
+    List,
+    /// Everything about one.
+    Show {
+        /// A unique beginning of its id.
+        transfer: String,
+    },
+    /// Go on with one: offer the same again, or receive what is offered again. What has arrived is not sent again.
+    Resume {
+        /// A unique beginning of its id.
+        transfer: String,
+        /// Where the other device listens, beside the addresses of earlier contacts.
+        #[arg(long, value_name = "ADDR", value_parser = transports::address)]
+        address: Vec<Address>,
+    },
+    /// Give one up: what has arrived of it under temporary names is removed.
+    Cancel {
+        /// A unique beginning of its id.
+        transfer: String,
+    },
+    /// Give up all that do not run.
+    Prune,
 }
 
 /// `kin msg`.

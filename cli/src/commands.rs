@@ -14,6 +14,7 @@ mod reach;
 mod recv;
 mod send;
 mod transfer;
+mod transfers;
 mod up;
 
 use std::path::PathBuf;
@@ -55,6 +56,7 @@ pub(crate) async fn run(cli: Cli, out: Output) -> (Output, Outcome) {
         Command::Devices(args) => devices::run(&context, args.verb).await,
         Command::Send(args) => send::run(&context, &args).await,
         Command::Recv(args) => recv::run(&mut context, &args).await,
+        Command::Transfers(args) => transfers::run(&mut context, args.verb).await,
         Command::Msg(args) => msg::run(&context, &args.verb).await,
         Command::Up(args) => up::run(&mut context, &args).await,
         Command::Ping(args) => ping::run(&context, &args).await,

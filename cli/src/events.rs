@@ -140,6 +140,8 @@ pub(crate) enum Event {
         /// Bytes that an earlier attempt had brought.
         bytes_resumed: u64,
     },
+    /// A transfer that was begun and is not finished (`transfers`).
+    Unfinished(Unfinished),
     /// A message that came (`msg tail`, `msg list`).
     Message {
         /// The message, a UUID.
@@ -458,6 +460,8 @@ pub(crate) enum WarningCode {
     SourceSkipped,
     /// An item failed.
     ItemFailed,
+    /// The connection was lost in the middle of a transfer, and is awaited.
+    Suspended,
     /// A transfer came to nothing, and the next one is awaited.
     TransferFailed,
     /// No device is paired.
@@ -470,6 +474,39 @@ pub(crate) enum WarningCode {
     RemovedThere,
     /// An offer came that the policy of its device leaves to a person, and nobody is there.
     NobodyToAsk,
+}
+
+/// A transfer that was begun and is not finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Unfinished {
+    /// The transfer.
+    pub(crate) id: String,
+    /// Which way it goes.
+    pub(crate) direction: Way,
+    /// The other device.
+    pub(crate) device_id: String,
+    /// Its name here; `null` where it is not known any more.
+    pub(crate) name: Option<String>,
+    /// Bytes of its files.
+    pub(crate) bytes: u64,
+    /// Of these, what is here already; `null` where only the receiver knows.
+    pub(crate) bytes_durable: Option<u64>,
+    /// Files, directories and links.
+    pub(crate) entries: u64,
+    /// When the last try began, in seconds since 1970.
+    pub(crate) begun_at: u64,
+    /// What is sent, or where it goes.
+    pub(crate) paths: Vec<String>,
+}
+
+/// Which way a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Way {
+    /// To the other device.
+    Out,
+    /// From it.
+    In,
 }
 
 /// A path of bytes as JSON has it: the text, and the bytes in base64 where they are not UTF-8.
@@ -485,6 +522,20 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    fn unfinished(direction: Way, name: Option<&str>) -> Event {
+        Event::Unfinished(Unfinished {
+            id: "5a8c2b56-0ed3-8a35-9f5c-0123456789ab".into(),
+            direction,
+            device_id: "5a8c2b56-0ed3-8a35-9f5c-0123456789ab".into(),
+            name: name.map(str::to_owned),
+            bytes: 9,
+            bytes_durable: name.map(|_| 4),
+            entries: 3,
+            begun_at: 1_790_000_000,
+            paths: vec!["/srv/album".into()],
+        })
+    }
 
     /// A device in this state; with a time it has every optional field.
     fn device(state: State, seen: Option<u64>) -> Event {
@@ -575,6 +626,8 @@ mod tests {
             file(FileStatus::Skipped, b"s", None),
             file(FileStatus::Failed, b"f", None),
             Event::Done { id: id(), files: 3, bytes: 9, seconds: 0.5, bytes_resumed: 0 },
+            unfinished(Way::Out, None),
+            unfinished(Way::In, Some("laptop-b")),
             Event::Message {
                 message_id: id(),
                 device_id: id(),

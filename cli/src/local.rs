@@ -19,7 +19,7 @@ use adapter_tokio::metrics::DeviceMetrics;
 use adapter_tokio::service::{Inbox, SendRequest, Sharing};
 use protocol_core::effects::{Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
-use protocol_core::ids::{DeviceId, MessageId, SessionId};
+use protocol_core::ids::{DeviceId, MessageId, SessionId, TransferId};
 use protocol_core::info::Address;
 use protocol_core::messages::{Draft, StoredMessage};
 use protocol_core::node::{BlockedDevice, DeviceView, Policy};
@@ -62,7 +62,9 @@ pub(crate) enum Request {
     Ping { device: DeviceId },
     Share { to: DeviceId, request: SendRequest },
     OpenInbox { directory: PathBuf },
-    Accept { key: TransferKey, policy: ConflictPolicy },
+    Continued { key: TransferKey },
+    Accept { key: TransferKey, policy: Option<ConflictPolicy> },
+    GiveUp { transfer: TransferId },
     Decline { key: TransferKey, reason: DeclineReason },
     Cancel { key: TransferKey, reason: CancelReason },
     SendMessage { device: DeviceId, draft: Draft },
@@ -86,6 +88,7 @@ pub(crate) enum Answer {
     Blocked(Vec<BlockedDevice>),
     Invite { session: SessionId, code: Words, ttl: Duration },
     Joining(SessionId),
+    Yes(bool),
     Sharing(Sharing),
     Message(MessageId),
     Messages(Vec<StoredMessage>),

@@ -9,9 +9,9 @@ use adapter_tokio::metrics::DeviceMetrics;
 use adapter_tokio::service::{
     CallError, Closed, Events, Inbox, InitError, NetworkingService, SendError, SendRequest, ServiceConfig, Sharing, Warning,
 };
-use protocol_core::effects::{Event as CoreEvent, TransferKey};
+use protocol_core::effects::{Direction, Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
-use protocol_core::ids::{DeviceId, MessageId, SessionId};
+use protocol_core::ids::{DeviceId, MessageId, SessionId, TransferId};
 use protocol_core::info::Address;
 use protocol_core::messages::{Draft, MessageError, StoredMessage};
 use protocol_core::node::{BlockError, BlockedDevice, Confirm, ConnectError, DeviceView, PairingInvite, Policy};
@@ -197,7 +197,33 @@ impl Net {
         self.ask(Request::OpenInbox { directory: absolute(directory)? }).await.map(drop)
     }
 
-    pub(crate) async fn accept(&self, key: TransferKey, policy: ConflictPolicy) -> Outcome {
+    /// Whether an offer goes on with what was taken in an earlier try.
+    pub(crate) async fn is_continued(&self, key: TransferKey) -> Outcome<bool> {
+        match self.ask(Request::Continued { key }).await? {
+            Answer::Yes(continued) => Ok(continued),
+            _ => Err(local::strange()),
+        }
+    }
+
+    /// Gives up a transfer that does not run; whether there was one.
+    pub(crate) async fn give_up(&self, transfer: TransferId) -> Outcome<bool> {
+        match self.ask(Request::GiveUp { transfer }).await? {
+            Answer::Yes(there) => Ok(there),
+            _ => Err(local::strange()),
+        }
+    }
+
+    /// The person who followed a transfer does so no more. In a process of its own it ends with that, and can go on in another; what a
+    /// `kin up` carries ends here, and what is durable is kept.
+    pub(crate) async fn let_go(&self, key: TransferKey) {
+        if let Backend::There(_) = &self.backend {
+            let reason = if key.direction == Direction::Outgoing { CancelReason::Source } else { CancelReason::Io };
+            self.cancel(key, reason).await;
+        }
+    }
+
+    /// Takes an offer; `None`: as it was taken before.
+    pub(crate) async fn accept(&self, key: TransferKey, policy: Option<ConflictPolicy>) -> Outcome {
         self.ask(Request::Accept { key, policy }).await.map(drop)
     }
 
@@ -324,9 +350,11 @@ impl Local {
                 done(service.set_inbox(Some(inbox)).await.map_err(closed))
             }
             Request::Accept { key, policy } => {
-                let taken = service.accept(key, Some(policy)).await;
+                let taken = service.accept(key, policy).await;
                 done(taken.map_err(|_| Problem::new(Exit::Interrupted, "the offer was taken back")))
             }
+            Request::Continued { key } => service.is_continued(key).await.map(Answer::Yes).map_err(closed),
+            Request::GiveUp { transfer } => service.give_up(transfer).await.map(Answer::Yes).map_err(closed),
             Request::Decline { key, reason } => {
                 service.decline(key, reason).await.unwrap_or(());
                 Ok(Answer::Done)

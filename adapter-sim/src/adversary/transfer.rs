@@ -404,6 +404,10 @@ impl World {
         let manifest = manifest_of(&tree, CHUNK);
         let (id, digest, trick) = (offer.transfer, offer.manifest_digest, self.foe.takes);
         let (seen, begun, pages) = (BTreeSet::new(), false, Vec::new());
+        let again = self.incoming_deal(id).is_some();
+        if again {
+            self.with_oracle(|oracle, _| oracle.on_taken_again(id));
+        }
         self.foe.deals.push(Deal { session, id, digest, outgoing: false, trick, manifest, tree, pages, seen, begun });
         let deal = self.foe.deals.len() - 1;
         let deal = &self.foe.deals[deal];
@@ -425,8 +429,8 @@ impl World {
             Trick::Part => messages = vec![accept(Ranges::from(0..chunks.count().min(1)))],
             Trick::EarlyReceipt => {
                 messages.push(deal.receipt(false));
-                // Nothing has to come where there is nothing.
-                if !nothing {
+                // Nothing has to come where there is nothing, or where it may have come before.
+                if !nothing && !again {
                     self.with_oracle(|oracle, _| oracle.on_false_receipt(id));
                 }
             }
@@ -457,7 +461,7 @@ impl World {
 
     /// The sender asks for streams that only we can open.
     pub(super) fn open_bulk(&mut self, session: usize, id: TransferId, count: u8) -> Option<()> {
-        let deal = self.foe.deals.iter().position(|deal| !deal.outgoing && deal.id == id)?;
+        let deal = self.incoming_deal(id)?;
         let opening = Opening::Bulk { transfer: id, manifest_digest: self.foe.deals[deal].digest };
         for _ in 0..count {
             let (raw, ..) = self.open_data(session, &opening)?;
@@ -468,7 +472,8 @@ impl World {
 
     /// The number of a transfer that a device sends to a liar.
     pub(super) fn incoming_deal(&self, id: TransferId) -> Option<usize> {
-        self.foe.deals.iter().position(|deal| !deal.outgoing && deal.id == id)
+        // The last one: an offer that was made again is taken in another way.
+        self.foe.deals.iter().rposition(|deal| !deal.outgoing && deal.id == id)
     }
 
     /// Chunks came; the messages that they are answered with, and their session.

@@ -124,6 +124,11 @@ impl Oracle {
         self.lies.false_receipts.insert(transfer);
     }
 
+    /// An offer was made again and taken again: what was said of it before has not arrived.
+    pub(crate) fn on_taken_again(&mut self, transfer: TransferId) {
+        self.lies.false_receipts.remove(&transfer);
+    }
+
     /// D1: a false receipt is not believed.
     pub(super) fn check_receipt(&mut self, dev: Dev, key: TransferKey) {
         let lied = self.lies.false_receipts.contains(&key.id);

@@ -131,9 +131,7 @@ impl Transfers {
         }
         let job = |policy| Job { ticket, entries, op, policy };
         let queued = match key.direction {
-            Direction::Incoming => {
-                self.incoming.get(&key).is_some_and(|arrival| arrival.jobs.send(job(arrival.policy)).is_ok())
-            }
+            Direction::Incoming => self.incoming.get(&key).is_some_and(|arrival| arrival.jobs.send(job(arrival.policy)).is_ok()),
             Direction::Outgoing => self.outgoing.get_mut(&key).is_some_and(|outgoing| outgoing.digest(links, job(ConflictPolicy::Fail))),
         };
         if matches!(op, FileOp::Discard | FileOp::Keep) {

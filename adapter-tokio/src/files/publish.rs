@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 
 use protocol_core::transfer::manifest::{Entry, EntryKind};
 use rustix::fs::{
-    AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, futimens, linkat, readlinkat, renameat, renameat_with, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, futimens, linkat, readlinkat, renameat, renameat_with, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 

@@ -129,21 +129,3 @@ fn the_snapshot_is_read_without_the_lock() {
         assert_eq!(read_snapshot(dir.path()), Ok(Some(bytes.to_vec())));
     }
 }
-
-#[test]
-fn pending_transfers_are_listed_until_removed() {
-    let dir = TempDir::new();
-    let home = Home::open(dir.path()).unwrap();
-    let pending = home.pending();
-    assert_eq!(pending.list(), Ok(vec![]));
-    let one = Pending { transfer: TransferId([1; 16]), directory: "/tmp/a b\n".into(), tops: vec![b"x\xff".to_vec(), b"y".to_vec()] };
-    let two = Pending { transfer: TransferId([2; 16]), directory: "/".into(), tops: vec![] };
-    pending.add(&two).unwrap();
-    pending.add(&one).unwrap();
-    pending.add(&one).unwrap();
-    fs::write(dir.join("pending/stranger"), b"x").unwrap();
-    assert_eq!(pending.list(), Ok(vec![one.clone(), two.clone()]));
-    pending.remove(one.transfer).unwrap();
-    pending.remove(one.transfer).unwrap();
-    assert_eq!(pending.list(), Ok(vec![two]));
-}

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol_core::effects::TransferKey;
 use protocol_core::faults::{CancelReason, DeclineReason};
-use protocol_core::ids::{DeviceId, MessageId, SessionId};
+use protocol_core::ids::{DeviceId, MessageId, SessionId, TransferId};
 use protocol_core::info::Address;
 use protocol_core::messages::{Draft, MessageError, StoredMessage, UnknownMessage};
 use protocol_core::node::{
@@ -17,11 +17,14 @@ use protocol_core::node::{
 use protocol_core::pairing::code::PairingCode;
 use protocol_core::transfer::manifest::{Manifest, ManifestError, chunk_size_for};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::NetworkingService;
 use crate::driver::transfers::Inbox;
 use crate::driver::{Host, with_env};
 use crate::files::{ConflictPolicy, Scan, ScanError, SkipReason, SymlinkPolicy, scan};
+use crate::home::HomeError;
+use crate::journal::{Begun, Journals, Outgoing};
 use crate::metrics::DeviceMetrics;
 use crate::pipeline::send::Sources;
 
@@ -185,10 +188,13 @@ impl NetworkingService {
 
     /// Looks through the paths and offers what is there to a paired device. No file is read before the device accepts.
     ///
+    /// What is offered is remembered until it is finished or cancelled: see [`Self::unfinished`]. To go on with it, offer the same again;
+    /// what the receiver has of it is not sent again.
+    ///
     /// # Errors
     /// [`SendError`].
     pub async fn share_with_device(&self, to: DeviceId, request: SendRequest) -> Result<Sharing, SendError> {
-        let SendRequest { paths, symlinks, label } = request;
+        let SendRequest { paths, symlinks, label } = request.clone();
         let found = tokio::task::spawn_blocking(move || look(&paths, symlinks)).await.map_err(|_| SendError::Closed)?;
         let (manifest, sources, skipped) = found?;
         let offered = Arc::clone(&manifest);
@@ -196,10 +202,50 @@ impl NetworkingService {
             let sources = Sources::new(Arc::clone(&offered), sources);
             let key = with_env(|env| host.node.share_with_device(env, to, offered, label))?;
             host.transfers.add_outgoing(key, sources);
-            Ok(key)
+            Ok((key, Arc::clone(host.transfers.journals())))
         });
-        let key = key.await?.map_err(SendError::Refused)?;
+        let (key, journals) = key.await?.map_err(SendError::Refused)?;
+        let noting = Arc::clone(&journals);
+        let noted = (manifest.len(), manifest.bytes());
+        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, noted)).await;
+        if let Ok(Err(error)) = noted {
+            warn!(%error, "what is sent could not be noted: it cannot go on by itself");
+        }
+        if !self.call(move |host| host.transfers.is_live(key.id)).await? {
+            // It was faster than its note.
+            drop(tokio::task::spawn_blocking(move || journals.remove(key.id)).await);
+        }
         Ok(Sharing { key, manifest, skipped })
+    }
+
+    /// Transfers that were begun and are not finished, in this life of the process or earlier ones.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn unfinished(&self) -> Result<Begun, Closed> {
+        let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
+        let begun = tokio::task::spawn_blocking(move || Begun::read(&journals)).await.unwrap_or_default();
+        let mut ids: Vec<TransferId> = begun.incoming.iter().map(|head| head.transfer).collect();
+        ids.extend(begun.outgoing.iter().map(|outgoing| outgoing.transfer));
+        let live = self.call(move |host| ids.into_iter().filter(|id| host.transfers.is_live(*id)).collect()).await?;
+        Ok(Begun { live, ..begun })
+    }
+
+    /// Gives up a transfer that was begun and does not run: what it left is removed. Whether there was one.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn give_up(&self, transfer: TransferId) -> Result<bool, Closed> {
+        let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
+        Ok(tokio::task::spawn_blocking(move || journals.give_up(transfer)).await.unwrap_or(false))
+    }
+
+    /// Whether an offer goes on with what this device's owner has taken in an earlier try: nothing new is to be decided.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn is_continued(&self, key: TransferKey) -> Result<bool, Closed> {
+        self.call(move |host| host.transfers.is_continued(key)).await
     }
 
     /// Says where incoming files go; `None`: every offer is declined.
@@ -389,6 +435,24 @@ impl NetworkingService {
         let mut ended = self.ended.clone();
         drop(ended.wait_for(|ended| *ended).await);
     }
+}
+
+fn note_outgoing(journals: &Journals, key: TransferKey, request: SendRequest, (entries, bytes): (u32, u64)) -> Result<(), HomeError> {
+    let absolute = |path: PathBuf| {
+        let mut whole = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            whole.push("");
+        }
+        whole
+    };
+    let SendRequest { paths, symlinks, label } = request;
+    let paths: Vec<PathBuf> = paths.into_iter().map(absolute).collect();
+    // The same once more takes the place of the try before.
+    for before in journals.outgoing()?.into_iter().filter(|before| before.device == key.device && before.paths == paths) {
+        journals.remove(before.transfer)?;
+    }
+    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    journals.add_outgoing(&Outgoing { device: key.device, transfer: key.id, unix_s, paths, symlinks, label, entries, bytes })
 }
 
 type Found = (Arc<Manifest>, Vec<crate::files::Source>, Vec<(PathBuf, SkipReason)>);

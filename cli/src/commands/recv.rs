@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adapter_tokio::files::{ConflictPolicy, Destination};
 use protocol_core::effects::{EntryNote, Event as CoreEvent, TransferKey};
-use protocol_core::faults::{CancelReason, DeclineReason, Failure, FileFault, TransferFailure};
+use protocol_core::faults::{DeclineReason, Failure, FileFault, TransferFailure};
 use protocol_core::ids::DeviceId;
 use protocol_core::limits::USER_WAIT;
 use protocol_core::node::DeviceView;
@@ -35,7 +35,8 @@ struct Offer {
 
 /// What an offer is answered with.
 enum Decision {
-    Accept(ConflictPolicy),
+    /// `None`: as it was taken in an earlier try.
+    Accept(Option<ConflictPolicy>),
     Decline(DeclineReason),
     /// The peer took it back, or is gone.
     Gone,
@@ -188,6 +189,10 @@ fn conflicts(offer: &Offer) -> impl Iterator<Item = u32> + '_ {
 
 /// Yes or no, and what happens to names that are taken.
 async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, offer: &Offer) -> Outcome<Decision> {
+    if net.is_continued(offer.key).await? {
+        out.say("It was taken before, and goes on.");
+        return Ok(Decision::Accept(None));
+    }
     let conflicts = conflicts(offer).count();
     let policy = match args.on_conflict {
         Some(OnConflict::Skip) => Some(ConflictPolicy::Skip),
@@ -212,17 +217,17 @@ async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, off
         }
     }
     match policy {
-        Some(policy) => Ok(Decision::Accept(policy)),
+        Some(policy) => Ok(Decision::Accept(Some(policy))),
         // Whatever comes in the way while the transfer runs gets a name of its own.
-        None if conflicts == 0 => Ok(Decision::Accept(ConflictPolicy::Rename)),
+        None if conflicts == 0 => Ok(Decision::Accept(Some(ConflictPolicy::Rename))),
         None => {
             let question = asker.line(out, "Names are taken: [r]ename, [s]kip, [o]verwrite, [u]pdate, or [d]ecline?", USER_WAIT);
             let Some(answer) = beside(out, net, offer.key, question).await? else { return Ok(Decision::Gone) };
             Ok(match answer.as_deref().map(str::trim).unwrap_or_default() {
-                "r" | "rename" => Decision::Accept(ConflictPolicy::Rename),
-                "s" | "skip" => Decision::Accept(ConflictPolicy::Skip),
-                "o" | "overwrite" => Decision::Accept(ConflictPolicy::Overwrite),
-                "u" | "update" => Decision::Accept(ConflictPolicy::Update),
+                "r" | "rename" => Decision::Accept(Some(ConflictPolicy::Rename)),
+                "s" | "skip" => Decision::Accept(Some(ConflictPolicy::Skip)),
+                "o" | "overwrite" => Decision::Accept(Some(ConflictPolicy::Overwrite)),
+                "u" | "update" => Decision::Accept(Some(ConflictPolicy::Update)),
                 _ => Decision::Decline(DeclineReason::Conflict),
             })
         }
@@ -255,7 +260,7 @@ async fn transfer(out: &Output, net: &mut Net, offer: Offer, directory: &Path) -
             }
             Ok(event) => event,
             Err(signal) => {
-                net.cancel(key, CancelReason::User).await;
+                net.let_go(key).await;
                 return Err(signal);
             }
         };
@@ -271,6 +276,9 @@ async fn transfer(out: &Output, net: &mut Net, offer: Offer, directory: &Path) -
 }
 
 fn broken(reason: TransferFailure) -> Problem {
-    let kept = "; no unfinished file has its final name, and the temporary ones are removed";
+    let kept = match reason.keeps_files() {
+        true => "; what has arrived is kept, and goes on when the same is sent again",
+        false => "; no unfinished file has its final name, and the temporary ones are removed",
+    };
     Problem::new(reason.exit(), format!("the transfer ended before its receipt: {reason}{kept}"))
 }

@@ -129,7 +129,7 @@ async fn transfer(out: &Output, net: &mut Net, (key, manifest, skipped): (Transf
         let event = match net.next().await {
             Ok(event) => event,
             Err(signal) => {
-                net.cancel(key, CancelReason::User).await;
+                net.let_go(key).await;
                 return Err(signal.next(again(args, "")));
             }
         };
@@ -137,7 +137,12 @@ async fn transfer(out: &Output, net: &mut Net, (key, manifest, skipped): (Transf
             None => {}
             Some(Ok(summary)) => return running.finish(&summary, skipped),
             Some(Err(reason)) => {
-                let message = format!("the transfer ended before its receipt: {reason}; nothing unfinished has a final name there");
+                let kept = if reason.keeps_files() {
+                    "what has arrived is kept there, and the same command goes on"
+                } else {
+                    "nothing unfinished has a final name there"
+                };
+                let message = format!("the transfer ended before its receipt: {reason}; {kept}");
                 return Err(Problem::new(reason.exit(), message).next(again(args, "")));
             }
         }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use data_encoding::HEXLOWER;
-use protocol_core::effects::{Event as CoreEvent, Route, Summary, TransferKey};
+use protocol_core::effects::{DeviceState, Event as CoreEvent, Route, Summary, TransferKey};
 use protocol_core::faults::FileFault;
+use protocol_core::limits::AWAY;
 use protocol_core::transfer::manifest::{EntryKind, Manifest};
 use protocol_core::transfer::receipt::Outcome as EntryOutcome;
 
@@ -113,6 +114,20 @@ impl<'a> Running<'a> {
                 self.entry(entry, Finished { status: status(outcome, renamed_to.is_some()), blake3, renamed_to, fault });
             }
             CoreEvent::DataRoute { transfer, route } if transfer == self.key => drop(tell_route(self.out, &route)),
+            CoreEvent::Suspended { transfer } if transfer == self.key => {
+                let message = format!("the connection was lost; for {} s it is awaited, and what has arrived is kept", AWAY.as_secs());
+                self.out.warning(WarningCode::Suspended, &message);
+            }
+            CoreEvent::Device { device, state: DeviceState::Connected, route: Some(route), .. } if device == self.key.device => {
+                drop(tell_route(self.out, &route));
+            }
+            CoreEvent::Resumed { transfer, durable } if transfer == self.key => {
+                self.out.say(&if durable > 0 {
+                    format!("It goes on; {} have arrived before.", size(durable))
+                } else {
+                    "It goes on.".into()
+                });
+            }
             CoreEvent::Done { transfer, summary } if transfer == self.key => return Some(Ok(summary)),
             CoreEvent::Failed { transfer, reason } if transfer == self.key => return Some(Err(reason)),
             _ => {}
@@ -160,12 +175,20 @@ impl<'a> Running<'a> {
         let seconds = self.start.elapsed().as_secs_f64();
         self.progress.finish(Some(summary.bytes));
         let out = self.out;
-        out.event(&Event::Done { id: self.key.id.to_string(), files: summary.files, bytes: summary.bytes, seconds, bytes_resumed: 0 });
-        let speed = if seconds > 0.0 { (summary.bytes as f64 / seconds) as u64 } else { 0 };
+        out.event(&Event::Done {
+            id: self.key.id.to_string(),
+            files: summary.files,
+            bytes: summary.bytes,
+            seconds,
+            bytes_resumed: summary.resumed,
+        });
+        let sent = summary.bytes.saturating_sub(summary.resumed);
+        let speed = if seconds > 0.0 { (sent as f64 / seconds) as u64 } else { 0 };
+        let before = if summary.resumed == 0 { String::new() } else { format!(", {} of it before", size(summary.resumed)) };
         let left_out = summary.skipped + skipped;
         let failed = if summary.failed == 0 { String::new() } else { format!(", {} FAILED", count(summary.failed)) };
         out.result(&format!(
-            "Done: {}, {} in {seconds:.1} s ({}), {} skipped, {} renamed{failed}.",
+            "Done: {}, {}{before} in {seconds:.1} s ({}), {} skipped, {} renamed{failed}.",
             files(summary.files),
             size(summary.bytes),
             rate(speed),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adapter_tokio::files::ConflictPolicy;
+use adapter_tokio::journal::Outgoing;
 use adapter_tokio::metrics::prometheus;
-use adapter_tokio::service::{Inbox, NetworkingService};
+use adapter_tokio::service::{Inbox, NetworkingService, SendRequest};
 use protocol_core::effects::{DeviceState, Direction, Event as CoreEvent, TransferKey};
 use protocol_core::faults::DeclineReason;
 use protocol_core::ids::DeviceId;
@@ -134,7 +135,7 @@ impl Owner<'_> {
             }
         };
         match answer {
-            Answer::Yes => self.accept(asked).await,
+            Answer::Yes => self.accept(asked, Some(ConflictPolicy::Rename)).await,
             Answer::No | Answer::Silence | Answer::Nobody => {
                 self.decline(asked.key, DeclineReason::User).await;
                 self.out.say("The offer was declined.");
@@ -143,8 +144,8 @@ impl Owner<'_> {
         Ok(())
     }
 
-    async fn accept(&mut self, Asked { key, label, files }: Asked) {
-        if self.service.accept(key, Some(ConflictPolicy::Rename)).await.is_ok() {
+    async fn accept(&mut self, Asked { key, label, files }: Asked, policy: Option<ConflictPolicy>) {
+        if self.service.accept(key, policy).await.is_ok() {
             self.out.event(&Event::Accepted { id: key.id.to_string() });
             self.taken.insert(key, Taken { label, files, since: Instant::now() });
         }
@@ -165,6 +166,7 @@ impl Owner<'_> {
                 if state == DeviceState::Connected {
                     // What the round trip is: for whoever looks.
                     service.ping(device).await.unwrap_or(());
+                    self.go_on(device).await?;
                 }
             }
             CoreEvent::RemovedThere { device } => {
@@ -186,7 +188,7 @@ impl Owner<'_> {
             CoreEvent::Done { transfer, summary } if transfer.direction == Direction::Incoming => {
                 if let Some(Taken { label, files: number, since }) = self.taken.remove(&transfer) {
                     let (id, seconds) = (transfer.id.to_string(), since.elapsed().as_secs_f64());
-                    out.event(&Event::Done { id, files: number, bytes: summary.bytes, seconds, bytes_resumed: 0 });
+                    out.event(&Event::Done { id, files: number, bytes: summary.bytes, seconds, bytes_resumed: summary.resumed });
                     out.result(&format!("{label} is here: {}, {}", files(summary.files), size(summary.bytes)));
                 }
             }
@@ -205,6 +207,23 @@ impl Owner<'_> {
         Ok(())
     }
 
+    /// Offers again what was begun for a device and does not run.
+    async fn go_on(&self, device: DeviceId) -> Outcome {
+        let begun = self.service.unfinished().await.map_err(crate::net::closed)?;
+        let waits = |outgoing: &&Outgoing| outgoing.device == device && !begun.live.contains(&outgoing.transfer);
+        for Outgoing { transfer, paths, symlinks, label, .. } in begun.outgoing.iter().filter(waits).cloned() {
+            let first = paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
+            match self.service.share_with_device(device, SendRequest { paths, symlinks, label }).await {
+                Ok(_) => self.out.result(&format!("{first} is offered again")),
+                Err(error) => {
+                    let message = format!("{first} cannot be sent any more: {error}; forget it with: kin transfers cancel {transfer}");
+                    self.out.warning(WarningCode::TransferFailed, &message);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Answers an offer as the policy of its device says; where that says to ask, it waits for its turn.
     async fn on_offer(&mut self, key: TransferKey, label: Option<String>, manifest: &Manifest) -> Outcome {
         let devices = self.service.devices().await.map_err(crate::net::closed)?;
@@ -215,8 +234,11 @@ impl Owner<'_> {
         self.out.result(&format!("{} offers {label}: {}, {}", quoted(&device.name), files(number), size(bytes)));
         let asked = Asked { key, label, files: number };
         let has_place = self.anywhere || device.policy.folder.is_some();
-        if has_place && device.policy.files == FilePolicy::Automatic {
-            self.accept(asked).await;
+        if self.service.is_continued(key).await.map_err(crate::net::closed)? {
+            self.out.say("It was taken before, and goes on.");
+            self.accept(asked, None).await;
+        } else if has_place && device.policy.files == FilePolicy::Automatic {
+            self.accept(asked, Some(ConflictPolicy::Rename)).await;
         } else if has_place && self.can_ask && device.policy.files == FilePolicy::Ask {
             self.waiting.push_back(asked);
         } else {

@@ -390,7 +390,7 @@ impl Transfers {
         let bulk = self.shared.streams.values().filter(|carrier| carrier.kind == StreamKind::Bulk && !carrier.ours);
         (
             most(&mut self.senders.keys().map(|key| key.device)),
-            most(&mut self.receivers.keys().map(|key| key.device)),
+            most(&mut self.receivers.iter().filter(|(_, receiver)| !receiver.is_discarding()).map(|(key, _)| key.device)),
             most(&mut bulk.map(|carrier| carrier.key.device)),
         )
     }
@@ -663,7 +663,10 @@ impl Transfers {
         }
         // One id names one transfer of the pair, whichever way it goes.
         let ours = self.senders.contains_key(&TransferKey { direction: Direction::Outgoing, ..key });
-        let open = self.receivers.keys().filter(|key| key.device == device).count();
+        let of_device = || self.receivers.iter().filter(|(key, _)| key.device == device).map(|(_, receiver)| receiver);
+        // What is over but for its files makes room, once over.
+        let open =
+            of_device().filter(|receiver| !receiver.is_discarding()).count().max(of_device().count().saturating_sub(limits::OPEN_OFFERS));
         let mut io = Io { cx, shared: &mut self.shared, key };
         if ours {
             io.decline(DeclineReason::Mismatch);

@@ -49,6 +49,8 @@ pub(super) struct Sending {
     parked: bool,
     named: Ranges,
     sent: Ranges,
+    /// What was sent before the last interruption, and is not wanted again.
+    sent_before: Ranges,
     /// Chunks that the receiver has from an earlier try: they count as sent, and were not read here.
     before: Ranges,
     durable: Ranges,
@@ -103,6 +105,7 @@ impl Sending {
             parked: false,
             named: Ranges::new(),
             sent: Ranges::new(),
+            sent_before: Ranges::new(),
             before: Ranges::new(),
             durable: Ranges::new(),
             given_up: Ranges::new(),
@@ -155,6 +158,7 @@ impl Sending {
             io.tell(ControlMessage::SourceChanged { transfer: io.key.id, entry });
         }
         self.progress.resumed = self.progress.durable;
+        self.sent_before.clone_from(&self.sent);
         io.notify(Event::Resumed { transfer: io.key, durable: self.progress.durable });
     }
 
@@ -185,6 +189,7 @@ impl Sending {
             chunks = Ranges::from(0..self.manifest.layout().chunks());
         }
         self.chunks.allow(&chunks);
+        self.sent_before.subtract(&chunks);
         self.newer |= again;
         // What was asked for before is told as soon as it is known: naming it again causes no work.
         let mut asked_first = digests.clone();
@@ -281,6 +286,7 @@ impl Sending {
             self.repeats = 0;
             self.durable.union(&new);
             new.subtract(&self.uncounted);
+            self.progress.resumed += bytes_of(&self.manifest, &new.common(&self.sent_before));
             self.progress.durable += bytes_of(&self.manifest, &new);
             self.progress.tell(io);
         }

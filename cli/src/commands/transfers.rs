@@ -1,0 +1,189 @@
+//! `kin transfers`: what was begun and is not finished. Looking needs no network and no lock.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use adapter_tokio::files::SymlinkPolicy;
+use adapter_tokio::home::journals_path;
+use adapter_tokio::journal::{Begun, Journals};
+use protocol_core::effects::{Direction, TransferKey};
+use protocol_core::faults::CancelReason;
+use protocol_core::ids::{DeviceId, TransferId};
+
+use super::{Context, recv, send};
+use crate::args::{Recv, Send, Symlinks, TransfersVerb};
+use crate::events::{Event, Unfinished, Way};
+use crate::exit::{Exit, Outcome, Problem};
+use crate::net::{Net, Start};
+use crate::output::{Output, count, shell_word, shown, size};
+use crate::registry;
+
+pub(super) async fn run(context: &mut Context, verb: Option<TransfersVerb>) -> Outcome {
+    let all = begun(&context.home()?)?;
+    match verb.unwrap_or(TransfersVerb::List) {
+        TransfersVerb::List => {
+            list(&context.out, &all);
+            Ok(())
+        }
+        TransfersVerb::Show { transfer } => {
+            show(&context.out, find(&all, &transfer)?);
+            Ok(())
+        }
+        TransfersVerb::Resume { transfer, address } => match &find(&all, &transfer)?.what {
+            What::Out { paths, symlinks } => {
+                let symlinks = if *symlinks == SymlinkPolicy::Skip { Symlinks::Skip } else { Symlinks::Keep };
+                let (paths, to) = (paths.iter().cloned().map(OsString::from).collect(), find(&all, &transfer)?.device.to_string());
+                send::run(context, &Send { paths, to, address, wait: None, symlinks }).await
+            }
+            What::In { directory } => {
+                let (dir, from) = (directory.clone(), Some(find(&all, &transfer)?.device.to_string()));
+                let args = Recv { dir, from, once: true, yes: false, on_conflict: None, timeout: None, address_file: None };
+                recv::run(context, &args).await
+            }
+        },
+        TransfersVerb::Cancel { transfer } => {
+            let one = find(&all, &transfer)?;
+            give_up(context, &[one]).await.map(drop)
+        }
+        TransfersVerb::Prune => {
+            let (number, left) = give_up(context, &all.iter().collect::<Vec<_>>()).await?;
+            let left = if left == 0 { String::new() } else { format!("; {} run, and stay", count(left)) };
+            context.out.result(&format!("{} forgotten{left}.", count(number)));
+            Ok(())
+        }
+    }
+}
+
+/// A transfer that is not finished.
+struct One {
+    device: DeviceId,
+    transfer: TransferId,
+    what: What,
+    row: Unfinished,
+}
+
+enum What {
+    Out { paths: Vec<PathBuf>, symlinks: SymlinkPolicy },
+    In { directory: PathBuf },
+}
+
+/// All that was begun, the oldest first; those that came behind those that go.
+fn begun(home: &Path) -> Outcome<Vec<One>> {
+    let names = registry::devices(home)?;
+    let name = |device: DeviceId| names.iter().find(|known| known.device_id == device.to_string()).map(|known| known.name.clone());
+    let journals = Journals::new(journals_path(home));
+    let Begun { incoming, outgoing, .. } = Begun::read(&journals);
+    let outgoing = outgoing.into_iter().map(|out| One {
+        device: out.device,
+        transfer: out.transfer,
+        row: Unfinished {
+            id: out.transfer.to_string(),
+            direction: Way::Out,
+            device_id: out.device.to_string(),
+            name: name(out.device),
+            bytes: out.bytes,
+            bytes_durable: None,
+            entries: out.entries.into(),
+            begun_at: out.unix_s,
+            paths: out.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        },
+        what: What::Out { paths: out.paths, symlinks: out.symlinks },
+    });
+    let incoming = incoming.into_iter().map(|head| One {
+        device: head.device,
+        transfer: head.transfer,
+        row: Unfinished {
+            id: head.transfer.to_string(),
+            direction: Way::In,
+            device_id: head.device.to_string(),
+            name: name(head.device),
+            bytes: head.bytes,
+            bytes_durable: journals.read(head.transfer).map(|unfinished| unfinished.bytes().min(head.bytes)),
+            entries: head.entries.into(),
+            begun_at: head.unix_s,
+            paths: vec![head.directory.to_string_lossy().into_owned()],
+        },
+        what: What::In { directory: head.directory },
+    });
+    Ok(outgoing.chain(incoming).collect())
+}
+
+/// The one whose id begins like this.
+fn find<'a>(all: &'a [One], wanted: &str) -> Outcome<&'a One> {
+    let mut found = all.iter().filter(|one| one.row.id.starts_with(&wanted.to_lowercase()));
+    match (found.next(), found.next()) {
+        (Some(one), None) if !wanted.is_empty() => Ok(one),
+        (None, _) => Err(Problem::new(Exit::NotFound, format!("no unfinished transfer {}", shown(wanted))).next("kin transfers")),
+        _ => Err(Problem::new(Exit::NotFound, format!("several transfers begin with {}", shown(wanted))).next("kin transfers")),
+    }
+}
+
+/// Enough of an id to tell it from others.
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+fn line(row: &Unfinished) -> String {
+    let device = shown(row.name.as_deref().unwrap_or(&row.device_id));
+    let paths: Vec<String> = row.paths.iter().map(|path| shown(path)).collect();
+    let (way, place) = match row.direction {
+        Way::Out => (format!("→ {device}"), paths.join(" ")),
+        Way::In => (format!("← {device}"), format!("into {}", paths.join(" "))),
+    };
+    let done = row.bytes_durable.map_or_else(|| size(row.bytes), |durable| format!("{} of {}", size(durable), size(row.bytes)));
+    format!("{}  {way}  {done}  {place}", short(&row.id))
+}
+
+fn list(out: &Output, all: &[One]) {
+    for One { row, .. } in all {
+        out.result(&line(row));
+        out.event(&Event::Unfinished(row.clone()));
+    }
+    if all.is_empty() {
+        out.say("Nothing is unfinished.");
+    } else {
+        out.say("Go on with one:  kin transfers resume ID   Give one up:  kin transfers cancel ID");
+    }
+}
+
+fn show(out: &Output, one: &One) {
+    let row = &one.row;
+    out.event(&Event::Unfinished(row.clone()));
+    out.result(&line(row));
+    out.result(&format!("  id       {}", row.id));
+    out.result(&format!("  entries  {}", count(row.entries)));
+    let next = match row.direction {
+        Way::Out => format!("kin transfers resume {}", short(&row.id)),
+        Way::In => format!("kin recv {} --from {}   while the other device sends the same again", place(row), shell_word(&device(row))),
+    };
+    out.result(&format!("  go on    {next}"));
+}
+
+fn place(row: &Unfinished) -> String {
+    row.paths.first().map_or_else(String::new, |path| shell_word(path))
+}
+
+fn device(row: &Unfinished) -> String {
+    row.name.clone().unwrap_or_else(|| row.device_id.clone())
+}
+
+/// Gives transfers up: those that run where a `kin up` holds the home are cancelled there. How many are gone, and how many stay.
+async fn give_up(context: &Context, all: &[&One]) -> Outcome<(u64, u64)> {
+    let net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
+    let (mut gone, mut left) = (0, 0);
+    for one in all {
+        let direction = if one.row.direction == Way::Out { Direction::Outgoing } else { Direction::Incoming };
+        let alone = all.len() == 1;
+        if alone {
+            // Both sides hear of it, if it runs.
+            net.cancel(TransferKey { device: one.device, direction, id: one.transfer }, CancelReason::User).await;
+        }
+        if net.give_up(one.transfer).await? || alone {
+            gone += 1;
+        } else {
+            left += 1;
+        }
+    }
+    net.close().await;
+    Ok((gone, left))
+}
