@@ -303,7 +303,7 @@ impl Disk {
 
     /// A whole operation fails. What removes things goes on all the same.
     pub(crate) fn fail(&mut self, key: TransferKey, op: FileOp, fault: FileFault) -> Result<Vec<(u32, EntryNote)>, FileFault> {
-        if matches!(op, FileOp::Discard | FileOp::Keep) { self.perform(key, None, 0..0, op) } else { Err(fault) }
+        if matches!(op, FileOp::Clear | FileOp::Discard | FileOp::Keep) { self.perform(key, None, 0..0, op) } else { Err(fault) }
     }
 
     /// An entry has failed: nothing of it is kept.
@@ -452,7 +452,7 @@ impl Disk {
             }
             FileOp::Finish => incoming.finish(files, *on_conflict),
             FileOp::Digest | FileOp::Keep => Vec::new(),
-            FileOp::Discard => {
+            FileOp::Clear | FileOp::Discard => {
                 incoming.temporaries.clear();
                 incoming.named.clear();
                 for path in incoming.made.drain(..).rev() {

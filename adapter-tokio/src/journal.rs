@@ -34,6 +34,8 @@ const LONGEST: usize = 512 << 20;
 pub const KEPT: usize = 64;
 /// How long one is kept since it was last written.
 pub const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The same of transfers that are done: a sender that has missed their receipts may offer them again.
+pub const DONE_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How long a new transfer waits for the files of an older one of the same device to be closed.
 const CLOSING: Duration = Duration::from_secs(30);
 
@@ -132,6 +134,8 @@ pub struct Outgoing {
     pub entries: u32,
     /// See above.
     pub bytes: u64,
+    /// The digest of its manifest, in that try.
+    pub digest: [u8; 32],
 }
 
 /// Transfers that were begun and are not finished, the oldest first.
@@ -235,9 +239,15 @@ impl Journals {
         self.closed.notify_all();
     }
 
-    /// What a device has begun to send into a directory, and no other transfer of this process goes on with: the newest first. Waits
-    /// for the files of those that have just ended to be closed, for half a minute at most.
-    pub(crate) fn unfinished(&self, own: Hold, device: DeviceId, directory: &Path) -> Vec<Unfinished> {
+    /// What a device has begun to send into a directory, and no other transfer of this process goes on with: the newest first; and what
+    /// is `done` under this id and digest. Waits for the files of those that have just ended to be closed, for half a minute at most.
+    pub(crate) fn unfinished(
+        &self,
+        own: Hold,
+        device: DeviceId,
+        directory: &Path,
+        done: Option<(TransferId, &[u8; 32])>,
+    ) -> Vec<Unfinished> {
         let until = Instant::now() + CLOSING;
         let mut live = self.live();
         while live.open.iter().any(|(hold, (of, _, closing))| *hold != own && *of == device && *closing)
@@ -247,7 +257,8 @@ impl Journals {
         }
         let others: BTreeSet<TransferId> = live.open.iter().filter(|(hold, _)| **hold != own).map(|(_, (_, id, _))| *id).collect();
         drop(live);
-        let heads = self.heads().unwrap_or_default();
+        let mut heads = self.heads().unwrap_or_default();
+        heads.extend(done.and_then(|(transfer, digest)| self.is_done(device, transfer, digest)));
         let fits = |head: &&Head| head.device == device && head.directory == directory && !others.contains(&head.transfer);
         let mut found: Vec<Unfinished> = heads.iter().filter(fits).filter_map(|head| self.read(head.transfer)).collect();
         found.sort_by_key(|unfinished| core::cmp::Reverse(unfinished.head.unix_s));
@@ -255,10 +266,11 @@ impl Journals {
     }
 
     /// The transfer of this device with this manifest that was taken before and is not finished, if nothing in this process goes on
-    /// with it.
-    pub fn taken(&self, device: DeviceId, digest: &[u8; 32]) -> Option<Head> {
+    /// with it; or the one under this very id that is done.
+    pub fn taken(&self, device: DeviceId, id: TransferId, digest: &[u8; 32]) -> Option<Head> {
         let open: BTreeSet<TransferId> = self.live().open.values().filter(|(.., closing)| !closing).map(|(_, id, _)| *id).collect();
-        self.heads().ok()?.into_iter().find(|head| head.device == device && head.digest == *digest && !open.contains(&head.transfer))
+        let fits = |head: &Head| head.device == device && head.digest == *digest && !open.contains(&head.transfer);
+        self.is_done(device, id, digest).or_else(|| self.heads().ok()?.into_iter().find(fits))
     }
 
     /// All that came and is not finished, the oldest first.
@@ -271,11 +283,27 @@ impl Journals {
         Ok(heads)
     }
 
-    /// What the journal of an incoming transfer says. `None`: there is none that could be read.
+    /// What the journal of an incoming transfer says, one that is done included. `None`: there is none that could be read.
     pub fn read(&self, transfer: TransferId) -> Option<Unfinished> {
-        let Private::File(file) = private::open(&self.file(transfer, "in")).ok()? else { return None };
-        let bytes = private::read(&file, LONGEST).ok()??;
-        unfinished(&bytes)
+        ["in", "done"].iter().find_map(|kind| {
+            let Private::File(file) = private::open(&self.file(transfer, kind)).ok()? else { return None };
+            let bytes = private::read(&file, LONGEST).ok()??;
+            unfinished(&bytes)
+        })
+    }
+
+    /// An incoming transfer is done: its journal says from now on what stands where.
+    ///
+    /// # Errors
+    /// A fault of the file system.
+    // XFER-27.
+    pub(crate) fn done(&self, transfer: TransferId) -> Result<(), HomeError> {
+        std::fs::rename(self.file(transfer, "in"), self.file(transfer, "done")).map_err(|error| self.failed(error))
+    }
+
+    /// The transfer of this device under this id that is done here, if it is of the same files.
+    fn is_done(&self, device: DeviceId, transfer: TransferId, digest: &[u8; 32]) -> Option<Head> {
+        lines::head(&self.file(transfer, "done")).filter(|head| head.device == device && head.digest == *digest)
     }
 
     /// Removes what is remembered of a transfer, in both directions. One that is not there is no error.
@@ -283,7 +311,7 @@ impl Journals {
     /// # Errors
     /// A fault of the file system.
     pub fn remove(&self, transfer: TransferId) -> Result<(), HomeError> {
-        for kind in ["in", "out", "new"] {
+        for kind in ["in", "out", "new", "done"] {
             match unlinkat(CWD, self.file(transfer, kind), AtFlags::empty()).map_err(FileFault::from) {
                 Ok(()) | Err(FileFault::NotFound) => {}
                 Err(fault) => return Err(self.failed(fault)),
@@ -347,12 +375,12 @@ impl Journals {
     /// A fault of the file system.
     pub fn surplus(&self) -> Result<Vec<(TransferId, Option<Unfinished>)>, HomeError> {
         let mut surplus = Vec::new();
-        for kind in ["in", "out"] {
+        for (kind, keep) in [("in", KEPT_FOR), ("out", KEPT_FOR), ("done", DONE_FOR)] {
             let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
             let mut list: Vec<_> = self.list(kind)?.into_iter().map(|(id, path)| (modified(&path), id, path)).collect();
             list.sort_by_key(|(modified, ..)| core::cmp::Reverse(*modified));
             for (place, (modified, id, path)) in list.into_iter().enumerate() {
-                let old = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > KEPT_FOR);
+                let old = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > keep);
                 let unfinished = || if kind == "in" { self.read(id) } else { None };
                 if place >= KEPT || old {
                     surplus.push((id, unfinished()));
@@ -379,6 +407,8 @@ impl Journal {
     pub(crate) fn commit(&self) -> Result<(), FileFault> {
         rustix::fs::fdatasync(&self.file)?;
         std::fs::rename(&self.temporary, &self.path)?;
+        // One that was done is begun again.
+        std::fs::remove_file(self.path.with_extension("done")).unwrap_or(());
         private::sync_directory(&self.path)
     }
 

@@ -717,6 +717,7 @@ mod tests {
             ("progress", "id bytes_sent bytes_durable bytes_total files_done files_total rate eta_s"),
             ("warning", "code message"),
             ("done", "id files bytes seconds bytes_resumed"),
+            ("unfinished", "id direction device_id name bytes bytes_durable entries begun_at paths"),
             ("receipt", "message_id state"),
             ("pong", "device_id rtt_ms"),
             ("finding", "about verdict message next_command"),

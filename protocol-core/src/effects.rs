@@ -225,7 +225,11 @@ pub enum FileOp {
     Publish,
     /// Every file is settled: make the links, then give directories their modes and times, deepest first. Always all entries.
     Finish,
-    /// Remove every temporary file of the transfer, and directories that it made and left empty. Always all entries.
+    /// Every entry has its outcome: remove what is left of temporary files, and remember for a while what stands where, for a sender that
+    /// missed the receipt and offers the transfer again. Always all entries, and the last operation.
+    Clear,
+    /// Remove every temporary file of the transfer, and directories that it made and left empty. Always all entries, and the last
+    /// operation.
     Discard,
     /// The transfer came to nothing for now: make durable what was written, and keep it for another try of the same files. Always all
     /// entries, and the last operation, like `Discard`.

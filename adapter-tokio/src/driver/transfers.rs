@@ -134,7 +134,7 @@ impl Transfers {
             Direction::Incoming => self.incoming.get(&key).is_some_and(|arrival| arrival.jobs.send(job(arrival.policy)).is_ok()),
             Direction::Outgoing => self.outgoing.get_mut(&key).is_some_and(|outgoing| outgoing.digest(links, job(ConflictPolicy::Fail))),
         };
-        if matches!(op, FileOp::Discard | FileOp::Keep) {
+        if matches!(op, FileOp::Clear | FileOp::Discard | FileOp::Keep) {
             // The last operation of a transfer, also of one whose owner never heard of it: the worker ends behind it.
             if let Some(arrival) = self.incoming.remove(&key) {
                 self.journals.closing(arrival.hold);
@@ -151,7 +151,7 @@ impl Transfers {
         let (Some(Inbox { dir, on_conflict, by_policy }), Some(manifest)) = (self.inbox.clone(), manifest) else { return };
         let dir = folder.filter(|_| by_policy).map_or(dir, PathBuf::from);
         // What was taken before goes on where it was.
-        let before = self.journals.taken(key.device, manifest.digest());
+        let before = self.journals.taken(key.device, key.id, manifest.digest());
         let (dir, policy) = match &before {
             Some(head) => (head.directory.clone(), head.policy),
             None => (std::path::absolute(&dir).unwrap_or(dir), on_conflict),
@@ -233,6 +233,10 @@ impl Worker {
             }),
             FileOp::Publish => self.publish(job.entries.clone()),
             FileOp::Finish => self.target().map(|target| published(target.incoming.finish(false))),
+            FileOp::Clear => {
+                self.clear();
+                Ok(Vec::new())
+            }
             FileOp::Discard => {
                 self.discard();
                 Ok(Vec::new())
@@ -310,7 +314,8 @@ impl Worker {
             directory: self.dir.clone(),
         };
         // The one under this very id is replaced by our own.
-        let before = self.journals.unfinished(self.hold, head.device, &head.directory);
+        let done = Some((self.key.id, self.manifest.digest()));
+        let before = self.journals.unfinished(self.hold, head.device, &head.directory, done);
         let journal = self.journals.begin(&head, &self.manifest).map_err(|error| {
             warn!(%error, "the transfer could not be noted");
             FileFault::Io(0)
@@ -379,6 +384,20 @@ impl Worker {
             journal.named(&named)?;
         }
         Ok(notes)
+    }
+
+    /// Everything that arrives has arrived.
+    // XFER-27.
+    fn clear(&mut self) {
+        self.over = true;
+        self.journal = None;
+        if let Some(target) = self.target.get() {
+            target.incoming.discard();
+        }
+        if let Err(error) = self.journals.done(self.key.id) {
+            debug!(%error, "a finished transfer stays noted");
+        }
+        self.journals.close(self.hold);
     }
 
     /// Nothing of it is wanted any more.

@@ -158,6 +158,8 @@ pub(super) struct State {
     /// Directories in which names changed since the last sync of directories.
     pub(super) touched: BTreeSet<u32>,
     pub(super) published: BTreeSet<u32>,
+    /// Entries in whose way stands what an earlier try of the same has put there.
+    pub(super) outdated: BTreeSet<u32>,
     /// Bytes that were written since the last checkpoint, and files that were named since somebody asked.
     pub(super) written: BTreeMap<u32, Ranges>,
     pub(super) named: BTreeMap<u32, Inode>,

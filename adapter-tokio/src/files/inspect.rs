@@ -137,6 +137,8 @@ impl Incoming {
                 Some(verdict) => Some(verdict),
                 // It stands there since an earlier try.
                 None if state.published.contains(&index) => None,
+                // And this stood there, and is another now.
+                None if state.outdated.contains(&index) => Some(Verdict::Replaces),
                 None => match look.at(above, entry, name) {
                     Ok(Found::Nothing) => None,
                     Ok(Found::Directory(handle)) => {

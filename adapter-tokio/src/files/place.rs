@@ -32,6 +32,10 @@ impl Incoming {
         let entry = self.entry(index)?;
         let mut state = self.state();
         Self::usable(&state, index)?;
+        if state.published.contains(&index) {
+            // It stands there since an earlier try.
+            return Ok(());
+        }
         let parent = self.parent(index)?;
         if let Some(fault) = state.broken.get(&parent).copied() {
             state.broken.insert(index, fault);

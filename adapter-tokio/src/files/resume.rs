@@ -52,7 +52,11 @@ impl Incoming {
         let before = Self::new(Arc::clone(&self.destination), left.head.transfer, entries)?;
         before.state().renamed.clone_from(&left.renamed);
         let mut taken = Taken::default();
-        for (new, old) in self.same_entries(&before) {
+        for (new, old, same) in self.same_entries(&before) {
+            if !same {
+                self.outdate(&before, left, (new, old)).unwrap_or(());
+                continue;
+            }
             if let (Some(name), ROOT) = (left.renamed.get(&old), self.parent(new)?) {
                 let mut state = self.state();
                 state.renamed.insert(new, name.clone());
@@ -76,20 +80,33 @@ impl Incoming {
         state.published.contains(&entry) || state.temps.contains_key(&entry)
     }
 
-    /// Entries of this transfer that the other has too, with their numbers there: of files those with equal size and time.
-    fn same_entries(&self, before: &Self) -> Vec<(u32, u32)> {
+    /// A file has changed since an earlier try gave it its name: what stands there is that try's.
+    fn outdate(&self, before: &Self, left: &Unfinished, (new, old): (u32, u32)) -> Result<(), FileFault> {
+        let Some(inode) = left.named.get(&old) else { return Ok(()) };
+        let directory = before.directory(&mut before.state(), before.parent(old)?)?;
+        let name = before.name(&before.state(), old)?.to_owned();
+        let found = existing(&directory, &name)?.map(|stat| Seen::of(&stat));
+        if found.is_some_and(|seen| (seen.device, seen.inode) == (inode.device, inode.inode)) {
+            self.state().outdated.insert(new);
+        }
+        Ok(())
+    }
+
+    /// Entries of this transfer that the other has too, with their numbers there; whether they are the same, which files of another size
+    /// or time are not.
+    fn same_entries(&self, before: &Self) -> Vec<(u32, u32, bool)> {
         let same = |new: &Entry, old: &Entry| {
             let alike = new.size == old.size && (new.mtime_s, new.mtime_ns) == (old.mtime_s, old.mtime_ns);
-            new.kind == old.kind && (alike || new.kind != EntryKind::File)
+            alike || new.kind != EntryKind::File
         };
         let mut others = before.entries().iter().zip(0..ROOT).peekable();
         let mut pairs = Vec::new();
         for (entry, new) in self.entries().iter().zip(0..ROOT) {
             while others.next_if(|(other, _)| other.components < entry.components).is_some() {}
             if let Some((other, old)) = others.next_if(|(other, _)| other.components == entry.components)
-                && same(entry, other)
+                && entry.kind == other.kind
             {
-                pairs.push((new, old));
+                pairs.push((new, old, same(entry, other)));
             }
         }
         pairs

@@ -97,13 +97,13 @@ impl Line<'_> {
                 }
             }
             Self::Outgoing(outgoing) => {
-                to.array(10)?.u8(6)?.u64(VERSION)?.bytes(&outgoing.device.0)?.bytes(&outgoing.transfer.0)?.u64(outgoing.unix_s)?;
+                to.array(11)?.u8(6)?.u64(VERSION)?.bytes(&outgoing.device.0)?.bytes(&outgoing.transfer.0)?.u64(outgoing.unix_s)?;
                 to.u64(place(&LINKS, outgoing.symlinks))?;
                 match &outgoing.label {
                     Some(label) => to.str(label)?,
                     None => to.null()?,
                 };
-                to.u32(outgoing.entries)?.u64(outgoing.bytes)?.array(outgoing.paths.len() as u64)?;
+                to.u32(outgoing.entries)?.u64(outgoing.bytes)?.bytes(&outgoing.digest)?.array(outgoing.paths.len() as u64)?;
                 for path in &outgoing.paths {
                     to.bytes(path.as_os_str().as_bytes())?;
                 }
@@ -227,7 +227,7 @@ pub(super) fn read_rest(line: &[u8]) -> Option<Rest> {
 
 fn read_outgoing(line: &[u8]) -> Result<Outgoing, Malformed> {
     let mut from = Reader::new(line)?;
-    from.fields(10)?;
+    from.fields(11)?;
     if (from.u8()?, from.u64()?) != (6, VERSION) {
         return Err(Malformed::Bounds);
     }
@@ -239,6 +239,7 @@ fn read_outgoing(line: &[u8]) -> Result<Outgoing, Malformed> {
         label: from.or_null(|from| from.text(PATH).map(str::to_owned))?,
         entries: from.u32()?,
         bytes: from.u64()?,
+        digest: from.exactly()?,
         paths: many(&mut from, |from| Ok(path(from.bytes(PATH)?)))?,
     })
 }

@@ -195,19 +195,27 @@ impl NetworkingService {
     /// [`SendError`].
     pub async fn share_with_device(&self, to: DeviceId, request: SendRequest) -> Result<Sharing, SendError> {
         let SendRequest { paths, symlinks, label } = request.clone();
-        let found = tokio::task::spawn_blocking(move || look(&paths, symlinks)).await.map_err(|_| SendError::Closed)?;
-        let (manifest, sources, skipped) = found?;
+        let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
+        let noting = Arc::clone(&journals);
+        let found = tokio::task::spawn_blocking(move || {
+            let found = look(&paths, symlinks)?;
+            let before = before(&noting, to, &paths, found.0.digest());
+            Ok::<_, SendError>((found, before))
+        });
+        let ((manifest, sources, skipped), before) = found.await.map_err(|_| SendError::Closed)??;
         let offered = Arc::clone(&manifest);
         let key = self.call(move |host| {
             let sources = Sources::new(Arc::clone(&offered), sources);
-            let key = with_env(|env| host.node.share_with_device(env, to, offered, label))?;
+            let key = with_env(|env| match before.filter(|before| !host.transfers.is_live(*before)) {
+                Some(before) => host.node.share_again(env, to, offered, label, before),
+                None => host.node.share_with_device(env, to, offered, label),
+            })?;
             host.transfers.add_outgoing(key, sources);
-            Ok((key, Arc::clone(host.transfers.journals())))
+            Ok(key)
         });
-        let (key, journals) = key.await?.map_err(SendError::Refused)?;
-        let noting = Arc::clone(&journals);
-        let noted = (manifest.len(), manifest.bytes());
-        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, noted)).await;
+        let key = key.await?.map_err(SendError::Refused)?;
+        let (noting, of) = (Arc::clone(&journals), Arc::clone(&manifest));
+        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, &of)).await;
         if let Ok(Err(error)) = noted {
             warn!(%error, "what is sent could not be noted: it cannot go on by itself");
         }
@@ -437,22 +445,35 @@ impl NetworkingService {
     }
 }
 
-fn note_outgoing(journals: &Journals, key: TransferKey, request: SendRequest, (entries, bytes): (u32, u64)) -> Result<(), HomeError> {
-    let absolute = |path: PathBuf| {
-        let mut whole = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+/// Paths as another life of the process finds them.
+fn absolute(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let whole = |path: &PathBuf| {
+        let mut whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
             whole.push("");
         }
         whole
     };
+    paths.iter().map(whole).collect()
+}
+
+/// The try before, of the same paths with the same in them: the transfer goes on as that.
+fn before(journals: &Journals, to: DeviceId, paths: &[PathBuf], digest: &[u8; 32]) -> Option<TransferId> {
+    let paths = absolute(paths);
+    let same = |before: &Outgoing| before.device == to && before.paths == paths && before.digest == *digest;
+    journals.outgoing().ok()?.into_iter().find(same).map(|before| before.transfer)
+}
+
+fn note_outgoing(journals: &Journals, key: TransferKey, request: SendRequest, manifest: &Manifest) -> Result<(), HomeError> {
     let SendRequest { paths, symlinks, label } = request;
-    let paths: Vec<PathBuf> = paths.into_iter().map(absolute).collect();
-    // The same once more takes the place of the try before.
-    for before in journals.outgoing()?.into_iter().filter(|before| before.device == key.device && before.paths == paths) {
+    let paths = absolute(&paths);
+    let replaced = |before: &Outgoing| before.device == key.device && before.paths == paths && before.transfer != key.id;
+    for before in journals.outgoing()?.into_iter().filter(replaced) {
         journals.remove(before.transfer)?;
     }
     let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    journals.add_outgoing(&Outgoing { device: key.device, transfer: key.id, unix_s, paths, symlinks, label, entries, bytes })
+    let (entries, bytes, digest) = (manifest.len(), manifest.bytes(), *manifest.digest());
+    journals.add_outgoing(&Outgoing { device: key.device, transfer: key.id, unix_s, paths, symlinks, label, entries, bytes, digest })
 }
 
 type Found = (Arc<Manifest>, Vec<crate::files::Source>, Vec<(PathBuf, SkipReason)>);

@@ -1,5 +1,6 @@
 //! `kin recv`: receives in the foreground, offer by offer.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -80,9 +81,16 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
     net.open_inbox(&directory).await?;
     net.introduce(&context.out, args.address_file.as_deref()).await?;
     context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
+    let mut waiting = VecDeque::new();
     loop {
-        let offer = next_offer(&context.out, net, from, args.timeout).await?;
-        let done = take(context, net, args, &directory, offer).await;
+        let offer = next_offer(&context.out, net, &mut waiting, (from, args.timeout)).await?;
+        let done = take(context, net, args, &directory, (offer, &mut waiting)).await;
+        if args.once {
+            // Nobody is here for them.
+            for offer in waiting.drain(..) {
+                net.decline(offer.key, DeclineReason::Busy).await;
+            }
+        }
         match done {
             Err(problem) if args.once || matches!(problem.exit, Exit::Interrupt | Exit::Terminated) => return Err(problem),
             Ok(()) if args.once => return Ok(()),
@@ -106,16 +114,45 @@ async fn next(out: &Output, net: &mut Net) -> Outcome<CoreEvent> {
     }
 }
 
+/// What happens next to one transfer, or to nobody in particular; offers that come meanwhile wait for their turn.
+async fn next_of(out: &Output, net: &mut Net, waiting: &mut VecDeque<Offer>, key: TransferKey) -> Outcome<CoreEvent> {
+    loop {
+        match next(out, net).await? {
+            CoreEvent::Failed { transfer, .. } if transfer != key => waiting.retain(|offer| offer.key != transfer),
+            event => match offer_of(event) {
+                Ok(offer) => waiting.push_back(offer),
+                Err(event) => return Ok(event),
+            },
+        }
+    }
+}
+
+/// The offer of an event, if it is about one.
+fn offer_of(event: CoreEvent) -> Result<Offer, CoreEvent> {
+    match event {
+        CoreEvent::Offered { transfer: key, label, manifest, notes } => Ok(Offer { key, label, manifest, notes, declined: None }),
+        CoreEvent::OfferDeclined { transfer: key, label, manifest, failure } => {
+            Ok(Offer { key, label, manifest, notes: Vec::new(), declined: Some(failure) })
+        }
+        event => Err(event),
+    }
+}
+
 /// The next offer of a device that is welcome.
-async fn next_offer(out: &Output, net: &mut Net, from: Option<DeviceId>, timeout: Option<Duration>) -> Outcome<Offer> {
+async fn next_offer(
+    out: &Output,
+    net: &mut Net,
+    waiting: &mut VecDeque<Offer>,
+    (from, timeout): (Option<DeviceId>, Option<Duration>),
+) -> Outcome<Offer> {
     let offered = async {
         loop {
-            let offer = match next(out, net).await? {
-                CoreEvent::Offered { transfer: key, label, manifest, notes } => Offer { key, label, manifest, notes, declined: None },
-                CoreEvent::OfferDeclined { transfer: key, label, manifest, failure } => {
-                    Offer { key, label, manifest, notes: Vec::new(), declined: Some(failure) }
-                }
-                _ => continue,
+            let offer = match waiting.pop_front() {
+                Some(offer) => offer,
+                None => match offer_of(next(out, net).await?) {
+                    Ok(offer) => offer,
+                    Err(_) => continue,
+                },
             };
             if from.is_none_or(|from| from == offer.key.device) {
                 return Ok(offer);
@@ -132,7 +169,13 @@ async fn next_offer(out: &Output, net: &mut Net, from: Option<DeviceId>, timeout
     }
 }
 
-async fn take(context: &mut Context, net: &mut Net, args: &Recv, directory: &Path, offer: Offer) -> Outcome {
+async fn take(
+    context: &mut Context,
+    net: &mut Net,
+    args: &Recv,
+    directory: &Path,
+    (offer, waiting): (Offer, &mut VecDeque<Offer>),
+) -> Outcome {
     let Context { out, asker, .. } = context;
     let key = offer.key;
     let known = net.devices().await?;
@@ -142,7 +185,7 @@ async fn take(context: &mut Context, net: &mut Net, args: &Recv, directory: &Pat
         out.event(&Event::Refused { id: key.id.to_string(), reason: failure.to_string() });
         return Err(problem);
     }
-    match decide(out, asker, net, args, &offer).await? {
+    match decide(out, asker, net, args, (&offer, waiting)).await? {
         Decision::Gone => Err(Problem::new(Exit::Interrupted, "the offer was taken back before it was answered")),
         Decision::Decline(reason) => {
             net.decline(key, reason).await;
@@ -155,7 +198,7 @@ async fn take(context: &mut Context, net: &mut Net, args: &Recv, directory: &Pat
         }
         Decision::Accept(policy) => {
             net.accept(key, policy).await?;
-            transfer(out, net, offer, directory).await
+            transfer(out, net, (offer, waiting), directory).await
         }
     }
 }
@@ -188,7 +231,13 @@ fn conflicts(offer: &Offer) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// Yes or no, and what happens to names that are taken.
-async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, offer: &Offer) -> Outcome<Decision> {
+async fn decide(
+    out: &Output,
+    asker: &mut Asker,
+    net: &mut Net,
+    args: &Recv,
+    (offer, waiting): (&Offer, &mut VecDeque<Offer>),
+) -> Outcome<Decision> {
     if net.is_continued(offer.key).await? {
         out.say("It was taken before, and goes on.");
         return Ok(Decision::Accept(None));
@@ -210,7 +259,7 @@ async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, off
     }
     if !args.yes {
         let question = asker.yes(out, "Take it?", USER_WAIT);
-        match beside(out, net, offer.key, question).await? {
+        match beside(out, net, (offer.key, waiting), question).await? {
             Some(Answer::Yes) => {}
             Some(Answer::No | Answer::Silence | Answer::Nobody) => return Ok(Decision::Decline(DeclineReason::User)),
             None => return Ok(Decision::Gone),
@@ -222,7 +271,7 @@ async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, off
         None if conflicts == 0 => Ok(Decision::Accept(Some(ConflictPolicy::Rename))),
         None => {
             let question = asker.line(out, "Names are taken: [r]ename, [s]kip, [o]verwrite, [u]pdate, or [d]ecline?", USER_WAIT);
-            let Some(answer) = beside(out, net, offer.key, question).await? else { return Ok(Decision::Gone) };
+            let Some(answer) = beside(out, net, (offer.key, waiting), question).await? else { return Ok(Decision::Gone) };
             Ok(match answer.as_deref().map(str::trim).unwrap_or_default() {
                 "r" | "rename" => Decision::Accept(Some(ConflictPolicy::Rename)),
                 "s" | "skip" => Decision::Accept(Some(ConflictPolicy::Skip)),
@@ -234,30 +283,31 @@ async fn decide(out: &Output, asker: &mut Asker, net: &mut Net, args: &Recv, off
     }
 }
 
-/// Waits for an answer and watches the network; `None` if the offer went away meanwhile. Other offers are told to come later.
-async fn beside<T>(out: &Output, net: &mut Net, key: TransferKey, question: impl Future<Output = T>) -> Outcome<Option<T>> {
+/// Waits for an answer and watches the network; `None` if the offer went away meanwhile. Other offers wait.
+async fn beside<T>(
+    out: &Output,
+    net: &mut Net,
+    (key, waiting): (TransferKey, &mut VecDeque<Offer>),
+    question: impl Future<Output = T>,
+) -> Outcome<Option<T>> {
     let mut question = pin!(question);
     loop {
         tokio::select! {
             answer = &mut question => return Ok(Some(answer)),
-            event = next(out, net) => match event? {
-                CoreEvent::Failed { transfer, .. } if transfer == key => return Ok(None),
-                CoreEvent::Offered { transfer, .. } => net.decline(transfer, DeclineReason::Busy).await,
-                _ => {}
+            event = next_of(out, net, waiting, key) => {
+                if let CoreEvent::Failed { .. } = event? {
+                    return Ok(None);
+                }
             },
         }
     }
 }
 
-async fn transfer(out: &Output, net: &mut Net, offer: Offer, directory: &Path) -> Outcome {
+async fn transfer(out: &Output, net: &mut Net, (offer, waiting): (Offer, &mut VecDeque<Offer>), directory: &Path) -> Outcome {
     let key = offer.key;
     let mut running = Running::new(out, key, offer.manifest);
     loop {
-        let event = match next(out, net).await {
-            Ok(CoreEvent::Offered { transfer, .. }) => {
-                net.decline(transfer, DeclineReason::Busy).await;
-                continue;
-            }
+        let event = match next_of(out, net, waiting, key).await {
             Ok(event) => event,
             Err(signal) => {
                 net.let_go(key).await;

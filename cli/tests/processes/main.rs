@@ -16,6 +16,7 @@ mod lies;
 mod messages;
 mod pairing;
 mod registry;
+mod resume;
 mod stranger;
 mod transfers;
 mod transports;

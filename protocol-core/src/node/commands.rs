@@ -10,7 +10,7 @@ use super::{Node, cx};
 use crate::devices::policy::Policy;
 use crate::effects::{DeviceState, Env, Event, TransferKey};
 use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure, TransferFailure};
-use crate::ids::{DeviceId, PeerKey, SessionId};
+use crate::ids::{DeviceId, PeerKey, SessionId, TransferId};
 use crate::info::Address;
 use crate::limits;
 use crate::outbox::Purpose;
@@ -271,12 +271,40 @@ impl Node {
         manifest: Arc<Manifest>,
         label: Option<String>,
     ) -> Result<TransferKey, ShareError> {
+        self.share(env, to, manifest, label, None)
+    }
+
+    /// The same for what was offered in an earlier life of the process, as the transfer that it was: a receiver that is done with it
+    /// says so, and takes nothing twice.
+    ///
+    /// # Errors
+    /// [`ShareError`].
+    // XFER-27.
+    pub fn share_again(
+        &mut self,
+        env: &mut Env<'_>,
+        to: DeviceId,
+        manifest: Arc<Manifest>,
+        label: Option<String>,
+        transfer: TransferId,
+    ) -> Result<TransferKey, ShareError> {
+        self.share(env, to, manifest, label, Some(transfer))
+    }
+
+    fn share(
+        &mut self,
+        env: &mut Env<'_>,
+        to: DeviceId,
+        manifest: Arc<Manifest>,
+        label: Option<String>,
+        again: Option<TransferId>,
+    ) -> Result<TransferKey, ShareError> {
         self.advance(env);
         let peer = self.registry.by_id(to).map(|device| device.key);
         if peer.is_none_or(|peer| self.registry.is_blocked(&peer)) {
             return Err(ShareError::UnknownDevice);
         }
-        let key = self.transfers.offer(cx!(self, env), to, manifest, label)?;
+        let key = self.transfers.offer(cx!(self, env), to, manifest, label, again)?;
         self.keep_again(to);
         if let (Some(peer), false) = (peer, self.primary.contains_key(&to)) {
             self.dial_device(env, peer, Vec::new());

@@ -437,6 +437,7 @@ impl Transfers {
         device: DeviceId,
         manifest: Arc<Manifest>,
         label: Option<String>,
+        again: Option<TransferId>,
     ) -> Result<TransferKey, ShareError> {
         if label.as_ref().is_some_and(|label| label.len() > limits::LABEL) {
             return Err(ShareError::Label);
@@ -445,9 +446,13 @@ impl Transfers {
         if self.senders.keys().filter(|key| key.device == device).count() >= limits::OPEN_OFFERS && !planted!(SharesUnbounded) {
             return Err(ShareError::TooMany);
         }
-        let id = TransferId(random(cx.entropy).map_err(|_| ShareError::NoEntropy)?);
-        let key = TransferKey { device, direction: Direction::Outgoing, id };
-        self.senders.insert(key, Sender::new(manifest, label));
+        let key = |id| TransferKey { device, direction: Direction::Outgoing, id };
+        let again = again.map(key).filter(|key| !self.senders.contains_key(key));
+        let key = match again {
+            Some(key) => key,
+            None => key(TransferId(random(cx.entropy).map_err(|_| ShareError::NoEntropy)?)),
+        };
+        self.senders.insert(key, Sender::new(manifest, label, again.is_some()));
         if self.shared.peers.contains_key(&device) {
             self.with_sender(cx, key, Sender::on_session);
         }

@@ -636,7 +636,7 @@ impl Receiver {
                 receiving.stop(io);
                 io.reset_all();
                 io.unset(TransferTimer::Away);
-                io.files(0..self.offer.entries, FileOp::Discard, Job::Discard);
+                io.files(0..self.offer.entries, FileOp::Clear, Job::Discard);
                 let resumed = receiving.resumed();
                 let (manifest, outcomes) = receiving.into_outcomes();
                 self.state = State::Clearing(Clearing { manifest, outcomes, resumed });

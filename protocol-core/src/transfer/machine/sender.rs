@@ -43,6 +43,8 @@ pub(super) enum ToSender {
 pub(super) struct Sender {
     manifest: Arc<Manifest>,
     label: Option<String>,
+    /// It was offered in an earlier life of the process.
+    began: bool,
     /// It was offered again, and the other side may have taken that for another offer.
     again: bool,
     /// What was sent, once it was accepted.
@@ -78,8 +80,9 @@ enum Pages {
 }
 
 impl Sender {
-    pub(super) const fn new(manifest: Arc<Manifest>, label: Option<String>) -> Self {
-        Self { manifest, label, again: false, sending: None, state: State::Waiting }
+    /// `began`: in an earlier life of the process, so that the receiver may have some of it, or all.
+    pub(super) const fn new(manifest: Arc<Manifest>, label: Option<String>, began: bool) -> Self {
+        Self { manifest, label, began, again: false, sending: None, state: State::Waiting }
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -242,7 +245,7 @@ impl Sender {
             ToSender::Cancel(reason) => self.end(io, TransferFailure::CancelledThere(reason)),
             // It was accepted, and needs nothing more from here.
             // XFER-24.
-            ToSender::Receipt { digest, others, more } if self.again => match self.begin_sending(io) {
+            ToSender::Receipt { digest, others, more } if self.again || self.began => match self.begin_sending(io) {
                 Ok(()) => self.on_message_while_sending(io, ToSender::Receipt { digest, others, more }),
                 Err(stop) => self.stop(io, stop),
             },

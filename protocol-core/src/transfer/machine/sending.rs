@@ -347,6 +347,11 @@ impl Sending {
         if ours != receipt.digest && !planted!(ReceiptUnverified) {
             return Err(Stop::Violation);
         }
+        if self.named.is_empty() {
+            // All of it was there.
+            (self.progress.total, self.progress.moved, self.progress.durable) = (summary.bytes, summary.bytes, summary.bytes);
+            (self.progress.resumed, summary.resumed) = (summary.bytes, summary.bytes);
+        }
         // What is there is durable, also where the Stored that said so is lost with its session.
         // XFER-15.
         let mut durable = self.sent.clone();

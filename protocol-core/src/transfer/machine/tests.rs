@@ -69,7 +69,7 @@ fn links_and_directories_come_after_all_files() {
     assert!(matches!(finish[..], [(at, (_, entries))] if *entries == all && of(FileOp::Publish).all(|(file, _)| file < at)));
     let files = of(FileOp::Publish).flat_map(|(_, (_, entries))| entries.clone());
     assert!(files.into_iter().all(|number| world.entries[number as usize].kind == EntryKind::File));
-    assert_eq!(world.sides[&R].ops.last(), Some(&(FileOp::Discard, 0..world.manifest.len())), "leftovers go at the end");
+    assert_eq!(world.sides[&R].ops.last(), Some(&(FileOp::Clear, 0..world.manifest.len())), "leftovers go at the end");
 }
 
 #[test]

@@ -272,7 +272,7 @@ impl World {
 
     pub(super) fn offer(&mut self) -> TransferKey {
         let manifest = Arc::clone(&self.manifest);
-        self.call(S, |transfers, cx| transfers.offer(cx, R.device(), manifest, None)).unwrap()
+        self.call(S, |transfers, cx| transfers.offer(cx, R.device(), manifest, None, None)).unwrap()
     }
 
     pub(super) fn key_at(who: Who, id: TransferId) -> TransferKey {
@@ -588,7 +588,7 @@ impl World {
                     }
                 }
             }
-            FileOp::Discard | FileOp::Keep => {
+            FileOp::Clear | FileOp::Discard | FileOp::Keep => {
                 if op == FileOp::Keep {
                     self.kept.append(&mut self.temporary);
                 }
