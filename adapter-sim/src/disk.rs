@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use protocol_core::effects::{Direction, EntryNote, FileOp, TransferKey};
 use protocol_core::faults::FileFault;
-use protocol_core::ids::DeviceId;
+use protocol_core::ids::{DeviceId, TransferId};
 use protocol_core::transfer::layout::Piece;
 use protocol_core::transfer::manifest::{Entry, EntryKind, Manifest};
 use protocol_core::transfer::ranges::Ranges;
@@ -154,6 +154,8 @@ pub struct Disk {
     pub reads_fail: bool,
     outgoing: BTreeMap<TransferKey, Outgoing>,
     incoming: BTreeMap<TransferKey, Incoming>,
+    /// What was to be sent in an earlier life.
+    unsent: BTreeMap<TransferKey, Tree>,
     /// What unfinished transfers left.
     left: BTreeMap<Same, Left>,
     arrived: BTreeMap<Vec<Vec<u8>>, Arrived>,
@@ -316,7 +318,9 @@ impl Disk {
 
     /// A restart finds what a crash left: of what was written, what was synced.
     pub(crate) fn sweep(&mut self, choices: &mut Choices) {
-        self.outgoing.clear();
+        // What was to be sent is sent as it was, if nobody touched it.
+        let outgoing = std::mem::take(&mut self.outgoing).into_iter().filter(|(_, outgoing)| outgoing.touched.is_empty());
+        self.unsent.extend(outgoing.map(|(key, outgoing)| (key, outgoing.tree)));
         for (key, mut incoming) in std::mem::take(&mut self.incoming) {
             for temporary in incoming.temporaries.values_mut().filter(|temporary| !temporary.content.is_empty()) {
                 let size = temporary.content.len() as u64;
@@ -332,6 +336,16 @@ impl Disk {
             }
             self.leave(key, incoming);
         }
+    }
+
+    /// Whether something was to be sent to this device in an earlier life.
+    pub(crate) fn has_unsent(&self, device: DeviceId) -> bool {
+        self.unsent.keys().any(|key| key.device == device)
+    }
+
+    /// What that was.
+    pub(crate) fn take_unsent(&mut self, device: DeviceId) -> Vec<(TransferId, Tree)> {
+        self.unsent.extract_if(.., |key, _| key.device == device).map(|(key, tree)| (key.id, tree)).collect()
     }
 
     /// Keeps what is durable of a transfer for another one that brings the same.

@@ -481,11 +481,7 @@ impl Oracle {
                 }
             }
             Event::Suspended { transfer } | Event::Resumed { transfer, .. } => {
-                let ended = self.told.get(&(dev, world.life(dev), *transfer)).is_some_and(|told| told.ended);
-                self.check("S25", !ended, || format!("device {} was told that a transfer goes on after its end", dev.0));
-                if matches!(event, Event::Resumed { .. }) {
-                    self.note_session(world, dev, *transfer);
-                }
+                self.on_interrupted(world, dev, *transfer, matches!(event, Event::Resumed { .. }));
             }
             Event::BadRecord { .. } => {
                 let expected = self.over_budget.contains(&dev);

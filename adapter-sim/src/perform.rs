@@ -1,11 +1,18 @@
 //! What Nodes say is done here, and what comes of it is told to them.
 
 use protocol_core::devices::policy::FilePolicy;
-use protocol_core::effects::{Cut, Event, Input, Output, Reply};
+use std::sync::Arc;
+
+use protocol_core::effects::{Cut, DeviceState, Env, Event, Input, Output, Reply, TransferKey};
 use protocol_core::faults::{DeclineReason, Failure};
+use protocol_core::ids::{DeviceId, TransferId};
+use protocol_core::node::ShareError;
 
 use crate::choice::Site;
+use crate::disk::{Tree, manifest_of};
 use crate::link::ConnEnd;
+use crate::oracle::Recorder;
+use crate::script::CHUNK;
 use crate::storage::DISK;
 use crate::trace::What;
 use crate::world::{Act, Answer, Dev, World};
@@ -87,6 +94,52 @@ impl World {
         }
     }
 
+    /// Offers a tree.
+    ///
+    /// # Errors
+    /// The Node's.
+    pub fn share(&mut self, dev: Dev, peer: Dev, tree: &Tree, chunk_size: u32) -> Result<TransferKey, ShareError> {
+        self.share_as(dev, peer, (tree, chunk_size), None)
+    }
+
+    /// Offers again what a device was about to send to another in an earlier life, as the transfer that it was.
+    fn share_unsent(&mut self, dev: Dev, device: DeviceId) {
+        let Some(peer) = self.dev_of_id(device) else { return };
+        for (id, tree) in self.devices[dev.0].disk.take_unsent(device) {
+            if let Ok(key) = self.share_as(dev, peer, (&tree, CHUNK), Some(id)) {
+                self.with_oracle(|oracle, world| oracle.on_share(world, dev, key, &tree));
+            }
+        }
+    }
+
+    fn share_as(
+        &mut self,
+        dev: Dev,
+        peer: Dev,
+        (tree, chunk_size): (&Tree, u32),
+        again: Option<TransferId>,
+    ) -> Result<TransferKey, ShareError> {
+        let manifest = manifest_of(tree, chunk_size);
+        let id = self.id(peer);
+        let unix_s = self.unix_s(dev);
+        let now = self.clock(dev);
+        let device = &mut self.devices[dev.0];
+        let node = device.node.as_mut().expect("the device runs");
+        Recorder::set_device(dev);
+        let due = node.probe_due(now);
+        let mut env = Env { now, unix_s, entropy: &mut device.random };
+        let shared = match again {
+            Some(transfer) => node.share_again(&mut env, id, Arc::clone(&manifest), None, transfer),
+            None => node.share_with_device(&mut env, id, Arc::clone(&manifest), None),
+        };
+        if let Ok(key) = shared {
+            device.disk.offer(key, manifest, tree.clone());
+        }
+        self.look(dev, due > 0);
+        self.perform(dev);
+        shared
+    }
+
     fn notify(&mut self, dev: Dev, life: u32, event: Event) {
         self.note(dev, What::Told(Box::new(event.clone())));
         match &event {
@@ -101,6 +154,9 @@ impl World {
                 let asks = policy.is_none_or(|policy| policy.files != FilePolicy::Automatic);
                 let delay = if asks { PERSON + self.choices.below(Site::Person, PERSON) } else { 0 };
                 self.after(delay, Act::AnswerOffer { dev, life, key: *transfer, yes });
+            }
+            Event::Device { device, state: DeviceState::Connected, .. } if self.devices[dev.0].disk.has_unsent(*device) => {
+                self.after(DISK, Act::GoOn { dev, life, device: *device });
             }
             Event::Done { transfer, .. } | Event::Failed { transfer, .. } => self.devices[dev.0].disk.forget(*transfer),
             _ => {}
@@ -150,6 +206,11 @@ impl World {
                 let result = self.files(dev, key, entries, op);
                 if let Some(result) = result {
                     self.handle(dev, Input::Done { ticket, result: result.map(Reply::Files).map_err(Failure::Disk) });
+                }
+            }
+            Act::GoOn { dev, life, device } => {
+                if self.is_life(dev, life) {
+                    self.share_unsent(dev, device);
                 }
             }
             Act::Seal { stream, end } => self.seal(stream, end),

@@ -461,6 +461,11 @@ impl Run {
         self.world.forget_arrivals(to);
         let tree = tree(1);
         self.harm();
+        if self.world.node(from).probe_holdings().transfers.0 >= protocol_core::limits::OPEN_OFFERS {
+            // What was to be sent in an earlier life comes first.
+            self.world.answer_offers(to);
+            self.wait(Duration::from_secs(20));
+        }
         let Some(key) = self.world.offer(from, to, &tree) else {
             return self.fail("L3", || format!("device {} cannot offer anything to device {}", from.0, to.0));
         };

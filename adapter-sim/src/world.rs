@@ -12,7 +12,7 @@ use protocol_core::entropy::{Entropy, NoEntropy};
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::ids::{ConnId, DeviceId, PeerKey, SessionId, StreamId, Ticket};
 use protocol_core::info::{Address, TransportInfo, TransportKind};
-use protocol_core::node::{Config, Confirm, DeviceView, Node, PairError, PairingInvite, ShareError};
+use protocol_core::node::{Config, Confirm, DeviceView, Node, PairError, PairingInvite};
 use protocol_core::pairing::PairingCode;
 use protocol_core::records::{Change, Record};
 use protocol_core::time::Timestamp;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::adversary::{Due, Foe};
 use crate::choice::{Choices, Site};
 use crate::coverage::Watch;
-use crate::disk::{Disk, Tree, manifest_of};
+use crate::disk::Disk;
 use crate::link::{Conn, Stream, Wire};
 use crate::oracle::{Oracle, Recorder};
 use crate::protocols::Talks;
@@ -60,6 +60,7 @@ pub(crate) enum Act {
     Overdue { stream: usize },
     Gone { conn: usize, end: usize },
     Durable { dev: Dev, life: u32, ticket: Ticket, batch: Vec<Change> },
+    GoOn { dev: Dev, life: u32, device: DeviceId },
     Files { dev: Dev, life: u32, ticket: Ticket, key: TransferKey, entries: std::ops::Range<u32>, op: FileOp },
     Seal { stream: usize, end: usize },
     Talk { stream: usize, end: usize },
@@ -93,6 +94,7 @@ impl Act {
             | Self::Dial { dev, .. }
             | Self::Durable { dev, .. }
             | Self::Files { dev, .. }
+            | Self::GoOn { dev, .. }
             | Self::AnswerPairing { dev, .. }
             | Self::AnswerOffer { dev, .. } => Some(*dev),
             Self::Up { .. }
@@ -693,29 +695,6 @@ impl World {
         let (id, at) = (self.id(peer), self.address(peer));
         // An unknown device is the test's to find: no event comes then.
         let _unknown = self.call(dev, |node, env| node.connect(env, id, &[at]));
-    }
-
-    /// Offers a tree.
-    ///
-    /// # Errors
-    /// The Node's.
-    pub fn share(&mut self, dev: Dev, peer: Dev, tree: &Tree, chunk_size: u32) -> Result<TransferKey, ShareError> {
-        let manifest = manifest_of(tree, chunk_size);
-        let id = self.id(peer);
-        let unix_s = self.unix_s(dev);
-        let now = self.clock(dev);
-        let device = &mut self.devices[dev.0];
-        let node = device.node.as_mut().expect("the device runs");
-        Recorder::set_device(dev);
-        let due = node.probe_due(now);
-        let mut env = Env { now, unix_s, entropy: &mut device.random };
-        let shared = node.share_with_device(&mut env, id, Arc::clone(&manifest), None);
-        if let Ok(key) = shared {
-            device.disk.offer(key, manifest, tree.clone());
-        }
-        self.look(dev, due > 0);
-        self.perform(dev);
-        shared
     }
 
     /// Pairs two devices; both users say yes, and a session is up.

@@ -7,6 +7,7 @@ use adapter_sim::{Answer, At, Damage, Dev, DialFault, Rule, Side, StoreFault, Wi
 use kin_tests::story::{Duo, sample_tree};
 use protocol_core::effects::{DeviceState, Event, TransferKey};
 use protocol_core::faults::LinkFailure;
+use protocol_core::limits;
 use protocol_core::node::Confirm;
 use protocol_core::records::TOMBSTONES;
 use protocol_core::wire::deframer::StreamName;
@@ -261,9 +262,13 @@ fn a_dead_link_is_noticed_sooner_during_a_transfer() {
             let key = duo.world.share(from, to, &sample_tree(), 65_536).expect("paired");
             duo.world.run_for(Duration::from_millis(silent_after));
             duo.world.silence(j, true);
+            let gone = |world: &World| !world.connected(from, to);
+            assert!(duo.world.run_until(Duration::from_secs(16), gone), "{silent_after}\n{}", duo.story());
+            // It waits for the next session, and not for ever.
             let failed = |world: &World| world.saw(from, |event| matches!(event, Event::Failed { transfer, .. } if *transfer == key));
-            assert!(duo.world.run_until(Duration::from_secs(16), failed), "{silent_after}\n{}", duo.story());
-            duo.world.run_for(Duration::from_secs(30));
+            assert!(!failed(&duo.world), "{}", duo.story());
+            duo.world.run_for(limits::AWAY + Duration::from_secs(30));
+            assert!(failed(&duo.world), "{}", duo.story());
             assert!(!duo.world.connected(from, to) && !duo.world.connected(to, from), "{}", duo.story());
             assert_eq!(duo.world.disk(to).temporaries(), 0);
         }
@@ -500,7 +505,9 @@ fn forged_records_and_chunks_end_the_session() {
         duo.world.run_for(Duration::from_millis(50));
     }
     duo.world.run_for(Duration::from_secs(100));
-    assert_eq!((is_over(&duo.world, i, key), is_over(&duo.world, j, key)), (1, 1), "{}", duo.story());
+    // Whoever saw the forgeries ends it; the other was honest, offers again, and is asked about again.
+    assert_eq!((is_over(&duo.world, i, key), is_over(&duo.world, j, key)), (2, 1), "{}", duo.story());
+    assert!(duo.world.saw(j, |event| matches!(event, Event::Done { transfer, .. } if transfer.id == key.id)), "{}", duo.story());
     let violated = |event: &Event| matches!(event, Event::Device { reason: Some(LinkFailure::Violation), .. });
     assert!(duo.world.saw(i, violated), "{}", duo.story());
     for (path, item) in &duo.world.disk(i).files {

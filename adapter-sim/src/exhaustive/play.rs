@@ -165,6 +165,7 @@ impl<'s> Play<'s> {
             // Only transfers look at queues and files, and there are neither transfers, rules nor scripts here.
             Act::Drained { .. }
             | Act::Files { .. }
+            | Act::GoOn { .. }
             | Act::Talk { .. }
             | Act::Seal { .. }
             | Act::AnswerOffer { .. }

@@ -329,11 +329,14 @@ impl Worker {
         let mut taken = Taken::default();
         for left in before.into_iter().filter(|left| left.is_like(&self.manifest)) {
             let more = target.incoming.take_over(&left)?;
+            let (journal, named) = (left.durable.len(), left.named.len());
+            debug!(from = %left.head.transfer, journal, named, durable = more.durable.len(), kept = more.named.len(), "taken over");
             taken.durable.extend(more.durable);
             taken.named.extend(more.named);
             taken.notes.extend(more.notes);
             self.supersede(&left);
         }
+        debug!(transfer = %self.key.id, durable = taken.durable.len(), named = taken.named.len(), again, "prepared");
         let mut left_out = BTreeMap::new();
         let mut above = EntryNote::Skipped;
         for (entry, verdict) in target.incoming.inspect(policy)? {

@@ -19,6 +19,7 @@ use crate::testing::TempDir;
 use std::os::fd::AsFd as _;
 
 mod arrival;
+mod resume;
 mod round_trip;
 mod walking;
 

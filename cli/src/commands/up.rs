@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use adapter_tokio::files::ConflictPolicy;
 use adapter_tokio::journal::Outgoing;
 use adapter_tokio::metrics::prometheus;
-use adapter_tokio::service::{Inbox, NetworkingService, SendRequest};
+use adapter_tokio::service::{Inbox, NetworkingService, SendRequest, Sharing};
 use protocol_core::effects::{DeviceState, Direction, Event as CoreEvent, TransferKey};
 use protocol_core::faults::DeclineReason;
 use protocol_core::ids::DeviceId;
@@ -185,11 +185,12 @@ impl Owner<'_> {
                 let message = format!("an offer of {} was declined, this device could not take it: {failure}", quoted(&name));
                 out.warning(WarningCode::TransferFailed, &message);
             }
-            CoreEvent::Done { transfer, summary } if transfer.direction == Direction::Incoming => {
+            CoreEvent::Done { transfer, summary } => {
                 if let Some(Taken { label, files: number, since }) = self.taken.remove(&transfer) {
                     let (id, seconds) = (transfer.id.to_string(), since.elapsed().as_secs_f64());
                     out.event(&Event::Done { id, files: number, bytes: summary.bytes, seconds, bytes_resumed: summary.resumed });
-                    out.result(&format!("{label} is here: {}, {}", files(summary.files), size(summary.bytes)));
+                    let place = if transfer.direction == Direction::Incoming { "here" } else { "there" };
+                    out.result(&format!("{label} is {place}: {}, {}", files(summary.files), size(summary.bytes)));
                 }
             }
             CoreEvent::Failed { transfer, reason } => {
@@ -208,13 +209,16 @@ impl Owner<'_> {
     }
 
     /// Offers again what was begun for a device and does not run.
-    async fn go_on(&self, device: DeviceId) -> Outcome {
+    async fn go_on(&mut self, device: DeviceId) -> Outcome {
         let begun = self.service.unfinished().await.map_err(crate::net::closed)?;
         let waits = |outgoing: &&Outgoing| outgoing.device == device && !begun.live.contains(&outgoing.transfer);
         for Outgoing { transfer, paths, symlinks, label, .. } in begun.outgoing.iter().filter(waits).cloned() {
             let first = paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
             match self.service.share_with_device(device, SendRequest { paths, symlinks, label }).await {
-                Ok(_) => self.out.result(&format!("{first} is offered again")),
+                Ok(Sharing { key, manifest, .. }) => {
+                    self.out.result(&format!("{first} is offered again"));
+                    self.taken.insert(key, Taken { label: first, files: amount(&manifest).0, since: Instant::now() });
+                }
                 Err(error) => {
                     let message = format!("{first} cannot be sent any more: {error}; forget it with: kin transfers cancel {transfer}");
                     self.out.warning(WarningCode::TransferFailed, &message);

@@ -347,7 +347,11 @@ impl Sender {
 
     pub(super) fn on_stream_failed(&mut self, io: &mut Io<'_, '_>, kind: StreamKind) {
         match kind {
-            StreamKind::Bulk => self.sending(io, Sending::on_stream_failed),
+            StreamKind::Bulk => {
+                if let Some(sending) = &mut self.sending {
+                    sending.on_stream_failed(io);
+                }
+            }
             // The receiver may have opened one meanwhile, and have its pages there.
             StreamKind::Manifest if self.awaits_stream() => self.on_pages_lost(io),
             StreamKind::Manifest => {}
@@ -378,7 +382,8 @@ impl Sender {
         matches!(&self.state, State::Offered(offered) if matches!(offered.pages, Pages::Awaited))
     }
 
-    /// The stream of the pages could not be opened, or broke: another one may do better.
+    /// The stream of the pages could not be opened, or broke: another one may do better. If none does, the peer is gone, which its
+    /// session will tell, or waits for its pages no more, and says so.
     fn on_pages_lost(&mut self, io: &mut Io<'_, '_>) {
         let digest = self.digest();
         let State::Offered(offered) = &mut self.state else { return };
@@ -387,7 +392,7 @@ impl Sender {
             offered.pages = Pages::Awaited;
             offered.want_stream(io, digest);
         } else if !told {
-            self.stop(io, Stop::Lost);
+            offered.pages = Pages::Awaited;
         }
     }
 

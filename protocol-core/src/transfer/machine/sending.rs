@@ -205,6 +205,7 @@ impl Sending {
             self.forget_requested(io);
         }
         self.tell_digests(io);
+        self.failures = 0;
         self.open_streams(io);
         let unread =
             digests.iter().flatten().filter_map(|entry| u32::try_from(entry).ok()).filter(|&entry| self.is_unread(entry)).collect();
@@ -386,6 +387,7 @@ impl Sending {
 
     /// A newer session has taken over, and it may be our turn to open streams: those that the peer was asked for may not come.
     pub(super) fn on_session(&mut self, io: &mut Io<'_, '_>) {
+        self.failures = 0;
         if io.peer().is_some_and(|peer| peer.can_open) {
             self.forget_requested(io);
             self.open_streams(io);
@@ -432,14 +434,13 @@ impl Sending {
         io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
     }
 
-    pub(super) fn on_stream_failed(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
+    pub(super) fn on_stream_failed(&mut self, io: &mut Io<'_, '_>) {
         self.awaited = self.awaited.saturating_sub(1);
         self.failures += 1;
-        if self.failures >= limits::STREAM_TRIES && self.streams.is_empty() && !self.parked {
-            return Err(Stop::Lost);
+        // The peer may be gone, which its session will tell; else it names again what is missing, or gives up.
+        if self.failures < limits::STREAM_TRIES {
+            self.open_streams(io);
         }
-        self.open_streams(io);
-        Ok(())
     }
 
     pub(super) fn on_stream_down(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {

@@ -576,3 +576,27 @@ fn a_named_chunk_goes_again_only_in_a_newer_stream() {
     assert_eq!(streams.len(), 2, "once for each naming");
     assert_ne!(streams[0], streams[1]);
 }
+
+#[test]
+// XFER-29.
+fn what_a_sender_does_not_know_any_more_ends_with_its_next_offer() {
+    let mut world = accepted(tree());
+    while world.sealed.len() < 2 {
+        assert!(world.step());
+    }
+    let first = world.key(R).unwrap();
+    world.lose_session();
+    world.cut_streams();
+    world.settle();
+    // The sender dies, and another life of its process offers something.
+    world.sides.get_mut(&S).unwrap().transfers.senders.clear();
+    world.sides.get_mut(&S).unwrap().timers = crate::timers::Timers::default();
+    world.connect();
+    world.offer();
+    world.settle();
+    let key = world.key(R).unwrap();
+    assert_ne!(key, first);
+    let lost = Event::Failed { transfer: first, reason: TransferFailure::Lost };
+    assert!(world.sides[&R].events.contains(&lost), "{:?}", world.sides[&R].events);
+    assert!(world.sides[&R].ops.iter().any(|(op, _)| *op == FileOp::Keep));
+}
