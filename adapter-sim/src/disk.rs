@@ -154,6 +154,10 @@ pub struct Disk {
     pub reads_fail: bool,
     outgoing: BTreeMap<TransferKey, Outgoing>,
     incoming: BTreeMap<TransferKey, Incoming>,
+    /// Transfers of which what is durable was kept at their end.
+    kept: BTreeSet<TransferKey>,
+    /// Transfers that took over what another left.
+    took: BTreeSet<TransferKey>,
     /// What was to be sent in an earlier life.
     unsent: BTreeMap<TransferKey, Tree>,
     /// What unfinished transfers left.
@@ -320,7 +324,9 @@ impl Disk {
     pub(crate) fn sweep(&mut self, choices: &mut Choices) {
         // What was to be sent is sent as it was, if nobody touched it.
         let outgoing = std::mem::take(&mut self.outgoing).into_iter().filter(|(_, outgoing)| outgoing.touched.is_empty());
-        self.unsent.extend(outgoing.map(|(key, outgoing)| (key, outgoing.tree)));
+        // One that is another now is another transfer.
+        let same = |outgoing: &Outgoing| manifest_of(&outgoing.tree, outgoing.manifest.chunk_size()).digest() == outgoing.manifest.digest();
+        self.unsent.extend(outgoing.filter(|(_, outgoing)| same(outgoing)).map(|(key, outgoing)| (key, outgoing.tree)));
         for (key, mut incoming) in std::mem::take(&mut self.incoming) {
             for temporary in incoming.temporaries.values_mut().filter(|temporary| !temporary.content.is_empty()) {
                 let size = temporary.content.len() as u64;
@@ -330,12 +336,22 @@ impl Disk {
                     temporary.content[byte] = 0;
                 }
                 // What rots in a file of which nobody has said how it should be, is found when it is read back.
-                if !temporary.durable.is_empty() && choices.below(Site::Survive, 16) == 15 {
+                if !temporary.durable.is_empty() && choices.below(Site::Survive, 4) == 3 {
                     temporary.content[0] ^= 1;
                 }
             }
             self.leave(key, incoming);
         }
+    }
+
+    /// Whether what is durable of a transfer was kept at its end.
+    pub(crate) fn was_kept(&self, key: &TransferKey) -> bool {
+        self.kept.contains(key)
+    }
+
+    /// Whether a transfer took over what another left.
+    pub(crate) fn has_taken_over(&self, key: &TransferKey) -> bool {
+        self.took.contains(key)
     }
 
     /// Whether something was to be sent to this device in an earlier life.
@@ -428,6 +444,7 @@ impl Disk {
             if let Some(mut incoming) = self.incoming.remove(&key) {
                 incoming.temporaries.values_mut().for_each(|temporary| _ = temporary.sync());
                 self.leave(key, incoming);
+                self.kept.insert(key);
             }
             return Ok(Vec::new());
         }
@@ -449,6 +466,9 @@ impl Disk {
             FileOp::Inspect => incoming.conflicts(files, entries).map(|entry| (entry, EntryNote::Conflict)).collect(),
             FileOp::Prepare => {
                 let mut notes = incoming.take_over(key, files, arrived, left);
+                if notes.iter().any(|(_, note)| matches!(note, EntryNote::Taken(_))) {
+                    self.took.insert(key);
+                }
                 notes.extend(incoming.prepare(files, entries, *on_conflict));
                 notes
             }
@@ -508,7 +528,9 @@ impl Incoming {
         let mut notes = Vec::new();
         for (number, entry) in self.entries(0..self.manifest.len()) {
             match left.remove(&same(key, &entry)) {
-                Some(Left::Bytes(temporary)) => {
+                Some(Left::Bytes(mut temporary)) => {
+                    // What is not durable of it counts for nothing, so nothing of it is left to sync.
+                    (temporary.synced, temporary.unsynced, temporary.written) = (true, 0, Ranges::new());
                     let bytes: Vec<Range<u64>> = temporary.durable.iter().collect();
                     self.durable += temporary.durable.count();
                     self.temporaries.insert(number, temporary);

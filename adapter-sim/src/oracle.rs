@@ -23,6 +23,7 @@ mod faster;
 mod lies;
 mod order;
 mod partings;
+mod resume;
 mod said;
 mod sums;
 mod wire;
@@ -102,6 +103,7 @@ pub struct Oracle {
     lies: Lies,
     calm: Calm,
     sums: Sums,
+    resume: resume::Resume,
     said: Said,
     partings: Partings,
     awake: BTreeMap<Dev, Awake>,
@@ -295,6 +297,7 @@ impl Oracle {
             self.check("S23", has <= bound, || format!("device {} holds {has} {what}, the bound is {bound}", dev.0));
         }
         self.check_orphans(world, dev);
+        self.check_dialled_for(world, dev);
         self.check_faster(world, dev);
         self.check_queues(world, dev);
         self.check_refusals(world, dev);
@@ -391,6 +394,7 @@ impl Oracle {
     pub(crate) fn on_event(&mut self, world: &World, dev: Dev, event: &Event) {
         self.on_message_event(world, dev, event);
         self.on_parting_event(world, dev, event);
+        self.on_resume(world, dev, event);
         if let Event::Removed { device } = event {
             // Each wish is told of once.
             let wanted = self.forgetting.get_mut(&(dev, *device)).and_then(VecDeque::pop_front);
@@ -480,12 +484,8 @@ impl Oracle {
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());
                 }
             }
-            Event::Suspended { transfer } | Event::Resumed { transfer, .. } => {
-                self.on_interrupted(world, dev, *transfer, matches!(event, Event::Resumed { .. }));
-            }
             Event::BadRecord { .. } => {
-                let expected = self.over_budget.contains(&dev);
-                self.check("L9", expected, || format!("device {} cannot read its own store", dev.0));
+                self.check("L9", self.over_budget.contains(&dev), || format!("device {} cannot read its own store", dev.0));
             }
             _ => {}
         }

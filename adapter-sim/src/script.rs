@@ -16,6 +16,7 @@ use crate::rules::{At, Damage, DialFault, DiskFault, Side, StoreFault};
 use crate::world::{Answer, Pieces};
 
 mod draw;
+mod interrupted;
 mod letters;
 mod manners;
 mod more;

@@ -97,7 +97,8 @@ impl World {
             }
             Expect::Ended(dev, key) => {
                 let open = self.oracle.as_ref().is_some_and(|oracle| oracle.transfers_of(self, *dev).contains(key));
-                (open && !self.gave_all_up(*dev, key)).then(|| format!("device {} goes on with {key:?}", dev.0))
+                (open && !self.gave_all_up(*dev, key) && !self.was_dealt_again(key))
+                    .then(|| format!("device {} goes on with {key:?}", dev.0))
             }
             Expect::Declined { session, transfer } => {
                 let waits = self.is_spoken(*session) && !self.foe.declined.contains(transfer);

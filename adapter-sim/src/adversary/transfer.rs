@@ -521,6 +521,11 @@ impl World {
         self.expect(Expect::Ended(peer, key), millis, "S23");
     }
 
+    /// Whether an offer was made again after a liar had taken it: what the liar said before that is not heard.
+    pub(super) fn was_dealt_again(&self, key: &TransferKey) -> bool {
+        self.foe.deals.iter().filter(|deal| !deal.outgoing && deal.id == key.id).count() > 1
+    }
+
     /// Whether none of the files that a device sends to a liar is what it was: nothing is left that could be asked for in vain.
     pub(super) fn gave_all_up(&self, dev: Dev, key: &TransferKey) -> bool {
         let Some(deal) = self.incoming_deal(key.id).map(|deal| &self.foe.deals[deal]) else { return false };

@@ -145,10 +145,10 @@ impl Oracle {
         self.check("DATA-23", right, || format!("device {} takes chunk {index}, which has not its length", dev.0));
     }
 
-    /// D2: a chunk was written; it is not written twice.
+    /// D2: a chunk was written; it is not written twice, unless what an earlier try left of its file turned out to be spoilt.
     pub(crate) fn on_chunk(&mut self, world: &World, dev: Dev, key: TransferKey, index: u64) {
         let fresh = self.lies.written.insert((dev, world.life(dev), key, index));
-        self.check("D2", fresh, || format!("device {} wrote chunk {index} twice", dev.0));
+        self.check("D2", fresh || world.disk(dev).has_taken_over(&key), || format!("device {} wrote chunk {index} twice", dev.0));
     }
 
     /// S15, S23: an owner is shown an offer.

@@ -59,15 +59,6 @@ impl Oracle {
         self.note_session(world, dev, key);
     }
 
-    /// A transfer has lost its session, or goes on in another.
-    pub(super) fn on_interrupted(&mut self, world: &World, dev: Dev, key: TransferKey, goes_on: bool) {
-        let ended = self.told.get(&(dev, world.life(dev), key)).is_some_and(|told| told.ended);
-        self.check("S25", !ended, || format!("device {} was told that a transfer goes on after its end", dev.0));
-        if goes_on {
-            self.note_session(world, dev, key);
-        }
-    }
-
     /// An offer is shown, or a transfer goes on, in the session that stands.
     pub(super) fn note_session(&mut self, world: &World, dev: Dev, key: TransferKey) {
         let place = (dev, world.life(dev), key);

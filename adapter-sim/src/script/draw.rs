@@ -252,6 +252,8 @@ impl Draw<'_, '_> {
                 self.friends(15, 20);
                 self.partings_beside();
             }
+            Profile::Transfer if !self.is_calm() && self.tape.percent(40) => self.interrupted(),
+            Profile::Default if !self.is_calm() && self.tape.percent(15) => self.interrupted(),
             _ => {}
         }
         if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {

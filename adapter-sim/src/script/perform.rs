@@ -247,6 +247,7 @@ impl World {
             Step::CancelTransfer { dev, number } if self.is_up(self.scripted(dev)) => self.step_cancel(self.scripted(dev), number),
             Step::Shutdown { dev } if self.is_up(self.scripted(dev)) => {
                 let dev = self.scripted(dev);
+                self.with_oracle(|oracle, world| oracle.on_shutdown(world, dev));
                 self.call(dev, |node, env| node.shutdown(env));
                 let life = self.life(dev);
                 self.after(100_000, Act::Crash { dev, life });

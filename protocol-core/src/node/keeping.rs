@@ -152,6 +152,12 @@ impl Node {
             && !self.primary.contains_key(&device)
     }
 
+    /// Whether the owner has disconnected it.
+    #[cfg(feature = "testing")]
+    pub(super) fn is_left(&self, device: DeviceId) -> bool {
+        self.keeping.left.contains(&device)
+    }
+
     /// It is time to dial a device.
     // KEEP-7.
     pub(super) fn on_keep(&mut self, env: &mut Env<'_>, device: DeviceId) {

@@ -187,6 +187,17 @@ const fn number_of_root(device: DeviceId, session_ref: SessionRef) -> u128 {
 }
 
 impl Node {
+    /// A device for which a transfer waits, and that nobody dials although it could be.
+    pub fn probe_suspended_undialled(&self) -> Option<DeviceId> {
+        let idle = |device: &&Device| {
+            let waits = self.transfers.is_suspended(device.id) && !self.primary.contains_key(&device.id);
+            let dialled = self.dialers.contains_key(&device.id) || self.timers.is_set(crate::timers::TimerKind::Keep(device.id));
+            let may = device.is_paired() && device.is_removed_there().is_none() && !self.registry.is_blocked(&device.key);
+            waits && !dialled && may && !self.is_left(device.id)
+        };
+        self.registry.iter().find(idle).map(|device| device.id)
+    }
+
     /// Where every machine of this Node stands, by kind and number.
     pub fn probe_states(&self) -> Vec<Standing> {
         let mut all = Vec::with_capacity(self.streams.len() + self.registry.iter().count() * 2 + 32);
