@@ -199,7 +199,7 @@ impl Journals {
         private::sync_directory(&self.path).map_err(|fault| self.failed(fault))
     }
 
-    /// Begins the journal of an incoming transfer. It is durable, and replaces one that was there, with [`Journal::commit`].
+    /// Begins the journal of an incoming transfer. It is durable, and replaces one that was there, when it is committed.
     ///
     /// # Errors
     /// A fault of the file system.

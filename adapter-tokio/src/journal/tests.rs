@@ -47,7 +47,7 @@ fn what_is_written_is_read_back_up_to_the_line_that_was_cut() {
     journal.named(&BTreeMap::from([(5, inode(50))])).unwrap();
     drop(journal);
 
-    assert_eq!(journals.heads().unwrap(), [head.clone()]);
+    assert_eq!(journals.heads().unwrap(), std::slice::from_ref(&head));
     let read = journals.read(head.transfer).unwrap();
     assert_eq!((&read.head, read.manifest.digest()), (&head, manifest.digest()));
     assert_eq!((&read.renamed[&0], &read.made), (&b"t (1)".to_vec(), &BTreeSet::from([0])));
@@ -96,7 +96,7 @@ fn what_is_taken_is_found_by_device_and_digest_and_what_is_done_by_its_id() {
     assert!(journals.unfinished(own, one.device, Path::new("/elsewhere"), None).is_empty());
 
     journals.done(one.transfer).unwrap();
-    assert_eq!(journals.heads().unwrap(), [two.clone()]);
+    assert_eq!(journals.heads().unwrap(), std::slice::from_ref(&two));
     journals.remove(two.transfer).unwrap();
     assert_eq!(journals.taken(one.device, other, &one.digest), None, "a new transfer of the same is a new one");
     assert_eq!(journals.taken(one.device, one.transfer, &one.digest), Some(one.clone()));

@@ -193,7 +193,9 @@ impl Node {
             let waits = self.transfers.is_suspended(device.id) && !self.primary.contains_key(&device.id);
             let dialled = self.dialers.contains_key(&device.id) || self.timers.is_set(crate::timers::TimerKind::Keep(device.id));
             let may = device.is_paired() && device.is_removed_there().is_none() && !self.registry.is_blocked(&device.key);
-            waits && !dialled && may && !self.is_left(device.id)
+            // A pairing under way leads to a session, or to an attempt to have one.
+            let pairs = self.joiner.is_some() || self.initiator.session().is_some();
+            waits && !dialled && may && !pairs && !self.is_left(device.id)
         };
         self.registry.iter().find(idle).map(|device| device.id)
     }

@@ -84,7 +84,7 @@ fn what_is_there_is_taken_over_under_whatever_name() {
         let notes = BTreeMap::from([
             (1, kept(&[], "empty")),
             (2, kept(&[2; 7], "named")),
-            (3, EntryNote::Taken(vec![100_000..150_000])),
+            (3, EntryNote::Taken(Ranges::from(100_000..150_000).iter().collect())),
             (4, kept(&[4; 9], "renamed-untold")),
         ]);
         assert_eq!(taken.notes, notes, "nothing beyond what the file holds");

@@ -245,8 +245,8 @@ impl Sender {
             ToSender::Cancel(reason) => self.end(io, TransferFailure::CancelledThere(reason)),
             // It was accepted, and needs nothing more from here.
             // XFER-24.
-            ToSender::Receipt { digest, others, more } if self.again || self.began => match self.begin_sending(io) {
-                Ok(()) => self.on_message_while_sending(io, ToSender::Receipt { digest, others, more }),
+            ToSender::Receipt { digest, others, more } if self.again || self.began => match self.need_sending(io) {
+                Ok(()) => self.receipt(io, |sending, io| sending.on_receipt(io, digest, others, more)),
                 Err(stop) => self.stop(io, stop),
             },
             // Said before the offer that was made again had come.
@@ -261,11 +261,17 @@ impl Sender {
         if let State::Offered(Offered { pages: Pages::Flowing { stream, .. }, .. }) = self.state {
             io.reset(stream);
         }
+        self.need_sending(io)?;
+        self.state = State::Sending;
+        Ok(())
+    }
+
+    /// It was accepted, in this life of the process or an earlier one.
+    fn need_sending(&mut self, io: &mut Io<'_, '_>) -> Result<(), Stop> {
         if self.sending.is_none() {
             self.sending = Some(Box::new(Sending::new(io, Arc::clone(&self.manifest))?));
             io.notify(Event::Accepted { transfer: io.key });
         }
-        self.state = State::Sending;
         Ok(())
     }
 

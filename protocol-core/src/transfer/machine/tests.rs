@@ -420,8 +420,8 @@ fn what_an_earlier_try_left_is_taken_over() {
     for rotten in [false, true] {
         let mut world = World::new(tree());
         // Of the big file two chunks in its middle are here; a packed one of 40 000 bytes is whole; another has its name already.
-        world.faults.notes.push((FileOp::Prepare, 5, EntryNote::Taken(vec![chunk..3 * chunk])));
-        world.faults.notes.push((FileOp::Prepare, 7, EntryNote::Taken(vec![0..40_000])));
+        world.faults.notes.push((FileOp::Prepare, 5, EntryNote::Taken(Ranges::from(chunk..3 * chunk).iter().collect())));
+        world.faults.notes.push((FileOp::Prepare, 7, EntryNote::Taken(Ranges::from(0..40_000).iter().collect())));
         let digest: [u8; 32] = blake3::hash(&world.sources[9]).into();
         world.faults.notes.push((FileOp::Prepare, 9, EntryNote::Kept { digest, renamed_to: None }));
         let mut big = vec![0; world.sources[5].len()];
