@@ -463,7 +463,7 @@ bugs! {
     /// A sender whose peer was not heard out goes on as if it was.
     UnheardGoesOn: "§9.5 (XFER-24)", "a session is replaced, with what the receiver said on it: the sender waits for ever";
     /// What was told on a session that is lost counts as told where an older one goes on.
-    ToldAndLost: "§9.1 (LINK-12)", "a newer session is cut behind what was told on it, and the older goes on: an offer is never heard of";
+    ToldAndLost: "§9.1 (LINK-12)", "a newer session is cut behind what was told on it, and the older goes on: an offer is never heard of", unseen "two sessions of a pair have to stand, and the newer to be cut behind an offer while the older goes on: 12 000 worlds did not lead there";
     /// What was not answered is not offered again on the session that replaces another.
     OfferNotRepeated: "§9.5 (XFER-24)", "an offer leaves on a session that is being replaced: nobody ever hears of it";
     /// Streams that were on their way when a transfer ended count for ever.

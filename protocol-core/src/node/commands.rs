@@ -400,6 +400,8 @@ impl Node {
             self.cancel_pairing(env, session);
         }
         for device in self.registry.iter().map(|device| device.id).collect::<Vec<_>>() {
+            self.transfers.take_back(cx!(self, env), device);
+            self.settle(env);
             self.transfers.on_shutdown(cx!(self, env), device);
             self.leave_session(env, device, LinkFailure::Closed);
         }

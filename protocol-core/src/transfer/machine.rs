@@ -586,6 +586,16 @@ impl Transfers {
         }
     }
 
+    /// This process ends, and what was not taken ends with it: the peer hears that.
+    // XFER-28.
+    pub(crate) fn take_back(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        let untaken = self.senders.iter().filter(|(_, sender)| sender.is_untaken()).map(|(&key, _)| key);
+        let untaken = untaken.chain(self.receivers.iter().filter(|(_, receiver)| receiver.is_untaken()).map(|(&key, _)| key));
+        for key in untaken.filter(|key| key.device == device) {
+            Io { cx: &mut *cx, shared: &mut self.shared, key }.cancel(CancelReason::User);
+        }
+    }
+
     /// This process ends: what is under way can go on in another one, and the peer is told nothing of it.
     // XFER-28.
     pub(crate) fn on_shutdown(&mut self, cx: &mut Cx<'_>, device: DeviceId) {

@@ -232,6 +232,11 @@ impl Receiver {
         matches!(self.state, State::Discarding(_))
     }
 
+    /// Whether its owner has not taken it.
+    pub(super) const fn is_untaken(&self) -> bool {
+        matches!(self.state, State::Reading(_) | State::Inspecting(_) | State::Asking(_))
+    }
+
     /// Bytes of pages that nobody has answered yet.
     pub(super) fn unanswered(&self) -> usize {
         let of = |manifest: &Manifest| manifest.pages().map(<[u8]>::len).sum();

@@ -129,6 +129,11 @@ impl Sender {
         matches!(self.state, State::Offered(_) | State::Sending)
     }
 
+    /// Whether it was offered, and nobody has taken it.
+    pub(super) const fn is_untaken(&self) -> bool {
+        matches!(self.state, State::Offered(_)) && self.sending.is_none() && !self.began
+    }
+
     /// Whether it was offered, and waits for a session to go on.
     pub(super) const fn is_suspended(&self) -> bool {
         matches!(self.state, State::Waiting) && self.again

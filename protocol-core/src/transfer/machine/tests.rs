@@ -600,3 +600,31 @@ fn what_a_sender_does_not_know_any_more_ends_with_its_next_offer() {
     assert!(world.sides[&R].events.contains(&lost), "{:?}", world.sides[&R].events);
     assert!(world.sides[&R].ops.iter().any(|(op, _)| *op == FileOp::Keep));
 }
+
+#[test]
+// XFER-26, XFER-11.
+fn what_shares_a_spoilt_chunk_gets_no_name_before_it_is_there_again() {
+    let mut world = World::new(tree());
+    // Two files that share a chunk are here whole; one of them is not what it was.
+    for (number, spoilt) in [(2, false), (3, true)] {
+        let size = world.entries[number as usize].size;
+        world.faults.notes.push((FileOp::Prepare, number, EntryNote::Taken(Ranges::from(0..size).iter().collect())));
+        let mut content = world.sources[number as usize].clone();
+        content[0] ^= u8::from(spoilt);
+        world.temporary.insert(number, content);
+    }
+    let layout = Arc::clone(world.manifest.layout());
+    assert_eq!(layout.chunks_of(2), layout.chunks_of(3));
+    let shared = layout.chunks_of(2).start;
+    world.connect();
+    world.offer();
+    world.accept();
+    let mut named = false;
+    while world.step() || world.tick() {
+        named |= world.published.contains_key(&2);
+        let written = world.sealed.iter().filter(|(_, chunk)| *chunk == shared).count();
+        assert!(!named || written > 0 || !world.told_spoilt(shared), "it is written to when it has its name");
+    }
+    arrived_whole(&world);
+    assert_eq!(world.sealed.iter().filter(|(_, chunk)| *chunk == shared).count(), 1);
+}

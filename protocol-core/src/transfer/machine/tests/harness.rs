@@ -536,6 +536,10 @@ impl World {
                             continue;
                         }
                         assert!(!self.discarded, "nothing is written after Discard");
+                        if self.published.contains_key(&piece.entry) {
+                            // It has its name: nobody writes to it any more.
+                            continue;
+                        }
                         let size = self.entries[piece.entry as usize].size as usize;
                         let file = self.temporary.entry(piece.entry).or_insert_with(|| vec![0; size]);
                         file[piece.offset as usize..][..bytes.len()].copy_from_slice(bytes);
@@ -669,6 +673,13 @@ impl World {
             }
         }
         all
+    }
+
+    /// Whether the receiver asks for this chunk.
+    pub(super) fn told_spoilt(&self, chunk: u64) -> bool {
+        self.told
+            .iter()
+            .any(|(who, message)| *who == R && matches!(message, ControlMessage::Accept { chunks, .. } if chunks.contains(chunk)))
     }
 
     /// Whether the receiver has no bulk stream.
