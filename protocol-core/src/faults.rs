@@ -298,6 +298,8 @@ impl TransferFailure {
             Self::CancelledThere(reason) | Self::CancelledHere(reason) => {
                 matches!(reason, CancelReason::DiskFull | CancelReason::Io | CancelReason::Source)
             }
+            // Later, and not never.
+            Self::Declined(DeclineReason::Busy) => true,
             Self::Declined(_) | Self::Violation => false,
         }
     }

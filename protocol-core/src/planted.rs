@@ -440,8 +440,6 @@ bugs! {
     RepeatedOffersUnbounded: "§9.5, §11 (XFER-19)", "a paired liar makes the same offer twenty times while its chunks are awaited: the transfer goes on";
     /// A receiver may ask for the same chunks for ever.
     FruitlessAcceptsUnbounded: "§11 (FRUITLESS_ACCEPTS)", "a paired liar accepts the same chunks twenty times and stores none: the transfer goes on";
-    /// An owner who thinks about an offer for a minute has lost it.
-    PagesTimerKept: "§9.5 (a timer that is not cancelled)", "an offer is answered after more than a minute: it has failed";
     /// What is missing is never named again.
     MissingNotNamed: "§9.5 (XFER-20)", "bulk streams break with chunks in flight: the transfer fails although the network is whole again";
     /// What is missing is named for ever.

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -157,11 +156,14 @@ pub(super) fn outgoing(path: &Path) -> Option<Outgoing> {
     read_outgoing(first(path)?.as_slice()).ok()
 }
 
-/// The first line of a file.
+/// The first line of a file, which is not read any further.
 fn first(path: &Path) -> Option<Vec<u8>> {
-    let Private::File(file) = private::open(path).ok()? else { return None };
-    let mut bytes = Vec::new();
-    File::take(file, (LONGEST_HEAD + FRAME) as u64).read_to_end(&mut bytes).ok()?;
+    let Private::File(mut file) = private::open(path).ok()? else { return None };
+    let mut bytes = vec![0; FRAME];
+    file.read_exact(&mut bytes).ok()?;
+    let len = usize::try_from(u32::from_be_bytes(bytes[..4].try_into().ok()?)).ok().filter(|len| *len <= LONGEST_HEAD)?;
+    bytes.resize(FRAME + len, 0);
+    file.read_exact(bytes.get_mut(FRAME..)?).ok()?;
     Lines::new(&bytes).next().map(<[u8]>::to_vec)
 }
 

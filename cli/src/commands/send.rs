@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adapter_tokio::files::{SkipReason, SymlinkPolicy};
 use adapter_tokio::service::{SendRequest, Sharing};
-use protocol_core::effects::{Event as CoreEvent, TransferKey};
+use protocol_core::effects::{DeviceState, Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, TransferFailure};
 use protocol_core::limits::{LABEL, USER_WAIT};
 use protocol_core::transfer::manifest::Manifest;
@@ -102,6 +102,9 @@ async fn wait_for_answer(out: &Output, net: &mut Net, key: TransferKey, target: 
                 // The manifest goes before the answer comes.
                 CoreEvent::DataRoute { transfer, route } if transfer == key => drop(tell_route(out, &route)),
                 CoreEvent::Failed { transfer, reason } if transfer == key => return Err(refused(out, key, reason)),
+                CoreEvent::Device { device, state: DeviceState::Disconnected, .. } if device == target.id => {
+                    out.say("The connection was lost; it is awaited.");
+                }
                 _ => {}
             }
         }

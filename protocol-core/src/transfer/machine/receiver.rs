@@ -432,9 +432,7 @@ impl Receiver {
     /// All pages came.
     fn on_manifest(&mut self, io: &mut Io<'_, '_>) {
         let State::Reading(reading) = mem::replace(&mut self.state, State::Over) else { return };
-        if !planted!(PagesTimerKept) {
-            io.unset(TransferTimer::Manifest);
-        }
+        io.unset(TransferTimer::Manifest);
         match reading.parser.finish() {
             Ok(manifest) => {
                 io.files(0..manifest.len(), FileOp::Inspect, Job::Inspect);
