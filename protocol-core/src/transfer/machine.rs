@@ -519,6 +519,9 @@ impl Transfers {
 
     /// A newer session has replaced one whose end did not come: what the peer said last is lost.
     pub(crate) fn on_unheard(&mut self, cx: &mut Cx<'_>, device: DeviceId) {
+        for (_, sender) in self.senders.iter_mut().filter(|(key, _)| key.device == device) {
+            sender.on_unheard();
+        }
         for key in of_device(&self.receivers, device) {
             self.with_receiver(cx, key, Receiver::on_unheard);
         }

@@ -43,7 +43,7 @@ pub(super) enum ToSender {
 pub(super) struct Sender {
     manifest: Arc<Manifest>,
     label: Option<String>,
-    /// It was offered in an earlier life of the process.
+    /// It was offered in an earlier life of the process, or what the receiver said of it may be lost with a session.
     began: bool,
     /// It was offered again, and the other side may have taken that for another offer.
     again: bool,
@@ -180,6 +180,11 @@ impl Sender {
         self.state = State::Waiting;
     }
 
+    /// A session was replaced before the receiver was heard out: what it said may be lost.
+    pub(super) const fn on_unheard(&mut self) {
+        self.began |= self.was_offered();
+    }
+
     /// A session has taken over from another, and from here on everything goes over the newer one. What was not answered is offered
     /// again, because offer or answer may be lost. Was the peer not heard out, so may be what it said of a transfer under way.
     // XFER-24.
@@ -255,7 +260,7 @@ impl Sender {
                 Err(stop) => self.stop(io, stop),
             },
             // Said before the offer that was made again had come.
-            ToSender::Stored(chunks) if self.again => self.sending(io, |sending, io| sending.on_stored(io, &chunks)),
+            ToSender::Stored(chunks) if self.again || self.began => self.sending(io, |sending, io| sending.on_stored(io, &chunks)),
             ToSender::Stored(_) | ToSender::Receipt { .. } => self.stop(io, Stop::Violation),
             ToSender::Pause | ToSender::Resume => {}
         }
