@@ -378,8 +378,9 @@ impl<R: Rx> Reader<R> {
         let space = if only_end { &mut one[..] } else { self.deframer.space() };
         tokio::select! {
             biased;
-            () = self.stop.set() => Next::Stopped,
+            // A job that is on its way gets its half before a stop does: it knows what a stop leaves to do.
             order = self.orders.recv() => order.map_or(Next::Stopped, Next::Order),
+            () = self.stop.set() => Next::Stopped,
             read = self.rx.read(space), if !parked => match read {
                 Ok(0) => Next::End(Cut::Finished),
                 Ok(count) => Next::Bytes(count),

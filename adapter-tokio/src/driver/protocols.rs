@@ -70,8 +70,8 @@ impl Host {
     ) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let (handle, pipes) = ProtocolStream::new(device, name);
-        drop(stream.write.send(Write::Speech(Say { sealer, pipes: pipes.clone() })));
-        drop(stream.read.send(Read::Speech(Hear { opener, pipes })));
+        drop(stream.write.send(Write::Speech(Say::new(sealer, pipes.clone()))));
+        drop(stream.read.send(Read::Speech(Hear::new(opener, pipes))));
         // The Node hears of the end when this half is through too.
         stream.working = Some(Half::Sending);
         if let Some(conn) = self.conns.get_mut(&stream.conn) {

@@ -1,6 +1,7 @@
 //! The two halves of a stream that an application has, as tasks: plaintexts between its pipes and the transport.
 
 use std::io::ErrorKind;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::Pipes;
-use super::pipe::{Fault, Took};
+use super::pipe::{Fault, Pipe, Took};
 use crate::driver::Happened;
 use crate::driver::links::Links;
 use crate::transport::{Rx, Stop, Tx};
@@ -21,20 +22,49 @@ use crate::transport::{Rx, Stop, Tx};
 /// How long the other side may go on when an application has said all and let go: a reset could take back what it said.
 const LINGER: Duration = Duration::from_secs(15);
 
+/// How long what the other side said before its goodbye may take to arrive: the goodbye came on another stream, and over TCP on another
+/// connection, so neither orders the other. The other side's end or reset, which follows its goodbye, ends the wait.
+const BEHIND: Duration = Duration::from_millis(500);
+
 const RESET: Fault = Fault(ErrorKind::ConnectionReset, "the stream was reset");
 const LOST: Fault = Fault(ErrorKind::ConnectionReset, "the connection is gone");
 const CUT: Fault = Fault(ErrorKind::UnexpectedEof, "the stream was cut before its end");
 const FORGED: Fault = Fault(ErrorKind::InvalidData, "the stream was changed on its way");
 const SPENT: Fault = Fault(ErrorKind::QuotaExceeded, "the stream has carried all that its key may");
 
+/// A task's end of a half. However the task ends, and if it never begins, the application hears of it.
+#[derive(Debug)]
+struct Held {
+    pipes: Arc<Pipes>,
+    half: fn(&Pipes) -> &Pipe,
+}
+
+impl Deref for Held {
+    type Target = Pipes;
+
+    fn deref(&self) -> &Pipes {
+        &self.pipes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        (self.half)(&self.pipes).end(Err(LOST));
+    }
+}
+
 /// The sending half.
 #[derive(Debug)]
 pub(crate) struct Say {
-    pub(crate) sealer: RecordSealer,
-    pub(crate) pipes: Arc<Pipes>,
+    sealer: RecordSealer,
+    pipes: Held,
 }
 
 impl Say {
+    pub(crate) fn new(sealer: RecordSealer, pipes: Arc<Pipes>) -> Self {
+        Self { sealer, pipes: Held { pipes, half: |pipes| &pipes.outgoing } }
+    }
+
     /// Sends until the application has said all, lets go, or the stream is stopped. Ends with [`Happened::WriteEnd`].
     pub(crate) async fn run<T: Tx>(mut self, mut tx: T, id: StreamId, stop: Stop, links: Links) {
         let said = tokio::select! {
@@ -68,8 +98,8 @@ impl Say {
 /// The receiving half.
 #[derive(Debug)]
 pub(crate) struct Hear {
-    pub(crate) opener: RecordOpener,
-    pub(crate) pipes: Arc<Pipes>,
+    opener: RecordOpener,
+    pipes: Held,
 }
 
 /// Why nothing more is heard.
@@ -79,6 +109,10 @@ enum Deaf {
 }
 
 impl Hear {
+    pub(crate) fn new(opener: RecordOpener, pipes: Arc<Pipes>) -> Self {
+        Self { opener, pipes: Held { pipes, half: |pipes| &pipes.incoming } }
+    }
+
     /// Receives, beginning with `before`, until the other side's end. Ends with [`Happened::ReadEnd`].
     // CUST-4.
     pub(crate) async fn run<R: Rx>(self, mut rx: R, before: Vec<u8>, id: StreamId, stop: Stop, links: Links) {
@@ -86,7 +120,7 @@ impl Hear {
         let mut reader = RecordReader::new(opener, before);
         let heard = tokio::select! {
             biased;
-            () = stop.set() => Err(Deaf::Lost(RESET)),
+            () = stopped(&stop) => Err(Deaf::Lost(RESET)),
             heard = hear(&mut rx, &mut reader, &pipes) => heard,
             () = given_up(&pipes) => Err(Deaf::Lost(RESET)),
         };
@@ -126,6 +160,15 @@ async fn hear<R: Rx>(rx: &mut R, reader: &mut RecordReader, pipes: &Pipes) -> Re
             Ok(count) => reader.filled(count),
             Err(_) => return Err(Deaf::Lost(LOST)),
         }
+    }
+}
+
+/// The loop has stopped the stream, and what was said before can have arrived. A stream that is refused hears nothing more.
+// CUST-7.
+async fn stopped(stop: &Stop) {
+    stop.set().await;
+    if stop.code() == Some(code::DONE) {
+        sleep(BEHIND).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use protocol_core::crypto::secret::Secret;
 use protocol_core::effects::Cut;
+use protocol_core::faults::code;
 use protocol_core::ids::{DeviceId, SessionRef, StreamId};
 use protocol_core::session::keys::StreamKey;
 use protocol_core::session::record::{RecordOpener, RecordSealer, RecordType};
@@ -37,14 +38,14 @@ fn stream() -> (ProtocolStream, std::sync::Arc<super::Pipes>) {
 /// Starts the sending half of a stream.
 fn saying(tx: impl Tx) -> (ProtocolStream, mpsc::Receiver<Happened>, Stopper) {
     let ((handle, pipes), (links, happened), (stopper, stop)) = (stream(), channel(), Stopper::new());
-    tokio::spawn(Say { sealer: RecordSealer::new(&key()), pipes }.run(tx, StreamId(1), stop, links));
+    tokio::spawn(Say::new(RecordSealer::new(&key()), pipes).run(tx, StreamId(1), stop, links));
     (handle, happened, stopper)
 }
 
 /// Starts the receiving half.
 fn hearing(rx: impl Rx) -> (ProtocolStream, mpsc::Receiver<Happened>, Stopper) {
     let ((handle, pipes), (links, happened), (stopper, stop)) = (stream(), channel(), Stopper::new());
-    tokio::spawn(Hear { opener: RecordOpener::new(&key()), pipes }.run(rx, Vec::new(), StreamId(1), stop, links));
+    tokio::spawn(Hear::new(RecordOpener::new(&key()), pipes).run(rx, Vec::new(), StreamId(1), stop, links));
     (handle, happened, stopper)
 }
 
@@ -141,4 +142,36 @@ async fn a_stop_of_the_loop_ends_both_halves() {
     far_stopper.stop(0);
     assert_eq!(other.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(one.shutdown().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+// CUST-7: a goodbye comes on another stream than what was said before it.
+async fn what_was_said_before_a_goodbye_is_heard_behind_it() {
+    let (dialled, accepted) = pair().await;
+    let ((mut tx, _rx), (_far_tx, far_rx)) = (dialled.open().await.unwrap(), accepted.accept().await.unwrap());
+    let (mut other, _heard, far_stopper) = hearing(far_rx);
+    far_stopper.stop(code::DONE);
+    tx.write_all(&bytes()).await.unwrap();
+    tx.finish().await.unwrap();
+    let mut all = Vec::new();
+    other.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all, b"onetwo");
+}
+
+#[tokio::test]
+async fn a_refused_stream_hears_nothing_more() {
+    let (dialled, accepted) = pair().await;
+    let ((mut tx, _rx), (_far_tx, far_rx)) = (dialled.open().await.unwrap(), accepted.accept().await.unwrap());
+    tx.write_all(&bytes()).await.unwrap();
+    let (mut other, _heard, far_stopper) = hearing(far_rx);
+    far_stopper.stop(code::REFUSED);
+    assert_eq!(other.read_to_end(&mut Vec::new()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn tasks_that_never_begin_end_their_halves() {
+    let (mut handle, pipes) = stream();
+    drop((Say::new(RecordSealer::new(&key()), pipes.clone()), Hear::new(RecordOpener::new(&key()), pipes)));
+    assert_eq!(handle.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(handle.shutdown().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::{Node, cx};
 use crate::devices::policy::Policy;
 use crate::effects::{DeviceState, Env, Event, TransferKey};
-use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure, TransferFailure};
+use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure, TransferFailure, code};
 use crate::ids::{DeviceId, PeerKey, SessionId, TransferId};
 use crate::info::Address;
 use crate::limits;
@@ -253,7 +253,7 @@ impl Node {
         self.note_end(env, &peer, reason);
         self.messages.on_session_over(&peer);
         if !planted!(ProtocolOutlivesGoodbye) {
-            self.end_protocols(env, device);
+            self.end_protocols(env, device, code::DONE);
         }
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });
     }

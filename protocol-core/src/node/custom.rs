@@ -191,9 +191,10 @@ impl Node {
         }
     }
 
-    /// The last session with a device is over: nobody would notice that it is gone, or hear that it was forgotten.
+    /// The last session with a device is over: nobody would notice that it is gone, or hear that it was forgotten. After a goodbye
+    /// ([`code::DONE`]) what was said before it may still be read; nothing more of a device that is forgotten ([`code::REFUSED`]).
     // CUST-7.
-    pub(super) fn end_protocols(&mut self, env: &mut Env<'_>, device: DeviceId) {
+    pub(super) fn end_protocols(&mut self, env: &mut Env<'_>, device: DeviceId, code: u32) {
         let wanted: Vec<u64> =
             self.wanted.iter().filter(|(_, wanted)| wanted.what.is_protocol_with(device)).map(|(&number, _)| number).collect();
         for number in wanted {
@@ -205,7 +206,7 @@ impl Node {
         let open: Vec<StreamId> =
             self.streams.iter().filter(|(_, slot)| is_protocol_with(&slot.role, device)).map(|(&stream, _)| stream).collect();
         for stream in open {
-            self.give_up_stream(env, stream, code::DONE, OpenError::NotConnected);
+            self.give_up_stream(env, stream, code, OpenError::NotConnected);
         }
     }
 

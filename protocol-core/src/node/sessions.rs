@@ -270,7 +270,7 @@ impl Node {
             self.transfers.on_session_lost(cx!(self, env), device);
         }
         if !planted!(ProtocolOutlivesSession) {
-            self.end_protocols(env, device);
+            self.end_protocols(env, device, code::DONE);
         }
         let reason = if was_ending { LinkFailure::Closed } else { reason };
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason: Some(reason) });

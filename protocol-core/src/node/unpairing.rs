@@ -102,7 +102,7 @@ impl Node {
         let (session_ref, peer, stream) = (session.session_ref, session.peer, session.stream);
         self.messages.on_session_over(&peer);
         self.transfers.on_session_over(cx!(self, env), device, TransferFailure::Lost);
-        self.end_protocols(env, device);
+        self.end_protocols(env, device, code::REFUSED);
         let reason = Some(LinkFailure::Closed);
         self.met.insert(device);
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Disconnected, route: None, reason });
