@@ -25,7 +25,7 @@ impl Ranges {
 
     /// Adds every number of `range`; an empty range adds nothing.
     pub fn insert(&mut self, range: Range<u64>) {
-        let Range { mut start, mut end } = range;
+        let Range { start, mut end } = range;
         if start >= end {
             return;
         }
@@ -34,9 +34,15 @@ impl Ranges {
             if right < start {
                 break;
             }
-            self.ends.remove(&left);
-            start = start.min(left);
             end = end.max(right);
+            if left <= start {
+                // In place: taking out the only range and putting it back would allocate for every chunk. Nothing further left touches.
+                if let Some(known) = self.ends.get_mut(&left) {
+                    *known = end;
+                }
+                return;
+            }
+            self.ends.remove(&left);
         }
         self.ends.insert(start, end);
     }
