@@ -121,21 +121,13 @@ impl World {
     ) -> Result<TransferKey, ShareError> {
         let manifest = manifest_of(tree, chunk_size);
         let id = self.id(peer);
-        let unix_s = self.unix_s(dev);
-        let now = self.clock(dev);
-        let device = &mut self.devices[dev.0];
-        let node = device.node.as_mut().expect("the device runs");
-        Recorder::set_device(dev);
-        let due = node.probe_due(now);
-        let mut env = Env { now, unix_s, entropy: &mut device.random };
-        let shared = match again {
-            Some(transfer) => node.share_again(&mut env, id, Arc::clone(&manifest), None, transfer),
-            None => node.share_with_device(&mut env, id, Arc::clone(&manifest), None),
-        };
+        let shared = self.ask(dev, |node, env| match again {
+            Some(transfer) => node.share_again(env, id, Arc::clone(&manifest), None, transfer),
+            None => node.share_with_device(env, id, Arc::clone(&manifest), None),
+        });
         if let Ok(key) = shared {
-            device.disk.offer(key, manifest, tree.clone());
+            self.devices[dev.0].disk.offer(key, manifest, tree.clone());
         }
-        self.look(dev, due > 0);
         self.perform(dev);
         shared
     }

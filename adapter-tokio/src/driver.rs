@@ -130,7 +130,8 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-fn unix_s() -> u64 {
+/// Seconds since 1970.
+pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -178,6 +178,8 @@ async fn a_stream_that_is_cut_is_an_error_on_both_sides() {
     opened.write_all(b"half of it").await.unwrap();
     taken.read_exact(&mut half).await.unwrap();
     two.a.forget_device(b).await.unwrap();
+    // What is said before the other has heard of it comes too late, other than before a goodbye.
+    drop(opened.write_all(b"too late").await);
     let error = taken.read(&mut half).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(opened.read(&mut half).await.is_err());

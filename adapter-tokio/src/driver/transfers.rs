@@ -12,8 +12,8 @@ use protocol_core::transfer::manifest::Manifest;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::Happened;
 use super::links::Links;
+use super::{Happened, unix_s};
 use crate::files::{ConflictPolicy, Destination, Entries, Incoming, Published, Taken, Verdict};
 use crate::journal::{Head, Hold, Journal, Journals, Unfinished};
 use crate::pipeline::receive::Target;
@@ -439,10 +439,6 @@ impl Worker {
             self.keep();
         }
     }
-}
-
-fn unix_s() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn digest_note(digest: Result<[u8; 32], FileFault>) -> EntryNote {

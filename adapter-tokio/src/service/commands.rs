@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use protocol_core::effects::TransferKey;
 use protocol_core::faults::{CancelReason, DeclineReason};
@@ -21,7 +21,7 @@ use tracing::warn;
 
 use super::NetworkingService;
 use crate::driver::transfers::Inbox;
-use crate::driver::{Host, with_env};
+use crate::driver::{Host, unix_s, with_env};
 use crate::files::{ConflictPolicy, Scan, ScanError, SkipReason, SymlinkPolicy, scan};
 use crate::home::HomeError;
 use crate::journal::{Begun, Journals, Outgoing};
@@ -471,7 +471,7 @@ fn note_outgoing(journals: &Journals, key: TransferKey, request: SendRequest, ma
     for before in journals.outgoing()?.into_iter().filter(replaced) {
         journals.remove(before.transfer)?;
     }
-    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let unix_s = unix_s();
     let (entries, bytes, digest) = (manifest.len(), manifest.bytes(), *manifest.digest());
     journals.add_outgoing(&Outgoing { device: key.device, transfer: key.id, unix_s, paths, symlinks, label, entries, bytes, digest })
 }

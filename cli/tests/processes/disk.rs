@@ -127,6 +127,54 @@ fn a_disk_that_fills_up_ends_the_transfer_and_nothing_partial_has_a_name() {
 }
 
 #[test]
+// HOST-9, XFER-28.
+fn a_disk_that_was_full_and_has_room_again_gets_only_what_is_missing() {
+    let Some(way) = private_mounts() else { return };
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    fs::create_dir(stage.path("many")).unwrap();
+    // What comes first are whole chunks; what comes last takes a page a file.
+    fs::write(stage.path("many/! first"), (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
+    for number in 0..600 {
+        fs::write(stage.path(&format!("many/{number}")), number.to_string().repeat(30)).unwrap();
+    }
+    let (small, copy) = (stage.text("small"), stage.text("copy"));
+    fs::create_dir_all(&small).unwrap();
+    let [ask, answer] = ["ask", "answer"].map(|name| stage.text(name));
+    // Somebody in there does what is asked: what is mounted is seen nowhere else.
+    let inside = "while read -r what <$0; do eval \"$what\"; echo $? >$1; done";
+    let script = format!(
+        "mkfifo '{ask}' '{answer}' && mount -t tmpfs -o size=3m none '{small}' || exit 99
+         setpriv --pdeathsig KILL sh -c '{inside}' '{ask}' '{answer}' & setpriv --pdeathsig KILL \"$@\""
+    );
+    let before = [&way[..], &["sh", "-c", &script, "sh"]].concat();
+    let mut receiving = b.start_by(&before, &["recv", &small, "--yes"]);
+    let address = strings(&receiving.until("listening")["addresses"]).remove(0);
+    let full = send(&stage, &a, "many", &address);
+    assert_eq!(full.code, 9, "{:?}", full.events);
+    let inside = |what: String| {
+        fs::write(&ask, what + "\n").unwrap();
+        assert_eq!(fs::read_to_string(&answer).unwrap(), "0\n");
+    };
+    inside(format!("mount -o remount,size=16m {small}"));
+    let again = send(&stage, &a, "many", &address);
+    assert_eq!(again.code, 0, "{:?}", again.events);
+    for done in [&receiving.until("done"), again.all("done")[0]] {
+        let (bytes, resumed) = (done["bytes"].as_u64().unwrap(), done["bytes_resumed"].as_u64().unwrap());
+        assert!(resumed > 0 && resumed < bytes, "{resumed} of {bytes}");
+    }
+    inside(format!("cp -a {small} {copy}"));
+    receiving.kill();
+    let content = |root: &Path| -> Vec<_> {
+        let mut files: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|path| (path.file_name().unwrap().to_owned(), fs::read(path).unwrap())).collect()
+    };
+    assert_eq!(content(&stage.path("many")), content(&stage.path("copy/many")));
+    assert_eq!(parts(&stage.path("copy")), 0);
+}
+
+#[test]
 // HOST-9.
 fn a_directory_that_takes_no_files_is_told_before_anybody_sends() {
     let Some(way) = private_mounts() else { return };
