@@ -3,7 +3,7 @@
 use protocol_core::devices::policy::FilePolicy;
 use std::sync::Arc;
 
-use protocol_core::effects::{Cut, DeviceState, Env, Event, Input, Output, Reply, TransferKey};
+use protocol_core::effects::{Cut, DeviceState, Event, Input, Output, Reply, TransferKey};
 use protocol_core::faults::{DeclineReason, Failure};
 use protocol_core::ids::{DeviceId, TransferId};
 use protocol_core::node::ShareError;
@@ -11,7 +11,6 @@ use protocol_core::node::ShareError;
 use crate::choice::Site;
 use crate::disk::{Tree, manifest_of};
 use crate::link::ConnEnd;
-use crate::oracle::Recorder;
 use crate::script::CHUNK;
 use crate::storage::DISK;
 use crate::trace::What;

@@ -178,13 +178,26 @@ async fn a_stream_that_is_cut_is_an_error_on_both_sides() {
     opened.write_all(b"half of it").await.unwrap();
     taken.read_exact(&mut half).await.unwrap();
     two.a.forget_device(b).await.unwrap();
-    // What is said before the other has heard of it comes too late, other than before a goodbye.
-    drop(opened.write_all(b"too late").await);
     let error = taken.read(&mut half).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(opened.read(&mut half).await.is_err());
     assert!(taken.write_all(b"more").await.is_err());
     assert!(two.b.open_protocol(a, "example/1").await.is_err());
+    two.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// CUST-7.
+async fn nothing_more_is_heard_of_a_device_that_was_forgotten() {
+    let two = Two::new("forgotten").await;
+    let (_, b) = two.ids();
+    let mut at_a = two.a.register_protocol("example/1", Access::Paired).await.unwrap();
+    let (mut opened, mut taken) = two.stream(&mut at_a).await;
+    // One side has said all, and only listens: behind a goodbye it would hear this.
+    taken.shutdown().await.unwrap();
+    two.a.forget_device(b).await.unwrap();
+    drop(opened.write_all(b"too late").await);
+    assert_eq!(taken.read(&mut [0; 10]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     two.end().await;
 }
 

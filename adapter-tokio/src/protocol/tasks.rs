@@ -72,10 +72,11 @@ impl Say {
             () = stop.set() => Err(RESET),
             said = self.say(&mut tx) => said,
         };
+        // Before the other half can learn of the reset: whose stream is stopped must not read its end and still write.
+        self.pipes.outgoing.end(said);
         if said.is_err() {
             tx.reset(stop.code().unwrap_or(code::DONE));
         }
-        self.pipes.outgoing.end(said);
         links.tell(Happened::WriteEnd { stream: id, sent: said.is_ok() }).await;
     }
 
@@ -120,7 +121,10 @@ impl Hear {
         let mut reader = RecordReader::new(opener, before);
         let heard = tokio::select! {
             biased;
-            () = stopped(&stop) => Err(Deaf::Lost(RESET)),
+            () = stopped(&stop) => {
+                pipes.outgoing.end(Err(RESET));
+                Err(Deaf::Lost(RESET))
+            }
             heard = hear(&mut rx, &mut reader, &pipes) => heard,
             () = given_up(&pipes) => Err(Deaf::Lost(RESET)),
         };

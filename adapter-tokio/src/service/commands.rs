@@ -384,7 +384,13 @@ impl NetworkingService {
     /// # Errors
     /// [`UnknownDevice`].
     pub async fn forget_device(&self, device: DeviceId) -> Result<(), CallError<UnknownDevice>> {
-        self.call(move |host| with_env(|env| host.node.forget_device(env, device))).await?.map_err(CallError::Refused)
+        let forget = move |host: &mut Host| {
+            let forgotten = with_env(|env| host.node.forget_device(env, device));
+            // Its streams are stopped before anybody is told that it is forgotten.
+            host.perform();
+            forgotten
+        };
+        self.call(forget).await?.map_err(CallError::Refused)
     }
 
     /// Queues a message for a paired device. It waits, durably, until a session brings it there or its time is over; nothing is dialled
