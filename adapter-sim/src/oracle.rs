@@ -479,6 +479,7 @@ impl Oracle {
                     self.on_offered(dev);
                 }
                 if again {
+                    self.calm.on_begun(dev, *transfer);
                     self.on_begins(world, dev, *transfer);
                     self.note_begun(world, dev, *transfer);
                     self.told.insert((dev, world.life(dev), *transfer), Told::default());

@@ -1,6 +1,5 @@
 //! The README's example: show a code, pair, send a folder.
 
-use adapter_tokio::files::SymlinkPolicy;
 use adapter_tokio::service::{NetworkingService, SendRequest, ServiceConfig};
 use protocol_core::effects::Event;
 use protocol_core::node::Confirm;
@@ -21,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 service.answer_pairing(session, true).await?;
             }
             Event::Paired { peer, .. } => {
-                let request = SendRequest { paths: vec!["holiday-pictures".into()], symlinks: SymlinkPolicy::Keep, label: None };
+                let request = SendRequest { paths: vec!["holiday-pictures".into()], ..SendRequest::default() };
                 service.share_with_device(peer.device, request).await?;
             }
             Event::Progress { durable, total, .. } => println!("{durable} of {total} bytes are safe there"),

@@ -19,6 +19,7 @@ mod place;
 mod publish;
 mod resume;
 pub mod scan;
+mod select;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ pub use dest::{Destination, Incoming};
 pub use inspect::{CannotHold, ConflictPolicy, Verdict};
 pub use publish::Published;
 pub(crate) use resume::{Entries, Taken};
-pub use scan::{Scan, ScanError, SkipReason, Source, SourceFile, SymlinkPolicy, scan};
+pub use scan::{Scan, ScanError, SkipReason, Source, SourceFile, scan};
+pub use select::{Selection, SymlinkPolicy};
 pub use sweep::sweep;
 
 /// Why an operation on a file failed.

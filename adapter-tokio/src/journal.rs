@@ -20,9 +20,10 @@ use protocol_core::wire::control::Offer;
 use rustix::fs::{AtFlags, CWD, unlinkat};
 use tracing::debug;
 
-use crate::files::{ConflictPolicy, FileFault, SymlinkPolicy};
+use crate::files::{ConflictPolicy, FileFault};
 use crate::home::HomeError;
 use crate::private::{self, Private};
+use crate::request::SendRequest;
 
 mod lines;
 
@@ -124,12 +125,8 @@ pub struct Outgoing {
     pub transfer: TransferId,
     /// When that began, in seconds since 1970.
     pub unix_s: u64,
-    /// Files and directories, as absolute paths.
-    pub paths: Vec<PathBuf>,
-    /// What happens to links.
-    pub symlinks: SymlinkPolicy,
-    /// What the receiver is shown.
-    pub label: Option<String>,
+    /// What was asked for, with absolute paths.
+    pub request: SendRequest,
     /// Its entries and their bytes, in that try.
     pub entries: u32,
     /// See above.

@@ -23,6 +23,8 @@ mod private;
 #[cfg(unix)]
 pub mod protocol;
 #[cfg(unix)]
+mod request;
+#[cfg(unix)]
 pub mod service;
 #[cfg(unix)]
 pub mod store;

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::driver::Happened;
 use crate::driver::links::Links;
 
+pub(crate) mod pace;
 pub(crate) mod receive;
 pub(crate) mod send;
 

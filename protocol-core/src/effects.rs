@@ -608,7 +608,8 @@ pub enum Event {
     Resumed {
         /// The transfer.
         transfer: TransferKey,
-        /// Bytes that are durable at the receiver already. As a sender that begins anew, they are told by the next progress.
+        /// Bytes that are durable at the receiver already: fewer than before where it has thrown some away. As a sender that begins anew,
+        /// they are told by the next progress.
         durable: u64,
     },
     /// How far a transfer is.
@@ -617,7 +618,7 @@ pub enum Event {
         transfer: TransferKey,
         /// Bytes that left here, or were written here.
         moved: u64,
-        /// Bytes that are durable at the receiver. Never decreases.
+        /// Bytes that are durable at the receiver. Never decreases, but for what [`Event::Resumed`] says.
         durable: u64,
         /// Bytes in all.
         total: u64,

@@ -452,6 +452,12 @@ bugs! {
     SuspendedNotDialled: "§8.1, §9.5 (XFER-21)", "the session is cut in the middle of a transfer: nobody dials again";
     /// A transfer that is lost is discarded, with what was durable of it.
     LostIsDiscarded: "§9.5 (XFER-28)", "a receiver gives up a transfer that lost its session: what was durable is gone";
+    /// A receipt that comes again, while the digests that it is compared with are read, counts as a lie.
+    ReceiptAgainRefused: "§9.5 (XFER-27)", "a receiver tells its receipt again while the sender reads what it is compared with: an honest device is a liar", unseen "a transfer of an earlier life has to be offered twice in one session, both answered before a file is read: seed 72512 of an earlier core led there; the machine's own test shows it";
+    /// A file that cannot be read any more makes a liar of a receiver that has it.
+    UnreadIsALie: "§9.5 (XFER-13)", "a receiver has a file from an earlier try, and the sender cannot read it any more: an honest device is a liar", unseen "the disk has to fail just where a receipt is compared: seed 66279 of an earlier core led there; the machine's own test shows it";
+    /// What a receiver has thrown away still counts as durable.
+    ThrownAwayCounted: "§9.5 (XFER-15)", "a receiver throws away what it had while no session stands: the sender still calls it durable", unseen "an owner has to cancel while no session stands and take the same again: seed 44637 of an earlier core led there; the machine's own test shows it";
     /// A sender goes on with what the receiver wanted before the session was lost.
     WantedKept: "§9.5 (XFER-25)", "the session is cut in the middle of a transfer: chunks that are durable are sent again";
     /// What a receiver holds of an earlier try is believed.

@@ -82,6 +82,13 @@ fn mirrored(world: &World, dev: Dev, key: TransferKey) -> TransferKey {
     TransferKey { device: world.id(dev), direction, id: key.id }
 }
 
+impl Calm {
+    /// What has ended at a device is begun anew there: a sender that goes on goes on with that.
+    pub(super) fn on_begun(&mut self, dev: Dev, key: TransferKey) {
+        self.partings.retain(|parting| parting.ended != (dev, key));
+    }
+}
+
 impl Oracle {
     fn honest_id(&self, world: &World, device: DeviceId) -> bool {
         world.dev_of_id(device).is_some_and(|dev| !self.liars.contains(&dev))

@@ -40,8 +40,9 @@ impl Oracle {
                 self.check_goes_on(world, dev, *transfer);
                 self.resume.suspended.insert(place(transfer), world.micros());
             }
-            Event::Resumed { transfer, .. } => {
+            Event::Resumed { transfer, durable } => {
                 self.check_goes_on(world, dev, *transfer);
+                self.check_still_durable(world, dev, transfer, *durable);
                 self.resume.suspended.remove(&place(transfer));
                 self.note_session(world, dev, *transfer);
             }
@@ -58,6 +59,17 @@ impl Oracle {
             }
             _ => {}
         }
+    }
+
+    /// XFER-15: what was durable is so no more only where it was thrown away, which a sender learns when the transfer goes on.
+    fn check_still_durable(&mut self, world: &World, dev: Dev, key: &TransferKey, durable: u64) {
+        self.check_durable(world, dev, key, durable);
+        let told = self.told.entry((dev, world.life(dev), *key)).or_default();
+        if key.direction == Direction::Outgoing {
+            told.durable = told.durable.min(durable);
+        }
+        let before = told.durable;
+        self.check("S28", before <= durable, || format!("device {} goes on with {durable} bytes where {before} were durable", dev.0));
     }
 
     fn check_goes_on(&mut self, world: &World, dev: Dev, key: TransferKey) {

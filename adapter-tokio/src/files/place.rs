@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::thread::{Builder, ScopedJoinHandle};
 
 use protocol_core::transfer::manifest::{Entry, EntryKind};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, mkdirat, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, fchmod, ftruncate, futimens, mkdirat, openat, seek, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::dest::{Incoming, ROOT, State, Temp, existing, seen};
@@ -17,6 +19,10 @@ use super::{DIRECTORY, FileFault};
 
 /// Threads that sync files side by side.
 const SYNCS_AT_ONCE: usize = 8;
+/// Files from this size on get holes where they have only zeros.
+const SPARSE_FROM: u64 = 128 << 10;
+/// What is a hole or not, in bytes: the blocks of most file systems.
+const BLOCK: usize = 4 << 10;
 /// Modes while an entry is not published.
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
@@ -123,6 +129,11 @@ impl Incoming {
                     }
                     answer => answer?,
                 };
+                let size = self.entry(index)?.size;
+                if size >= SPARSE_FROM {
+                    // At once, before anybody writes: what is left out as a hole must not decide how long the file is.
+                    ftruncate(&file, size)?;
+                }
                 state.temps.insert(index, Temp { seen: seen(&file)?, dirty: true });
                 file
             }
@@ -132,7 +143,7 @@ impl Incoming {
         Ok(file)
     }
 
-    /// Writes `bytes` of an entry at `offset` into its temporary file.
+    /// Writes `bytes` of an entry at `offset` into its temporary file; blocks of zeros in a file that is not small stay holes.
     ///
     /// # Errors
     /// [`FileFault::Unsafe`] if they do not lie within the entry's size; those of [`Self::writer`] and of the system.
@@ -141,7 +152,12 @@ impl Incoming {
         if end.is_none_or(|end| self.entry(entry).is_ok_and(|entry| end > entry.size)) {
             return Err(FileFault::Unsafe);
         }
-        self.writer(entry)?.write_all_at(bytes, offset)?;
+        let file = self.writer(entry)?;
+        if self.entry(entry)?.size >= SPARSE_FROM {
+            write_sparse(&file, offset, bytes)?;
+        } else {
+            file.write_all_at(bytes, offset)?;
+        }
         if let Some(end) = end.filter(|end| *end > offset) {
             self.state().written.entry(entry).or_default().insert(offset..end);
         }
@@ -250,6 +266,53 @@ pub(super) fn remove_stale(directory: &impl std::os::fd::AsFd, name: &str) -> Re
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let ours = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_uid == rustix::process::geteuid().as_raw();
     if ours { Ok(unlinkat(directory, name, AtFlags::empty())?) } else { Err(FileFault::Exists) }
+}
+
+/// Writes what does not stay a hole. The file is long enough already.
+// HOST-25.
+fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> Result<(), FileFault> {
+    let (mut at, mut rest) = (offset, bytes);
+    while !rest.is_empty() {
+        let (len, zero) = first_run(at, rest);
+        let (run, behind) = rest.split_at(len);
+        // What was there may be of a chunk that did not hold what it should.
+        if !zero || !is_hole(file, at, len as u64)? {
+            file.write_all_at(run, at)?;
+        }
+        at += len as u64;
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// How long the beginning of `bytes`, which lie at `offset`, is in which all blocks of the file have only zeros, or none has; and which.
+fn first_run(offset: u64, bytes: &[u8]) -> (usize, bool) {
+    let block = |at: usize| {
+        let before = usize::try_from((offset + at as u64) % BLOCK as u64).unwrap_or(0);
+        bytes.get(at..bytes.len().min(at + BLOCK - before)).unwrap_or_default()
+    };
+    let zero = is_zero(block(0));
+    let mut len = block(0).len();
+    while !block(len).is_empty() && is_zero(block(len)) == zero {
+        len += block(len).len();
+    }
+    (len, zero)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|some| some.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+/// Whether the file has nothing there yet.
+fn is_hole(file: &File, offset: u64, len: u64) -> Result<bool, FileFault> {
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(data >= offset + len),
+        // Nothing from there on.
+        Err(Errno::NXIO) => Ok(true),
+        // The file system does not tell.
+        Err(Errno::INVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The modification time of an entry; the access time stays.

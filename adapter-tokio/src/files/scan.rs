@@ -13,22 +13,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ignore::gitignore::Gitignore;
 use protocol_core::limits::{LINK_TARGET, MANIFEST_ENTRIES, PATH_BYTES, PATH_DEPTH};
 use protocol_core::transfer::manifest::{Entry, EntryKind};
 use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, accessat, fstat, openat, readlinkat, statat};
 
-use super::{DIRECTORY, FileFault, Seen, nanoseconds, open_beneath};
-
-/// What becomes of symbolic links in a source.
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SymlinkPolicy {
-    /// They are sent as links.
-    #[default]
-    Keep,
-    /// They are left out, and listed.
-    Skip,
-}
+use super::select::Selector;
+use super::{DIRECTORY, FileFault, Seen, Selection, SymlinkPolicy, nanoseconds, open_beneath};
 
 /// What a walk found.
 #[derive(Debug)]
@@ -37,8 +28,10 @@ pub struct Scan {
     pub entries: Vec<Entry>,
     /// For each entry, in the same order, where it is and what was seen.
     pub sources: Vec<Source>,
-    /// What is not sent, and why.
+    /// What cannot be sent, and why.
     pub skipped: Vec<(PathBuf, SkipReason)>,
+    /// How many entries the selection leaves out; what is below a directory does not count again.
+    pub excluded: u64,
 }
 
 /// Why something in a source is not sent.
@@ -49,6 +42,8 @@ pub enum SkipReason {
     Special,
     /// A symbolic link, which the policy leaves out.
     Symlink,
+    /// A link to a directory that it is in: following it has no end.
+    Loop,
     /// More than 64 components, a path of more than 4096 bytes, or a link's target of more than 4095.
     TooLong,
     /// It could not be read.
@@ -60,6 +55,7 @@ impl fmt::Display for SkipReason {
         match self {
             Self::Special => f.write_str("a socket, pipe or device"),
             Self::Symlink => f.write_str("a symbolic link"),
+            Self::Loop => f.write_str("a link to a directory that it is in"),
             Self::TooLong => f.write_str("the path is too long or too deep"),
             Self::Unreadable(fault) => write!(f, "{fault}"),
         }
@@ -75,6 +71,8 @@ pub enum ScanError {
     Twice(PathBuf),
     /// More than 1 000 000 entries.
     TooMany,
+    /// This is no pattern, or this ignore file has a line that is none.
+    Pattern(PathBuf, String),
 }
 
 impl fmt::Display for ScanError {
@@ -82,6 +80,7 @@ impl fmt::Display for ScanError {
         match self {
             Self::Path(path, fault) => write!(f, "{}: {fault}", path.display()),
             Self::Twice(name) => write!(f, "two of the paths have the name {}", name.display()),
+            Self::Pattern(of, error) => write!(f, "{}: {error}", of.display()),
             Self::TooMany => write!(f, "more than {MANIFEST_ENTRIES} files and directories"),
         }
     }
@@ -94,6 +93,8 @@ impl core::error::Error for ScanError {}
 struct Root {
     handle: OwnedFd,
     path: PathBuf,
+    /// Links on the way from here to a file were followed by the walk.
+    follow: bool,
 }
 
 /// Where an entry is, and what was seen there.
@@ -112,7 +113,14 @@ impl Source {
     pub fn open(&self, components: &[Vec<u8>]) -> Result<SourceFile, FileFault> {
         let path: Vec<&[u8]> = components.iter().map(Vec::as_slice).collect();
         // A pipe that took the file's place must not make the open wait.
-        let opened = open_beneath(self.root.handle.as_fd(), &path, OFlags::RDONLY | OFlags::NONBLOCK);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let opened = if self.root.follow {
+            // Wherever the links lead now: it is read if it is the object that was seen.
+            let path = path.join(&b'/');
+            openat(&self.root.handle, OsStr::from_bytes(&path), flags | OFlags::CLOEXEC, Mode::empty()).map_err(FileFault::from)
+        } else {
+            open_beneath(self.root.handle.as_fd(), &path, flags)
+        };
         let file = opened.map_err(|fault| match fault {
             FileFault::NotFound | FileFault::Unsafe => FileFault::Changed,
             other => other,
@@ -168,27 +176,33 @@ impl SourceFile {
 /// What cannot be read and what is no file, directory or link is left out and listed.
 ///
 /// # Errors
-/// A given path that does not exist or cannot be opened, two that have one name, or too many entries.
-pub fn scan(paths: &[PathBuf], symlinks: SymlinkPolicy) -> Result<Scan, ScanError> {
-    let mut tops = tops(paths)?;
+/// A given path that does not exist or cannot be opened, two that have one name, a pattern that is none, or too many entries.
+pub fn scan(paths: &[PathBuf], selection: &Selection) -> Result<Scan, ScanError> {
+    let selector = Selector::new(selection)?;
+    let mut tops = tops(paths, &selector)?;
     tops.sort_by(|a, b| a.name.cmp(&b.name));
     if let Some([first, ..]) = tops.windows(2).find(|pair| matches!(pair, [a, b] if a.name == b.name)) {
         return Err(ScanError::Twice(PathBuf::from(OsStr::from_bytes(&first.name))));
     }
-    let mut walk = Walk { symlinks, components: Vec::new(), scan: Scan { entries: Vec::new(), sources: Vec::new(), skipped: Vec::new() } };
-    for Top { name, root } in tops {
+    let scan = Scan { entries: Vec::new(), sources: Vec::new(), skipped: Vec::new(), excluded: 0 };
+    let mut walk = Walk { selector, components: Vec::new(), above: Vec::new(), scan };
+    for Top { name, root, patterns } in tops {
+        walk.selector.enter(0, patterns);
         walk.visit(&root, root.handle.as_fd(), name)?;
+        walk.selector.leave(0);
     }
     Ok(walk.scan)
 }
 
-/// A top item: a name in a directory.
+/// A top item: a name in a directory, and the patterns of that directory if all of it was given.
 struct Top {
     name: Vec<u8>,
     root: Arc<Root>,
+    patterns: Vec<Arc<Gitignore>>,
 }
 
-fn tops(paths: &[PathBuf]) -> Result<Vec<Top>, ScanError> {
+fn tops(paths: &[PathBuf], selector: &Selector) -> Result<Vec<Top>, ScanError> {
+    let follow = selector.symlinks == SymlinkPolicy::Follow;
     let mut roots: BTreeMap<PathBuf, Arc<Root>> = BTreeMap::new();
     let mut root_of = |path: &Path| -> Result<Arc<Root>, FileFault> {
         if let Some(root) = roots.get(path) {
@@ -196,7 +210,7 @@ fn tops(paths: &[PathBuf]) -> Result<Vec<Top>, ScanError> {
         }
         // The way to what the user named may go through links: it is the user's.
         let handle = openat(CWD, path, DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let root = Arc::new(Root { handle, path: path.to_path_buf() });
+        let root = Arc::new(Root { handle, path: path.to_path_buf(), follow });
         roots.insert(path.to_path_buf(), Arc::clone(&root));
         Ok(root)
     };
@@ -207,7 +221,8 @@ fn tops(paths: &[PathBuf]) -> Result<Vec<Top>, ScanError> {
         if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
             let root = root_of(given).map_err(failed)?;
             let names = names_in(root.handle.as_fd()).map_err(failed)?;
-            tops.extend(names.into_iter().map(|name| Top { name, root: Arc::clone(&root) }));
+            let patterns = selector.patterns(root.handle.as_fd(), given)?;
+            tops.extend(names.into_iter().map(|name| Top { name, root: Arc::clone(&root), patterns: patterns.clone() }));
             continue;
         }
         // `.`, `..` and `a/..` have their name elsewhere.
@@ -219,7 +234,7 @@ fn tops(paths: &[PathBuf]) -> Result<Vec<Top>, ScanError> {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         let root = root_of(parent).map_err(failed)?;
         statat(&root.handle, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed(error.into()))?;
-        tops.push(Top { name: name.as_bytes().to_vec(), root });
+        tops.push(Top { name: name.as_bytes().to_vec(), root, patterns: Vec::new() });
     }
     Ok(tops)
 }
@@ -242,9 +257,11 @@ fn below(root: &Path, components: &[Vec<u8>]) -> PathBuf {
 }
 
 struct Walk {
-    symlinks: SymlinkPolicy,
+    selector: Selector,
     /// The path of what is visited.
     components: Vec<Vec<u8>>,
+    /// The directories on it, where links are followed.
+    above: Vec<Seen>,
     scan: Scan,
 }
 
@@ -266,28 +283,34 @@ impl Walk {
     // HOST-10.
     fn visit_here(&mut self, root: &Arc<Root>, directory: BorrowedFd<'_>) -> Result<(), Stop> {
         let path_bytes = self.components.iter().map(|component| component.len() + 1).sum::<usize>() - 1;
+        let name = self.components.last().map(|name| OsStr::from_bytes(name)).expect("invariant: visit pushed a name");
+        let mut stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let mut kind = FileType::from_raw_mode(stat.st_mode);
+        let mut to_what_is_there = OFlags::NOFOLLOW;
+        if kind == FileType::Symlink && self.selector.symlinks == SymlinkPolicy::Follow && !self.selector.excludes(&self.components, false) {
+            stat = statat(directory, name, AtFlags::empty())?;
+            kind = FileType::from_raw_mode(stat.st_mode);
+            to_what_is_there = OFlags::empty();
+        }
+        if self.selector.excludes(&self.components, kind == FileType::Directory) {
+            self.scan.excluded += 1;
+            return Ok(());
+        }
         if self.components.len() > PATH_DEPTH || path_bytes > PATH_BYTES {
             return Err(Stop::Skip(SkipReason::TooLong));
         }
-        let name = self.components.last().map(|name| OsStr::from_bytes(name)).expect("invariant: visit pushed a name");
-        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(stat.st_mode) {
+        match kind {
             FileType::RegularFile => {
                 accessat(directory, name, Access::READ_OK, AtFlags::EACCESS)?;
                 self.add(root, &stat, EntryKind::File, None)
             }
             FileType::Directory => {
-                let handle = openat(directory, name, DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-                if !Seen::of(&fstat(&handle)?).same_object(&Seen::of(&stat)) {
-                    return Err(Stop::Skip(SkipReason::Unreadable(FileFault::Changed)));
-                }
-                let names = names_in(handle.as_fd()).map_err(|fault| Stop::Skip(SkipReason::Unreadable(fault)))?;
-                self.add(root, &stat, EntryKind::Directory, None)?;
-                names.into_iter().try_for_each(|name| self.visit(root, handle.as_fd(), name)).map_err(Stop::End)
+                let handle = openat(directory, name, DIRECTORY | to_what_is_there | OFlags::CLOEXEC, Mode::empty())?;
+                self.visit_directory(root, handle.as_fd(), &stat)
             }
-            FileType::Symlink => match self.symlinks {
+            FileType::Symlink => match self.selector.symlinks {
                 SymlinkPolicy::Skip => Err(Stop::Skip(SkipReason::Symlink)),
-                SymlinkPolicy::Keep => {
+                SymlinkPolicy::Keep | SymlinkPolicy::Follow => {
                     let target = readlinkat(directory, name, Vec::new())?.into_bytes();
                     if target.is_empty() || target.len() > LINK_TARGET {
                         return Err(Stop::Skip(SkipReason::TooLong));
@@ -297,6 +320,26 @@ impl Walk {
             },
             _ => Err(Stop::Skip(SkipReason::Special)),
         }
+    }
+
+    fn visit_directory(&mut self, root: &Arc<Root>, handle: BorrowedFd<'_>, stat: &Stat) -> Result<(), Stop> {
+        let seen = Seen::of(stat);
+        if !Seen::of(&fstat(handle)?).same_object(&seen) {
+            return Err(Stop::Skip(SkipReason::Unreadable(FileFault::Changed)));
+        }
+        if self.above.iter().any(|above| above.same_object(&seen)) {
+            return Err(Stop::Skip(SkipReason::Loop));
+        }
+        let names = names_in(handle).map_err(|fault| Stop::Skip(SkipReason::Unreadable(fault)))?;
+        let patterns = self.selector.patterns(handle, &below(&root.path, &self.components)).map_err(Stop::End)?;
+        self.add(root, stat, EntryKind::Directory, None)?;
+        let depth = self.components.len();
+        self.selector.enter(depth, patterns);
+        self.above.push(seen);
+        let visited = names.into_iter().try_for_each(|name| self.visit(root, handle, name)).map_err(Stop::End);
+        self.above.pop();
+        self.selector.leave(depth);
+        visited
     }
 
     fn add(&mut self, root: &Arc<Root>, stat: &Stat, kind: EntryKind, target: Option<Vec<u8>>) -> Result<(), Stop> {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::Read as _;
+use std::num::NonZeroU64;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,9 @@ use protocol_core::transfer::ranges::Ranges;
 use protocol_core::wire::cbor::{Malformed, Reader};
 
 use super::{Head, Inode, Outgoing};
-use crate::files::{ConflictPolicy, SymlinkPolicy};
+use crate::files::{ConflictPolicy, Selection, SymlinkPolicy};
 use crate::private::{self, Private};
+use crate::request::SendRequest;
 
 /// The form of the encoding.
 const VERSION: u64 = 1;
@@ -31,7 +33,7 @@ const COUNT: usize = 1_000_000;
 
 const POLICIES: [ConflictPolicy; 5] =
     [ConflictPolicy::Skip, ConflictPolicy::Rename, ConflictPolicy::Overwrite, ConflictPolicy::Update, ConflictPolicy::Fail];
-const LINKS: [SymlinkPolicy; 2] = [SymlinkPolicy::Keep, SymlinkPolicy::Skip];
+const LINKS: [SymlinkPolicy; 3] = [SymlinkPolicy::Keep, SymlinkPolicy::Skip, SymlinkPolicy::Follow];
 
 /// What is written.
 pub(super) enum Line<'a> {
@@ -96,20 +98,31 @@ impl Line<'_> {
                 }
             }
             Self::Outgoing(outgoing) => {
-                to.array(11)?.u8(6)?.u64(VERSION)?.bytes(&outgoing.device.0)?.bytes(&outgoing.transfer.0)?.u64(outgoing.unix_s)?;
-                to.u64(place(&LINKS, outgoing.symlinks))?;
-                match &outgoing.label {
+                to.array(14)?.u8(7)?.u64(VERSION)?.bytes(&outgoing.device.0)?.bytes(&outgoing.transfer.0)?.u64(outgoing.unix_s)?;
+                to.u32(outgoing.entries)?.u64(outgoing.bytes)?.bytes(&outgoing.digest)?;
+                let SendRequest { paths, selection: Selection { symlinks, exclude, ignore_files }, label, rate } = &outgoing.request;
+                to.u64(place(&LINKS, *symlinks))?.u64(rate.map_or(0, NonZeroU64::get))?;
+                match label {
                     Some(label) => to.str(label)?,
                     None => to.null()?,
                 };
-                to.u32(outgoing.entries)?.u64(outgoing.bytes)?.bytes(&outgoing.digest)?.array(outgoing.paths.len() as u64)?;
-                for path in &outgoing.paths {
-                    to.bytes(path.as_os_str().as_bytes())?;
-                }
+                let names = ignore_files.iter().map(|name| name.as_bytes());
+                let paths = paths.iter().map(|path| path.as_os_str().as_bytes());
+                list(to, exclude.iter().map(|pattern| pattern.as_bytes()))?;
+                list(to, names)?;
+                list(to, paths)?;
             }
         }
         Ok(())
     }
+}
+
+fn list<'a>(to: &mut Encoder<Vec<u8>>, items: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<(), Error<Infallible>> {
+    to.array(items.len() as u64)?;
+    for item in items {
+        to.bytes(item)?;
+    }
+    Ok(())
 }
 
 fn place<T: PartialEq>(all: &[T], one: T) -> u64 {
@@ -229,21 +242,21 @@ pub(super) fn read_rest(line: &[u8]) -> Option<Rest> {
 
 fn read_outgoing(line: &[u8]) -> Result<Outgoing, Malformed> {
     let mut from = Reader::new(line)?;
-    from.fields(11)?;
-    if (from.u8()?, from.u64()?) != (6, VERSION) {
+    from.fields(14)?;
+    if (from.u8()?, from.u64()?) != (7, VERSION) {
         return Err(Malformed::Bounds);
     }
-    Ok(Outgoing {
-        device: DeviceId(from.exactly()?),
-        transfer: TransferId(from.exactly()?),
-        unix_s: from.u64()?,
-        symlinks: one_of(&mut from, &LINKS)?,
-        label: from.or_null(|from| from.text(PATH).map(str::to_owned))?,
-        entries: from.u32()?,
-        bytes: from.u64()?,
-        digest: from.exactly()?,
-        paths: many(&mut from, |from| Ok(path(from.bytes(PATH)?)))?,
-    })
+    let (device, transfer, unix_s) = (DeviceId(from.exactly()?), TransferId(from.exactly()?), from.u64()?);
+    let (entries, bytes, digest) = (from.u32()?, from.u64()?, from.exactly()?);
+    let symlinks = one_of(&mut from, &LINKS)?;
+    let rate = NonZeroU64::new(from.u64()?);
+    let label = from.or_null(|from| from.text(PATH).map(str::to_owned))?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| Malformed::Bounds);
+    let exclude = many(&mut from, |from| text(from.bytes(PATH)?))?;
+    let ignore_files = many(&mut from, |from| Ok(path(from.bytes(PATH)?).into_os_string()))?;
+    let paths = many(&mut from, |from| Ok(path(from.bytes(PATH)?)))?;
+    let request = SendRequest { paths, selection: Selection { symlinks, exclude, ignore_files }, label, rate };
+    Ok(Outgoing { device, transfer, unix_s, request, entries, bytes, digest })
 }
 
 fn many<'b, T>(from: &mut Reader<'b>, mut one: impl FnMut(&mut Reader<'b>) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {

@@ -1,6 +1,7 @@
 //! What is written is read back, whole or up to the line that a crash cut.
 
 use super::*;
+use crate::files::{Selection, SymlinkPolicy};
 use crate::testing::TempDir;
 use protocol_core::transfer::manifest::{Entry, EntryKind};
 
@@ -130,9 +131,12 @@ fn outgoing_ones_are_listed_until_they_are_removed() {
         device: DeviceId([1; 16]),
         transfer: TransferId([id; 16]),
         unix_s: u64::from(id),
-        paths: vec!["/a b".into(), "/c/".into()],
-        symlinks: SymlinkPolicy::Skip,
-        label: label.map(str::to_owned),
+        request: SendRequest {
+            paths: vec!["/a b".into(), "/c/".into()],
+            selection: Selection { symlinks: SymlinkPolicy::Follow, exclude: vec!["*.o".into()], ignore_files: vec![".kinignore".into()] },
+            label: label.map(str::to_owned),
+            rate: std::num::NonZeroU64::new(id.into()),
+        },
         entries: 4,
         bytes: 5,
         digest: [6; 32],

@@ -15,6 +15,7 @@ use protocol_core::transfer::layout::Piece;
 use protocol_core::transfer::manifest::Manifest;
 use tracing::debug;
 
+use super::pace::Pace;
 use super::{Reporter, workers};
 use crate::driver::Happened;
 use crate::driver::links::{Links, finish};
@@ -34,6 +35,8 @@ pub(crate) struct Sources {
     manifest: Arc<Manifest>,
     /// In the manifest's order.
     sources: Vec<Source>,
+    /// How fast their bytes may leave.
+    pace: Option<Pace>,
     open: Mutex<Open>,
 }
 
@@ -45,8 +48,8 @@ struct Open {
 
 impl Sources {
     /// `sources` are those of the manifest's entries, in their order.
-    pub(crate) fn new(manifest: Arc<Manifest>, sources: Vec<Source>) -> Self {
-        Self { manifest, sources, open: Mutex::default() }
+    pub(crate) fn new(manifest: Arc<Manifest>, sources: Vec<Source>, pace: Option<Pace>) -> Self {
+        Self { manifest, sources, pace, open: Mutex::default() }
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Open> {
@@ -201,6 +204,9 @@ impl<T: Tx> Sending<T> {
                 self.reporter.add(0, |report| report.failed.push((piece.entry, fault)));
             }
             values.push(value(&piece, text)?);
+        }
+        if let Some(pace) = &self.job.sources.pace {
+            pace.wait(len as u64, &self.stop);
         }
         self.job.sealer.seal(claim, frame).map_err(io::Error::other)?;
         match self.tx.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {

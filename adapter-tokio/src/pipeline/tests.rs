@@ -24,7 +24,7 @@ use super::send::{Send, Sources, send};
 use crate::cipher::Ring;
 use crate::driver::links::Links;
 use crate::driver::{self, Happened};
-use crate::files::{ConflictPolicy, Destination, Incoming, Scan, SymlinkPolicy, scan};
+use crate::files::{ConflictPolicy, Destination, Incoming, Scan, Selection, scan};
 use crate::tcp::{Tcp, TcpRx, TcpTx};
 use crate::testing::TempDir;
 use crate::transport::{Connection as _, Rx as _, Stopper, Transport as _, Tx as _};
@@ -72,13 +72,13 @@ fn prepare(fill: impl FnOnce(&Path)) -> Pair {
     let tree = from.join("tree");
     fs::create_dir(&tree).unwrap();
     fill(&tree);
-    let Scan { entries, sources, .. } = scan(&[tree], SymlinkPolicy::Keep).unwrap();
+    let Scan { entries, sources, .. } = scan(&[tree], &Selection::default()).unwrap();
     let manifest = Arc::new(Manifest::build(entries.clone(), CHUNK).unwrap());
     let destination = Arc::new(Destination::open(to.path()).unwrap());
     let incoming = Incoming::new(destination, TRANSFER, Arc::new(Entries(entries))).unwrap();
     assert!(incoming.inspect(ConflictPolicy::Fail).unwrap().is_empty());
     assert!(incoming.prepare(0..manifest.len()).is_empty());
-    let sources = Arc::new(Sources::new(Arc::clone(&manifest), sources));
+    let sources = Arc::new(Sources::new(Arc::clone(&manifest), sources, None));
     Pair { _from: from, to, manifest, sources, target: Arc::new(Target::new(incoming)) }
 }
 

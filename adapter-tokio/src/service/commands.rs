@@ -1,6 +1,7 @@
 //! The owner's wishes: each runs in the loop, and answers.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +23,13 @@ use tracing::warn;
 use super::NetworkingService;
 use crate::driver::transfers::Inbox;
 use crate::driver::{Host, unix_s, with_env};
-use crate::files::{ConflictPolicy, Scan, ScanError, SkipReason, SymlinkPolicy, scan};
+use crate::files::{ConflictPolicy, Scan, ScanError, Selection, SkipReason, scan};
 use crate::home::HomeError;
 use crate::journal::{Begun, Journals, Outgoing};
 use crate::metrics::DeviceMetrics;
+use crate::pipeline::pace::Pace;
 use crate::pipeline::send::Sources;
+use crate::request::SendRequest;
 
 /// The service has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,18 +69,6 @@ impl<E> From<Closed> for CallError<E> {
     }
 }
 
-/// What to send.
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[derive(Clone, Debug, Default)]
-pub struct SendRequest {
-    /// Files and directories. One that ends in `/` stands for what is in it.
-    pub paths: Vec<PathBuf>,
-    /// What happens to symbolic links.
-    pub symlinks: SymlinkPolicy,
-    /// What the receiver is shown as a name of the whole; at most 255 bytes.
-    pub label: Option<String>,
-}
-
 /// A transfer that was offered.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Debug)]
@@ -86,8 +77,10 @@ pub struct Sharing {
     pub key: TransferKey,
     /// What is offered, for the paths and sizes of entries.
     pub manifest: Arc<Manifest>,
-    /// What was left out, and why.
+    /// What cannot be sent, and why.
     pub skipped: Vec<(PathBuf, SkipReason)>,
+    /// How many entries the selection leaves out.
+    pub excluded: u64,
 }
 
 /// Why nothing was offered.
@@ -194,18 +187,18 @@ impl NetworkingService {
     /// # Errors
     /// [`SendError`].
     pub async fn share_with_device(&self, to: DeviceId, request: SendRequest) -> Result<Sharing, SendError> {
-        let SendRequest { paths, symlinks, label } = request.clone();
+        let SendRequest { paths, selection, label, rate } = request.clone();
         let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
         let noting = Arc::clone(&journals);
         let found = tokio::task::spawn_blocking(move || {
-            let found = look(&paths, symlinks)?;
-            let before = before(&noting, to, &paths, found.0.digest());
+            let found = look(&paths, &selection, rate)?;
+            let before = before(&noting, to, &paths, found.manifest.digest());
             Ok::<_, SendError>((found, before))
         });
-        let ((manifest, sources, skipped), before) = found.await.map_err(|_| SendError::Closed)??;
+        let (Found { manifest, sources, skipped, excluded }, before) = found.await.map_err(|_| SendError::Closed)??;
         let offered = Arc::clone(&manifest);
         let key = self.call(move |host| {
-            let sources = Sources::new(Arc::clone(&offered), sources);
+            let sources = Sources::new(Arc::clone(&offered), sources, rate.map(Pace::new));
             let key = with_env(|env| match before.filter(|before| !host.transfers.is_live(*before)) {
                 Some(before) => host.node.share_again(env, to, offered, label, before),
                 None => host.node.share_with_device(env, to, offered, label),
@@ -223,7 +216,7 @@ impl NetworkingService {
             // It was faster than its note.
             drop(tokio::task::spawn_blocking(move || journals.remove(key.id)).await);
         }
-        Ok(Sharing { key, manifest, skipped })
+        Ok(Sharing { key, manifest, skipped, excluded })
     }
 
     /// Transfers that were begun and are not finished, in this life of the process or earlier ones.
@@ -466,27 +459,32 @@ fn absolute(paths: &[PathBuf]) -> Vec<PathBuf> {
 /// The try before, of the same paths with the same in them: the transfer goes on as that.
 fn before(journals: &Journals, to: DeviceId, paths: &[PathBuf], digest: &[u8; 32]) -> Option<TransferId> {
     let paths = absolute(paths);
-    let same = |before: &Outgoing| before.device == to && before.paths == paths && before.digest == *digest;
+    let same = |before: &Outgoing| before.device == to && before.request.paths == paths && before.digest == *digest;
     journals.outgoing().ok()?.into_iter().find(same).map(|before| before.transfer)
 }
 
 fn note_outgoing(journals: &Journals, key: TransferKey, request: SendRequest, manifest: &Manifest) -> Result<(), HomeError> {
-    let SendRequest { paths, symlinks, label } = request;
-    let paths = absolute(&paths);
-    let replaced = |before: &Outgoing| before.device == key.device && before.paths == paths && before.transfer != key.id;
+    let request = SendRequest { paths: absolute(&request.paths), ..request };
+    let replaced = |before: &Outgoing| before.device == key.device && before.request.paths == request.paths && before.transfer != key.id;
     for before in journals.outgoing()?.into_iter().filter(replaced) {
         journals.remove(before.transfer)?;
     }
     let unix_s = unix_s();
     let (entries, bytes, digest) = (manifest.len(), manifest.bytes(), *manifest.digest());
-    journals.add_outgoing(&Outgoing { device: key.device, transfer: key.id, unix_s, paths, symlinks, label, entries, bytes, digest })
+    journals.add_outgoing(&Outgoing { device: key.device, transfer: key.id, unix_s, request, entries, bytes, digest })
 }
 
-type Found = (Arc<Manifest>, Vec<crate::files::Source>, Vec<(PathBuf, SkipReason)>);
+struct Found {
+    manifest: Arc<Manifest>,
+    sources: Vec<crate::files::Source>,
+    skipped: Vec<(PathBuf, SkipReason)>,
+    excluded: u64,
+}
 
-fn look(paths: &[PathBuf], symlinks: SymlinkPolicy) -> Result<Found, SendError> {
-    let Scan { entries, sources, skipped, .. } = scan(paths, symlinks).map_err(SendError::Scan)?;
+fn look(paths: &[PathBuf], selection: &Selection, rate: Option<NonZeroU64>) -> Result<Found, SendError> {
+    let Scan { entries, sources, skipped, excluded } = scan(paths, selection).map_err(SendError::Scan)?;
     let bytes = entries.iter().map(|entry| entry.size).fold(0, u64::saturating_add);
-    let manifest = Manifest::build(entries, chunk_size_for(bytes)).map_err(SendError::Manifest)?;
-    Ok((Arc::new(manifest), sources, skipped))
+    let chunk_size = rate.map_or_else(|| chunk_size_for(bytes), |rate| chunk_size_for(bytes).min(Pace::new(rate).chunk_size()));
+    let manifest = Manifest::build(entries, chunk_size).map_err(SendError::Manifest)?;
+    Ok(Found { manifest: Arc::new(manifest), sources, skipped, excluded })
 }

@@ -43,6 +43,8 @@ impl Node {
         } else {
             for device in self.registry.iter().map(|device| device.id).collect::<Vec<_>>() {
                 self.timers.cancel(TimerKind::Keep(device));
+                // Where a transfer waits for a session, one is wanted all the same.
+                self.keep(env, device, limits::KEEP_FIRST);
             }
         }
         self.settle(env);

@@ -243,28 +243,27 @@ impl Node {
         if !primary {
             return self.release_heir(env, session_ref, heard);
         }
-        // A renewal that came to nothing: the session that it was to replace goes on. What was told on this one is told there again.
         let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let older = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let older = older.and_then(|older| self.sessions.get(&older)).map(|older| (older.session_ref, older.stream, roles(older)));
-        if let Some((older, stream, roles)) = older {
+        // What was told on this one may be lost, and who opened the older may never have heard of this: both begin anew, as after any cut.
+        let parted = told && reason != LinkFailure::Ended && !planted!(ToldAndLost);
+        if let Some((older, stream, roles)) = older.filter(|_| !parted) {
+            // A renewal that came to nothing: the session that it was to replace goes on.
             self.timers.cancel(TimerKind::Stream(stream));
             self.primary.insert(device, older);
-            if told && reason != LinkFailure::Ended && !planted!(ToldAndLost) {
-                self.messages.on_session_over(&peer);
-                self.transfers.on_session_lost(cx!(self, env), device);
-            }
             return self.on_primary(env, device, roles);
         }
         self.primary.remove(&device);
+        let alone = others.is_empty();
         for other in others {
-            self.session_over(env, other, LinkFailure::Closed);
+            self.session_over(env, other, LinkFailure::Cut);
         }
         self.met.insert(device);
         self.note_end(env, &peer, reason);
         self.messages.on_session_over(&peer);
-        if reason == LinkFailure::Violation {
+        if reason == LinkFailure::Violation && alone {
             self.transfers.on_session_over(cx!(self, env), device, TransferFailure::Violation);
         } else {
             self.transfers.on_session_lost(cx!(self, env), device);

@@ -44,7 +44,10 @@ fn first_try(directory: &Path, policy: ConflictPolicy) -> Unfinished {
     // And something that is not durable.
     transfer.write_at(3, 200_000, &[9; 10]).unwrap();
     assert_eq!(transfer.take_written(3..4)[&3].1, Ranges::from(200_000..200_010));
+    // A journal that says more than the file holds.
     durable.get_mut(&3).unwrap().1.insert(299_999..400_000);
+    let part = ["t (1)", "t"].map(|top| directory.join(top).join(temp_name(TRANSFER, 3))).into_iter().find(|path| path.exists());
+    fs::File::options().write(true).open(part.unwrap()).unwrap().set_len(250_000).unwrap();
     let (renamed, made) = transfer.decided();
     let manifest = Manifest::build(tree(), 64 << 10).unwrap();
     let head = Head {

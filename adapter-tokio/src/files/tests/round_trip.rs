@@ -103,7 +103,7 @@ fn generate(root: &Path) {
 }
 
 fn transfer_all(source: &Path, destination: &Path) -> (Scan, Vec<(u32, Verdict)>) {
-    let found = scan(&[source.join("")], SymlinkPolicy::Keep).unwrap();
+    let found = scan(&[source.join("")], &Selection::default()).unwrap();
     let transfer = incoming(destination, found.entries.clone());
     let all = 0..count(&transfer);
     let verdicts = transfer.inspect(ConflictPolicy::Fail).unwrap();
@@ -167,7 +167,7 @@ fn many_files_need_few_descriptors() {
     for i in 0..500 {
         fs::write(source.join(format!("f{i}")), format!("{i}")).unwrap();
     }
-    let found = scan(&[source.join("")], SymlinkPolicy::Keep).unwrap();
+    let found = scan(&[source.join("")], &Selection::default()).unwrap();
     let transfer = incoming(destination.path(), found.entries);
     transfer.inspect(ConflictPolicy::Fail).unwrap();
     for index in 0..500 {

@@ -487,6 +487,8 @@ impl Receiving {
             (self.awaited, self.owed) = (0, 0);
             io.shared.opening.remove(&io.key);
             self.tell_accept(io, self.missing.clone(), Ranges::new());
+            // To a sender that has begun anew, and whose offer is not heard yet, this is the answer.
+            self.tell_durable(io);
         }
         io.set(TransferTimer::Missing, limits::ROUND_WAIT);
         Ok(())

@@ -139,9 +139,10 @@ impl Sending {
         self.progress.tell_now(io);
     }
 
-    /// The receiver answers an offer that was made again: what it wants starts anew, and what it was told may be lost.
+    /// The receiver answers an offer that was made again: what it wants starts anew, and what it was told may be lost. What it has thrown
+    /// away meanwhile it names again.
     // XFER-25.
-    fn renew(&mut self, io: &mut Io<'_, '_>) {
+    fn renew(&mut self, io: &mut Io<'_, '_>, named: &Ranges) {
         self.parked = false;
         self.pause_chunks(false);
         (self.failures, self.fruitless, self.repeats, self.told_again) = (0, 0, 0, 0);
@@ -157,6 +158,10 @@ impl Sending {
         for &entry in &self.failed {
             io.tell(ControlMessage::SourceChanged { transfer: io.key.id, entry });
         }
+        let mut gone = if planted!(ThrownAwayCounted) { Ranges::new() } else { self.durable.common(named) };
+        self.durable.subtract(&gone);
+        gone.subtract(&self.uncounted);
+        self.progress.durable -= bytes_of(&self.manifest, &gone);
         self.progress.resumed = self.progress.durable;
         self.sent_before.clone_from(&self.sent);
         io.notify(Event::Resumed { transfer: io.key, durable: self.progress.durable });
@@ -170,7 +175,7 @@ impl Sending {
             return Err(Stop::Violation);
         }
         if self.parked {
-            self.renew(io);
+            self.renew(io, &chunks);
         }
         chunks.subtract(&self.given_up);
         let again = !chunks.common(&self.sent).is_empty();
@@ -213,14 +218,19 @@ impl Sending {
         Ok(())
     }
 
-    /// Whether a file is not read whole by sending what is to be sent of it: the receiver has the rest from an earlier try.
-    fn is_unread(&self, entry: u32) -> bool {
+    /// Chunks of a file that the receiver has from an earlier try: they are not read to be sent.
+    fn passed_over(&self, entry: u32) -> Ranges {
         let chunks = Ranges::from(self.manifest.layout().chunks_of(entry));
         let mut passed_over = chunks.clone();
         passed_over.subtract(&self.named);
         passed_over.subtract(&self.sent);
         passed_over.union(&chunks.common(&self.before));
-        !passed_over.is_empty() && self.digests.get(entry).is_none() && !self.failed.contains(&entry)
+        passed_over
+    }
+
+    /// Whether a file is not read whole by sending what is to be sent of it, and can be.
+    fn is_unread(&self, entry: u32) -> bool {
+        !self.passed_over(entry).is_empty() && self.digests.get(entry).is_none() && !self.failed.contains(&entry)
     }
 
     /// Has the host digest these files: their bytes do not all pass here.
@@ -306,6 +316,10 @@ impl Sending {
         let last = receipt.others.last_key_value().map(|(&entry, _)| entry);
         let ascends = others.first().is_none_or(|&(first, _)| last.is_none_or(|last| first > last));
         let fits = others.last().is_none_or(|&(entry, _)| entry < self.manifest.len());
+        if receipt.digest == digest && receipt.whole && !planted!(ReceiptAgainRefused) {
+            // The answer to an offer that was made again, while the first is not compared yet.
+            return Ok(false);
+        }
         if receipt.digest != digest || receipt.whole || !ascends || !fits || (more && others.is_empty()) {
             return Err(Stop::Violation);
         }
@@ -337,10 +351,11 @@ impl Sending {
         let outcome = |entry| receipt.others.get(&entry).copied().unwrap_or(Outcome::Stored);
         let there = |entry| matches!(outcome(entry), Outcome::Stored | Outcome::Renamed);
         let digest = |entry| self.digests.get(entry).copied().filter(|_| there(entry));
-        // Stored can only be what was read whole.
+        // Stored can only be what was read whole, in this try or an earlier one.
         for (entry, &kind) in (0..).zip(&self.kinds) {
             if kind == EntryKind::File && there(entry) && digest(entry).is_none() {
-                return Err(Stop::Violation);
+                let read_before = self.failed.contains(&entry) && !self.passed_over(entry).is_empty() && !planted!(UnreadIsALie);
+                return Err(if read_before { Stop::Cancel(CancelReason::Source) } else { Stop::Violation });
             }
         }
         let (ours, mut summary) = sum_up(io.key, &self.manifest, outcome, digest);
