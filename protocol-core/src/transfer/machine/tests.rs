@@ -7,6 +7,7 @@ use crate::transfer::receipt::Outcome;
 use std::vec;
 use std::vec::Vec;
 
+mod again;
 mod harness;
 mod hostile;
 mod matrix;
