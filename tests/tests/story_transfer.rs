@@ -436,3 +436,28 @@ fn a_transfer_outlives_the_renewal_of_its_session() {
         }
     }
 }
+
+/// XFER-21, KEEP-1: an owner who does not want to stay connected any more has not given up what waits for a session.
+#[test]
+fn a_transfer_that_lost_its_session_is_dialled_for_though_nobody_stays_connected() {
+    for off in [false, true] {
+        let mut duo = Duo::paired(13, WIRES[0]);
+        let (from, to) = (duo.i, duo.j);
+        let key = duo.world.share(from, to, &sample_tree(), CHUNK).expect("paired");
+        let suspended = |event: &Event| matches!(event, Event::Suspended { .. });
+        let accepted = |event: &Event| matches!(event, Event::Accepted { .. });
+        assert!(duo.world.run_until(MINUTE, |world| world.saw(from, accepted)), "{}", duo.story());
+        for _ in 0..8 {
+            duo.world.cut_connection(from, to);
+            duo.world.run_for(Duration::from_millis(1));
+        }
+        assert!(duo.world.saw(from, suspended), "{}", duo.story());
+        for dev in [from, to] {
+            if off {
+                duo.world.call(dev, |node, env| node.keep_connected(env, false));
+            }
+        }
+        duo.world.run_for(MINUTE);
+        assert!(matches!(&ends(&duo.world, from, key)[..], [End::Done(_)]), "{off}\n{}", duo.story());
+    }
+}
