@@ -1,9 +1,11 @@
 //! The command line: verbs, flags, environment and their help.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use adapter_tokio::service::SLOWEST;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
@@ -144,6 +146,13 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Print the completion script of a shell: source it when the shell starts.
     Completions(Completions),
+}
+
+impl Command {
+    /// Whether standard output carries a file.
+    pub(crate) fn fills_stdout(&self) -> bool {
+        matches!(self, Self::Recv(recv) if recv.dir.as_os_str() == "-")
+    }
 }
 
 /// `kin demo`.
@@ -364,13 +373,17 @@ empty directories, symbolic links. Not kept: owners, ACLs, extended attributes, 
 
 What is interrupted goes on: the same command once more, or `kin transfers resume`, sends nothing that has arrived.
 
+Patterns are those of a .gitignore: `*.o` anywhere, `build/` only directories, `/album/raw` from where paths begin as they
+arrive, `!keep.o` takes back what an earlier one left out. A file .kinignore in a directory that is sent has them a line each,
+for what is in that directory. What is left out so is no failure. Sparse files arrive sparse.
+
 The other device must be receiving:  kin recv DIR
 It is looked for at the addresses of earlier contacts, and at --address.";
 
 /// `kin send`.
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Files and directories.
+    /// Files and directories; `-` alone is standard input, and needs a --name.
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<OsString>,
     /// Id, name, or a unique beginning of either.
@@ -382,9 +395,30 @@ pub(crate) struct Send {
     /// Try for so long until the device is there [default: 30s without the flag's value; exit 14 when it runs out].
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = wait)]
     pub(crate) wait: Option<Duration>,
+    /// Leave out what this pattern matches; may be given several times, and the last that matches decides.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Files of this name in a sent tree say what is left out there; an empty one: none do.
+    #[arg(long, value_name = "NAME", default_value = ".kinignore")]
+    pub(crate) ignore_file: Vec<OsString>,
     /// What becomes of symbolic links.
     #[arg(long, value_enum, default_value_t = Symlinks::Keep)]
     pub(crate) symlinks: Symlinks,
+    /// Bytes of files a second at most, for example 20M; at least 100k.
+    #[arg(long, value_name = "RATE", value_parser = limit_rate)]
+    pub(crate) limit_rate: Option<NonZeroU64>,
+    /// List what would be sent, and send nothing. Needs no network.
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// What standard input is called at the other device, where PATH is `-`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<OsString>,
+}
+
+fn limit_rate(text: &str) -> Result<NonZeroU64, String> {
+    let size: bytesize::ByteSize = text.trim_end_matches("/s").parse().map_err(|_| "a rate has the form 500k, 20M or 1MiB".to_owned())?;
+    let rate = NonZeroU64::new(size.as_u64()).filter(|rate| rate.get() >= SLOWEST);
+    rate.ok_or_else(|| "at least 100k: slower streams look broken to the other device".to_owned())
 }
 
 /// What becomes of symbolic links in a source.
@@ -392,6 +426,8 @@ pub(crate) struct Send {
 pub(crate) enum Symlinks {
     /// Sent as links.
     Keep,
+    /// What they point to is sent in their place.
+    Follow,
     /// Left out, and listed.
     Skip,
 }
@@ -405,9 +441,9 @@ Nothing has its final name before its digest was compared. The umask applies. No
 hard links as links. What a policy skips makes the exit code 11, here and at the sender.";
 
 /// `kin recv`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Recv {
-    /// Where to put what arrives; made if its parent exists.
+    /// Where to put what arrives; made if its parent exists. `-`: one file, to standard output once all of it is verified.
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
     /// Take nothing from others than this device.
@@ -428,6 +464,9 @@ pub(crate) struct Recv {
     /// Write this device's addresses to this file, one a line.
     #[arg(long, value_name = "FILE")]
     pub(crate) address_file: Option<PathBuf>,
+    /// It is for standard output.
+    #[arg(skip)]
+    pub(crate) one_file: bool,
 }
 
 /// What happens where a name is taken.
@@ -606,6 +645,9 @@ mod tests {
             "kin devices rename x y",
             "kin devices forget x --no-input",
             "kin send a b --to c --wait --symlinks skip",
+            "kin send a/ --to c --symlinks follow --exclude *.o --exclude /b --ignore-file .gitignore --limit-rate 20M -n",
+            "kin send - --to c --name x.tar",
+            "kin recv - --from c",
             "kin send a --to c --wait=5m -q",
             "kin recv",
             "kin recv d --from x --once --yes --on-conflict update --timeout 10s --address-file f",
@@ -619,7 +661,7 @@ mod tests {
 
     #[test]
     fn contradictions_are_usage_errors() {
-        for line in ["kin", "kin send a", "kin send --to b", "kin join a --code-stdin", "kin -q -v id", "kin recv --on-conflict maybe"] {
+        for line in ["kin", "kin send a", "kin send --to b", "kin join a --code-stdin", "kin -q -v id", "kin recv --on-conflict maybe", "kin send a --to b --limit-rate 5k"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -378,7 +378,7 @@ pub(crate) enum RouteKind {
 /// A file of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct File {
-    /// The transfer.
+    /// The transfer; `dry-run` where there is none.
     pub(crate) id: String,
     /// Its path in the transfer; what is not UTF-8 shows as U+FFFD.
     pub(crate) path: String,
@@ -410,6 +410,17 @@ pub(crate) enum FileStatus {
     Skipped,
     /// It failed.
     Failed,
+    /// It would be sent (`send --dry-run`).
+    Planned,
+}
+
+impl File {
+    /// A file that a dry run lists. There is no transfer that it could be of.
+    pub(crate) fn planned(path: &[u8], bytes: u64) -> Self {
+        let (path, path_base64) = path_text(path);
+        let (status, id) = (FileStatus::Planned, "dry-run".to_owned());
+        Self { id, path, path_base64, bytes, blake3: None, status, renamed_to: None, renamed_to_base64: None }
+    }
 }
 
 /// What `doctor` looks at.

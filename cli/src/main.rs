@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     log(&cli.global);
-    let out = Output::new(&cli.global);
+    let out = Output::new(&cli.global, cli.command.fills_stdout());
     hello(&out);
     let (out, done) = run(cli, out);
     match done {

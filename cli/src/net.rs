@@ -444,12 +444,20 @@ fn init_failed(error: &InitError) -> Problem {
 }
 
 fn send_failed(error: &SendError) -> Problem {
+    match error {
+        SendError::Closed => closed(Closed),
+        SendError::Scan(error) => scan_failed(error),
+        SendError::Manifest(_) => Problem::new(Exit::Usage, shown(&error.to_string())),
+        SendError::Refused(_) => Problem::new(Exit::Internal, shown(&error.to_string())),
+    }
+}
+
+/// Why paths cannot be sent.
+pub(crate) fn scan_failed(error: &ScanError) -> Problem {
     let exit = match error {
-        SendError::Closed => return closed(Closed),
-        SendError::Scan(ScanError::Path(_, FileFault::NotFound)) => Exit::NotFound,
-        SendError::Scan(ScanError::Path(..)) => Exit::LocalIo,
-        SendError::Scan(ScanError::Twice(_) | ScanError::TooMany) | SendError::Manifest(_) => Exit::Usage,
-        SendError::Refused(_) => Exit::Internal,
+        ScanError::Path(_, FileFault::NotFound) => Exit::NotFound,
+        ScanError::Path(..) => Exit::LocalIo,
+        ScanError::Twice(_) | ScanError::TooMany | ScanError::Pattern(..) => Exit::Usage,
     };
     Problem::new(exit, shown(&error.to_string()))
 }

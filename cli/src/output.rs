@@ -17,6 +17,8 @@ pub(crate) struct Output {
     pub(crate) json: bool,
     /// Errors only.
     pub(crate) quiet: bool,
+    /// Standard output carries a file: results go where words go.
+    piped: bool,
     /// How progress is shown.
     pub(crate) progress: ProgressMode,
     /// Standard error is a terminal that may be drawn on.
@@ -28,7 +30,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(global: &Global) -> Self {
+    pub(crate) fn new(global: &Global, piped: bool) -> Self {
         let terminal = io::stderr().is_terminal();
         let progress = match global.progress {
             ProgressMode::Auto if global.json || global.quiet => ProgressMode::None,
@@ -37,12 +39,12 @@ impl Output {
             chosen => chosen,
         };
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { json: global.json, quiet: global.quiet, progress, terminal, colour, bar: Mutex::new(None) }
+        Self { json: global.json, quiet: global.quiet, piped, progress, terminal, colour, bar: Mutex::new(None) }
     }
 
     /// For a command line that could not even be read.
     pub(crate) const fn events_only() -> Self {
-        Self { json: true, quiet: true, progress: ProgressMode::None, terminal: false, colour: false, bar: Mutex::new(None) }
+        Self { json: true, quiet: true, piped: false, progress: ProgressMode::None, terminal: false, colour: false, bar: Mutex::new(None) }
     }
 
     /// An event, with `--json`.
@@ -63,7 +65,9 @@ impl Output {
 
     /// A result, without `--json`.
     pub(crate) fn result(&self, line: &str) {
-        if !self.json {
+        if self.piped {
+            self.say(line);
+        } else if !self.json {
             self.stdout(line);
         }
     }

@@ -1,28 +1,32 @@
 //! `kin recv`: receives in the foreground, offer by offer.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_tokio::files::{ConflictPolicy, Destination};
+use adapter_tokio::home::journals_path;
+use adapter_tokio::journal::Journals;
 use protocol_core::effects::{EntryNote, Event as CoreEvent, TransferKey};
 use protocol_core::faults::{DeclineReason, Failure, FileFault, TransferFailure};
 use protocol_core::ids::DeviceId;
 use protocol_core::limits::USER_WAIT;
 use protocol_core::node::DeviceView;
-use protocol_core::transfer::manifest::Manifest;
+use protocol_core::transfer::manifest::{EntryKind, Manifest};
 use rustix::fs::Access;
 
 use super::transfer::{Named, Running, amount, offer_event};
-use super::{Context, devices};
+use super::{Context, devices, off_thread};
 use crate::args::{OnConflict, Recv};
 use crate::ask::{Answer, Asker};
 use crate::events::{Event, WarningCode};
 use crate::exit::{Exit, Outcome, Problem, Severity as _};
 use crate::net::{Net, Start};
 use crate::output::{Output, files, quoted, shown, size};
+use crate::scratch::Scratch;
 
 /// An offer that waits for its answer.
 struct Offer {
@@ -44,17 +48,52 @@ enum Decision {
 }
 
 pub(super) async fn run(context: &mut Context, args: &Recv) -> Outcome {
-    if args.dir.as_os_str() == "-" {
-        return Err(Problem::usage("writing to standard output is not built in yet: receive into a directory"));
-    }
     if args.on_conflict == Some(OnConflict::Ask) && !context.asker.can_ask() {
         return Err(Problem::usage("--on-conflict ask needs a terminal to ask at").next("kin recv --on-conflict rename"));
+    }
+    if args.dir.as_os_str() == "-" {
+        return to_stdout(context, args).await;
     }
     make_directory(&args.dir)?;
     let mut net = Net::start(context, Start::default()).await?;
     let done = receive(context, &mut net, args).await;
     net.close().await;
     done
+}
+
+/// Receives one file, and writes it to standard output when all of it is verified.
+async fn to_stdout(context: &mut Context, args: &Recv) -> Outcome {
+    if context.out.json {
+        return Err(Problem::usage("standard output cannot carry events and a file: leave --json or the `-` out"));
+    }
+    let failed = |error: std::io::Error| Problem::new(error.exit(), format!("standard output: {error}"));
+    let scratch = Scratch::new("kin-stdout").map_err(failed)?;
+    let args = Recv { dir: scratch.path().to_owned(), once: true, one_file: true, ..args.clone() };
+    let mut net = Net::start(context, Start::default()).await?;
+    let done = receive(context, &mut net, &args).await;
+    net.close().await;
+    if done.is_err() {
+        forget_what_is_in(context, scratch.path())?;
+    }
+    done?;
+    let file = std::fs::read_dir(scratch.path()).map_err(failed)?.next();
+    let path = file.ok_or_else(|| Problem::internal("a file that was received is not there"))?.map_err(failed)?.path();
+    let written = off_thread(move || {
+        let mut file = std::fs::File::open(path).map_err(failed)?;
+        let mut stdout = std::io::stdout().lock();
+        std::io::copy(&mut file, &mut stdout).and_then(|_| stdout.flush()).map_err(failed)
+    });
+    // Nobody may ever read it.
+    context.stop.clone().or(written).await?
+}
+
+/// What was begun in a directory that goes away cannot go on.
+fn forget_what_is_in(context: &Context, directory: &Path) -> Outcome {
+    let journals = Journals::new(journals_path(&context.home()?));
+    for head in journals.heads().unwrap_or_default().iter().filter(|head| head.directory.starts_with(directory)) {
+        journals.give_up(head.transfer);
+    }
+    Ok(())
 }
 
 /// Makes the directory if it is not there. One that takes no files is found out before anybody sends.
@@ -80,7 +119,11 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
     let directory = std::fs::canonicalize(&args.dir).unwrap_or_else(|_| args.dir.clone());
     net.open_inbox(&directory).await?;
     net.introduce(&context.out, args.address_file.as_deref()).await?;
-    context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
+    if args.one_file {
+        context.out.say("Receiving one file. Ctrl-C ends it.");
+    } else {
+        context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
+    }
     let mut waiting = VecDeque::new();
     loop {
         let offer = next_offer(&context.out, net, &mut waiting, (from, args.timeout)).await?;
@@ -198,7 +241,7 @@ async fn take(
         }
         Decision::Accept(policy) => {
             net.accept(key, policy).await?;
-            transfer(out, net, (offer, waiting), directory).await
+            transfer(out, net, (offer, waiting), (directory, args.one_file)).await
         }
     }
 }
@@ -230,6 +273,10 @@ fn conflicts(offer: &Offer) -> impl Iterator<Item = u32> + '_ {
     offer.notes.iter().filter(|(_, note)| matches!(note, EntryNote::Conflict)).map(|(entry, _)| *entry)
 }
 
+fn is_one_file(manifest: &Manifest) -> bool {
+    manifest.len() == 1 && manifest.entry(0).is_some_and(|entry| entry.kind == EntryKind::File)
+}
+
 /// Yes or no, and what happens to names that are taken.
 async fn decide(
     out: &Output,
@@ -238,6 +285,10 @@ async fn decide(
     args: &Recv,
     (offer, waiting): (&Offer, &mut VecDeque<Offer>),
 ) -> Outcome<Decision> {
+    if args.one_file && !is_one_file(&offer.manifest) {
+        out.say("One file is wanted, and this is something else.");
+        return Ok(Decision::Decline(DeclineReason::Policy));
+    }
     if net.is_continued(offer.key).await? {
         out.say("It was taken before, and goes on.");
         return Ok(Decision::Accept(None));
@@ -303,7 +354,12 @@ async fn beside<T>(
     }
 }
 
-async fn transfer(out: &Output, net: &mut Net, (offer, waiting): (Offer, &mut VecDeque<Offer>), directory: &Path) -> Outcome {
+async fn transfer(
+    out: &Output,
+    net: &mut Net,
+    (offer, waiting): (Offer, &mut VecDeque<Offer>),
+    (directory, one_file): (&Path, bool),
+) -> Outcome {
     let key = offer.key;
     let mut running = Running::new(out, key, offer.manifest);
     loop {
@@ -317,7 +373,9 @@ async fn transfer(out: &Output, net: &mut Net, (offer, waiting): (Offer, &mut Ve
         match running.on(event) {
             None => {}
             Some(Ok(summary)) => {
-                out.say(&format!("It is in {}.", shown(&directory.to_string_lossy())));
+                if !one_file {
+                    out.say(&format!("It is in {}.", shown(&directory.to_string_lossy())));
+                }
                 return running.finish(&summary, 0);
             }
             Some(Err(reason)) => return Err(broken(reason)),

@@ -1,17 +1,17 @@
 //! `kin transfers`: what was begun and is not finished. Looking needs no network and no lock.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use adapter_tokio::files::SymlinkPolicy;
 use adapter_tokio::home::journals_path;
 use adapter_tokio::journal::{Begun, Journals};
+use adapter_tokio::service::SendRequest;
 use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::faults::CancelReason;
 use protocol_core::ids::{DeviceId, TransferId};
 
+use super::send::Sent;
 use super::{Context, recv, send};
-use crate::args::{Recv, Send, Symlinks, TransfersVerb};
+use crate::args::{Recv, TransfersVerb};
 use crate::events::{Event, Unfinished, Way};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::net::{Net, Start};
@@ -30,14 +30,15 @@ pub(super) async fn run(context: &mut Context, verb: Option<TransfersVerb>) -> O
             Ok(())
         }
         TransfersVerb::Resume { transfer, address } => match &find(&all, &transfer)?.what {
-            What::Out { paths, symlinks } => {
-                let symlinks = if *symlinks == SymlinkPolicy::Skip { Symlinks::Skip } else { Symlinks::Keep };
-                let (paths, to) = (paths.iter().cloned().map(OsString::from).collect(), find(&all, &transfer)?.device.to_string());
-                send::run(context, &Send { paths, to, address, wait: None, symlinks }).await
+            What::Out { request } => {
+                let to = find(&all, &transfer)?.device.to_string();
+                let command = format!("kin transfers resume {}", short(&transfer));
+                let sent = Sent { request: (**request).clone(), to: &to, address: &address, wait: None, command, once: false };
+                send::send(context, &sent).await
             }
             What::In { directory } => {
                 let (dir, from) = (directory.clone(), Some(find(&all, &transfer)?.device.to_string()));
-                let args = Recv { dir, from, once: true, yes: false, on_conflict: None, timeout: None, address_file: None };
+                let args = Recv { dir, from, once: true, yes: false, on_conflict: None, timeout: None, address_file: None, one_file: false };
                 recv::run(context, &args).await
             }
         },
@@ -63,7 +64,7 @@ struct One {
 }
 
 enum What {
-    Out { paths: Vec<PathBuf>, symlinks: SymlinkPolicy },
+    Out { request: Box<SendRequest> },
     In { directory: PathBuf },
 }
 
@@ -85,9 +86,9 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
             bytes_durable: None,
             entries: out.entries.into(),
             begun_at: out.unix_s,
-            paths: out.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+            paths: out.request.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         },
-        what: What::Out { paths: out.paths, symlinks: out.symlinks },
+        what: What::Out { request: Box::new(out.request) },
     });
     let incoming = incoming.into_iter().map(|head| One {
         device: head.device,

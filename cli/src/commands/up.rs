@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use adapter_tokio::files::ConflictPolicy;
 use adapter_tokio::journal::Outgoing;
 use adapter_tokio::metrics::prometheus;
-use adapter_tokio::service::{Inbox, NetworkingService, SendRequest, Sharing};
+use adapter_tokio::service::{Inbox, NetworkingService, Sharing};
 use protocol_core::effects::{DeviceState, Direction, Event as CoreEvent, TransferKey};
 use protocol_core::faults::DeclineReason;
 use protocol_core::ids::DeviceId;
@@ -212,9 +212,9 @@ impl Owner<'_> {
     async fn go_on(&mut self, device: DeviceId) -> Outcome {
         let begun = self.service.unfinished().await.map_err(crate::net::closed)?;
         let waits = |outgoing: &&Outgoing| outgoing.device == device && !begun.live.contains(&outgoing.transfer);
-        for Outgoing { transfer, paths, symlinks, label, .. } in begun.outgoing.iter().filter(waits).cloned() {
-            let first = paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
-            match self.service.share_with_device(device, SendRequest { paths, symlinks, label }).await {
+        for Outgoing { transfer, request, .. } in begun.outgoing.iter().filter(waits).cloned() {
+            let first = request.paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
+            match self.service.share_with_device(device, request).await {
                 Ok(Sharing { key, manifest, .. }) => {
                     self.out.result(&format!("{first} is offered again"));
                     self.taken.insert(key, Taken { label: first, files: amount(&manifest).0, since: Instant::now() });

@@ -222,8 +222,8 @@ impl Node {
         }
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         session.waits_for = None;
-        let (stream, conn, was_ending, told) = (session.stream, session.conn, session.ending, session.told);
-        let lived = self.now.since(session.born);
+        let (stream, conn, was_ending, told, born) = (session.stream, session.conn, session.ending, session.told, session.born);
+        let lived = self.now.since(born);
         // Nothing that counts is told on one that crossed, by either side.
         let heard = reason == LinkFailure::Ended || session.passed_over;
         match reason {
@@ -245,15 +245,24 @@ impl Node {
         }
         let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
-        let older = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
-        let older = older.and_then(|older| self.sessions.get(&older)).map(|older| (older.session_ref, older.stream, roles(older)));
-        // What was told on this one may be lost, and who opened the older may never have heard of this: both begin anew, as after any cut.
-        let parted = told && reason != LinkFailure::Ended && !planted!(ToldAndLost);
-        if let Some((older, stream, roles)) = older.filter(|_| !parted) {
-            // A renewal that came to nothing: the session that it was to replace goes on.
-            self.timers.cancel(TimerKind::Stream(stream));
-            self.primary.insert(device, older);
-            return self.on_primary(env, device, roles);
+        let other = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
+        let other = other.and_then(|other| self.sessions.get(&other));
+        let other = other.map(|other| (other.session_ref, other.stream, roles(other), told && reason != LinkFailure::Ended, other.born < born));
+        match other {
+            // What was told on this one may be lost. The peer may never have heard of it, and wait on the older for what was told here:
+            // both begin anew, as after any cut.
+            Some((.., true, true)) if !planted!(ToldAndLost) => {}
+            // A renewal that came to nothing, or one of two sessions that crossed: the other goes on.
+            Some((other, stream, roles, lost, _)) => {
+                self.timers.cancel(TimerKind::Stream(stream));
+                self.primary.insert(device, other);
+                if lost && !planted!(ToldAndLost) {
+                    self.messages.on_session_over(&peer);
+                    self.transfers.on_session_lost(cx!(self, env), device);
+                }
+                return self.on_primary(env, device, roles);
+            }
+            None => {}
         }
         self.primary.remove(&device);
         let alone = others.is_empty();
