@@ -611,6 +611,7 @@ mod tests {
             confirmed: false,
         };
         let mut all = vec![
+            Event::File(File::planned(b"a\xff", 7)),
             Event::Hello { schema: SCHEMA, version: "0.1.0".into() },
             Event::Identity { device_id: id(), name: "a".into(), fingerprint: "a b c d e f".into(), addresses: vec![] },
             Event::Code { words: vec!["abandon".into(); 12], expires_in_s: 600 },

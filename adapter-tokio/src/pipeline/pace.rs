@@ -16,6 +16,7 @@ const BURST: Duration = Duration::from_millis(100);
 const NAP: Duration = Duration::from_millis(100);
 
 /// Lets so many bytes a second through, whoever brings them.
+// HOST-26.
 #[derive(Debug)]
 pub(crate) struct Pace {
     rate: u64,

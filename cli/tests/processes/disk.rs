@@ -65,7 +65,7 @@ fn parts(directory: &Path) -> usize {
     listing_names(directory).iter().filter(|name| name.ends_with(".part")).count()
 }
 
-fn listing_names(directory: &Path) -> Vec<String> {
+pub(crate) fn listing_names(directory: &Path) -> Vec<String> {
     listing(directory).into_keys().map(|path| path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned()).collect()
 }
 

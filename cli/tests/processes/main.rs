@@ -17,6 +17,7 @@ mod messages;
 mod pairing;
 mod registry;
 mod resume;
+mod select;
 mod stranger;
 mod transfers;
 mod transports;
