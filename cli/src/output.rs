@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use indicatif::ProgressBar;
+use indicatif::{MultiProgress, ProgressBar};
 
 use crate::args::{Global, ProgressMode};
 use crate::events::{Event, WarningCode};
@@ -26,7 +26,9 @@ pub(crate) struct Output {
     /// Colours are welcome there.
     colour: bool,
     /// What is drawn at the moment, and steps aside for a line.
-    bar: Mutex<Option<ProgressBar>>,
+    bars: MultiProgress,
+    /// How many there are.
+    drawn: AtomicUsize,
 }
 
 impl Output {
@@ -39,12 +41,21 @@ impl Output {
             chosen => chosen,
         };
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { json: global.json, quiet: global.quiet, piped, progress, terminal, colour, bar: Mutex::new(None) }
+        Self { json: global.json, quiet: global.quiet, piped, progress, terminal, colour, bars: MultiProgress::new(), drawn: AtomicUsize::new(0) }
     }
 
     /// For a command line that could not even be read.
-    pub(crate) const fn events_only() -> Self {
-        Self { json: true, quiet: true, piped: false, progress: ProgressMode::None, terminal: false, colour: false, bar: Mutex::new(None) }
+    pub(crate) fn events_only() -> Self {
+        Self {
+            json: true,
+            quiet: true,
+            piped: false,
+            progress: ProgressMode::None,
+            terminal: false,
+            colour: false,
+            bars: MultiProgress::new(),
+            drawn: AtomicUsize::new(0),
+        }
     }
 
     /// An event, with `--json`.
@@ -79,12 +90,13 @@ impl Output {
         }
     }
 
-    /// A question: shown whenever somebody can be asked, without the line's end.
+    /// A question: shown whenever somebody can be asked, without the line's end, unless something is drawn below.
     pub(crate) fn question(&self, text: &str) {
         self.beside_bar(|| {
             let mut stderr = io::stderr().lock();
             // A person who closed the terminal cannot answer either: the deadline decides.
-            drop(write!(stderr, "{text} ").and_then(|()| stderr.flush()));
+            let end = if self.drawn.load(Ordering::Relaxed) > 0 { "\n" } else { " " };
+            drop(write!(stderr, "{text}{end}").and_then(|()| stderr.flush()));
         });
     }
 
@@ -116,9 +128,20 @@ impl Output {
         });
     }
 
-    /// Draws `bar` until it is taken away with `None`; lines appear above it.
-    pub(crate) fn set_bar(&self, bar: Option<ProgressBar>) {
-        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+    /// Draws `bar`, below those that are drawn already; lines appear above it.
+    pub(crate) fn draw(&self, bar: ProgressBar) -> ProgressBar {
+        self.drawn.fetch_add(1, Ordering::Relaxed);
+        self.bars.add(bar)
+    }
+
+    /// Draws it no more.
+    pub(crate) fn draw_no_more(&self, bar: &ProgressBar) {
+        if bar.is_finished() {
+            return;
+        }
+        bar.finish_and_clear();
+        self.bars.remove(bar);
+        self.drawn.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn bold(&self, text: &str) -> String {
@@ -144,10 +167,7 @@ impl Output {
     }
 
     fn beside_bar(&self, write: impl FnOnce()) {
-        match &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
+        if self.drawn.load(Ordering::Relaxed) > 0 { self.bars.suspend(write) } else { write() }
     }
 }
 

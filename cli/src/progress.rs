@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::ProgressMode;
 use crate::events::Event;
@@ -82,13 +82,12 @@ pub(crate) struct Progress<'a> {
 impl<'a> Progress<'a> {
     pub(crate) fn new(out: &'a Output, id: String, total: u64, files_total: u64) -> Self {
         let bar = (out.progress == ProgressMode::Bar && !out.json).then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total.max(1)), ProgressDrawTarget::stderr());
+            let bar = out.draw(ProgressBar::new(total.max(1)));
             if let Ok(style) = ProgressStyle::with_template(" {bar:24} {msg}") {
                 bar.set_style(style.progress_chars("█▌░"));
             }
             bar
         });
-        out.set_bar(bar.clone());
         Self { out, id, meter: Meter::new(total, Instant::now()), files_total, files_done: 0, bar, shown_at: None }
     }
 
@@ -142,9 +141,8 @@ impl<'a> Progress<'a> {
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        self.out.set_bar(None);
         if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+            self.out.draw_no_more(bar);
         }
     }
 }

@@ -150,8 +150,8 @@ impl Transfers {
     fn arrive(&mut self, links: &Links, key: TransferKey, manifest: Option<Arc<Manifest>>, folder: Option<String>) {
         let (Some(Inbox { dir, on_conflict, by_policy }), Some(manifest)) = (self.inbox.clone(), manifest) else { return };
         let dir = folder.filter(|_| by_policy).map_or(dir, PathBuf::from);
-        // What was taken before goes on where it was.
-        let before = self.journals.taken(key.device, key.id, manifest.digest());
+        // What was taken before goes on where it was, if that is still there.
+        let before = self.journals.taken(key.device, key.id, manifest.digest()).filter(|head| head.directory.is_dir());
         let (dir, policy) = match &before {
             Some(head) => (head.directory.clone(), head.policy),
             None => (std::path::absolute(&dir).unwrap_or(dir), on_conflict),

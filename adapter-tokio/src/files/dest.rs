@@ -33,6 +33,7 @@ pub struct Destination {
     /// Permission bits that are never given.
     umask: u16,
     folds: OnceLock<bool>,
+    flushes_all: OnceLock<bool>,
 }
 
 impl Destination {
@@ -42,7 +43,7 @@ impl Destination {
     /// [`FileFault`] if it does not exist, is no directory, or cannot be opened.
     pub fn open(directory: &Path) -> Result<Self, FileFault> {
         let root = openat(CWD, directory, DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { root: Arc::new(root), path: directory.to_path_buf(), umask: umask(), folds: OnceLock::new() })
+        Ok(Self { root: Arc::new(root), path: directory.to_path_buf(), umask: umask(), folds: OnceLock::new(), flushes_all: OnceLock::new() })
     }
 
     /// The path that it was opened by.
@@ -86,6 +87,22 @@ impl Destination {
         Ok(*self.folds.get_or_init(|| found.is_ok()))
     }
 
+    /// Whether flushing the whole file system makes every file durable, and tells of every error: where the kernel reports them (Linux
+    /// 5.8), and the file system is one that keeps its files itself.
+    pub(super) fn flushes_all(&self) -> bool {
+        *self.flushes_all.get_or_init(|| {
+            #[cfg(target_os = "linux")]
+            {
+                // ext2 to ext4, XFS, Btrfs, F2FS, tmpfs.
+                const KNOWN: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
+                let known = rustix::fs::fstatfs(&self.root).is_ok_and(|stat| KNOWN.contains(&super::wide(stat.f_type)));
+                known && tells_errors(&rustix::system::uname().release().to_string_lossy())
+            }
+            #[cfg(not(target_os = "linux"))]
+            false
+        })
+    }
+
     /// The permission bits that an entry gets.
     pub(super) fn mode(&self, entry: &Entry) -> Mode {
         Mode::from_raw_mode((entry.mode & 0o777 & !self.umask).into())
@@ -100,6 +117,13 @@ impl Destination {
     pub(super) fn pretend_folding(&self) {
         self.folds.set(true).unwrap();
     }
+}
+
+/// Whether a kernel of this release reports errors of earlier writes where a file system is flushed.
+#[cfg(target_os = "linux")]
+fn tells_errors(release: &str) -> bool {
+    let mut parts = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (5, 8)
 }
 
 /// The umask can only be read by setting it, which is visible to other threads; Linux tells it otherwise too.
@@ -332,4 +356,16 @@ pub(super) fn existing(directory: &OwnedFd, name: &OsStr) -> Result<Option<rusti
 /// What is seen of an open file.
 pub(super) fn seen(file: &impl std::os::fd::AsFd) -> Result<Seen, FileFault> {
     Ok(Seen::of(&fstat(file)?))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::tells_errors;
+
+    #[test]
+    fn releases_of_the_kernel() {
+        for (release, tells) in [("6.1.0-18-amd64", true), ("5.8", true), ("5.10.0+", true), ("5.7.19", false), ("4.18.0-553.el8", false), ("", false)] {
+            assert_eq!(tells_errors(release), tells, "{release}");
+        }
+    }
 }

@@ -19,6 +19,8 @@ use super::{DIRECTORY, FileFault};
 
 /// Threads that sync files side by side.
 const SYNCS_AT_ONCE: usize = 8;
+/// So many files are flushed together.
+const MANY: usize = 64;
 /// Files from this size on get holes where they have only zeros.
 const SPARSE_FROM: u64 = 128 << 10;
 /// What is a hole or not, in bytes: the blocks of most file systems.
@@ -166,33 +168,65 @@ impl Incoming {
 
     /// Makes what was written to the temporary files of `entries` durable. Returns those that failed; a failed one is lost
     /// for this transfer, whatever a second sync would say.
+    ///
+    /// Many files are flushed by one flush of their whole file system, where the system has such a call and it succeeds.
+    // HOST-9.
     pub fn sync(&self, entries: Range<u32>) -> Vec<(u32, FileFault)> {
         let dirty: Vec<u32> = {
             let state = self.state();
             state.temps.range(entries).filter(|(_, temp)| temp.dirty).map(|(entry, _)| *entry).collect()
         };
-        let sync = |part: &[u32]| -> Vec<(u32, FileFault)> {
-            part.iter().filter_map(|entry| self.sync_one(*entry).err().map(|fault| (*entry, fault))).collect()
+        if dirty.len() < MANY || !self.destination.flushes_all() {
+            return self.side_by_side(&dirty, |entry| self.sync_one(entry));
+        }
+        let mut failed = self.side_by_side(&dirty, |entry| self.settle(entry).map(drop));
+        if self.flush_all().is_err() {
+            // Which of them it was is found out one by one.
+            let left: Vec<u32> = dirty.into_iter().filter(|entry| failed.iter().all(|(other, _)| other != entry)).collect();
+            failed.extend(self.side_by_side(&left, |entry| self.sync_one(entry)));
+        }
+        failed
+    }
+
+    /// Does something to each entry, on several threads; which failed.
+    fn side_by_side(
+        &self,
+        entries: &[u32],
+        each: impl Fn(u32) -> Result<(), FileFault> + Sync,
+    ) -> Vec<(u32, FileFault)> {
+        let each = |part: &[u32]| -> Vec<(u32, FileFault)> {
+            part.iter().filter_map(|entry| each(*entry).err().map(|fault| (*entry, fault))).collect()
         };
-        if dirty.len() <= SYNCS_AT_ONCE {
-            return sync(&dirty);
+        if entries.len() <= SYNCS_AT_ONCE {
+            return each(entries);
         }
         // Flushes that wait together share the file system's journal commits.
         std::thread::scope(|scope| {
-            let parts = dirty.chunks(dirty.len().div_ceil(SYNCS_AT_ONCE));
-            let threads: Vec<_> = parts.map(|part| (part, Builder::new().spawn_scoped(scope, move || sync(part)))).collect();
+            let parts = entries.chunks(entries.len().div_ceil(SYNCS_AT_ONCE));
+            let each = &each;
+            let threads: Vec<_> = parts.map(|part| (part, Builder::new().spawn_scoped(scope, move || each(part)))).collect();
             let outcome = |(part, thread): (&[u32], io::Result<ScopedJoinHandle<'_, _>>)| match thread {
                 Ok(thread) => thread.join().unwrap_or_else(|_| part.iter().map(|entry| (*entry, FileFault::Io(0))).collect()),
                 // The system has no thread left.
-                Err(_) => sync(part),
+                Err(_) => each(part),
             };
             threads.into_iter().flat_map(outcome).collect()
         })
     }
 
-    /// Time and mode are set first, so that the same flush makes them durable and publishing needs no second one.
-    // HOST-9.
-    pub(super) fn sync_one(&self, index: u32) -> Result<(), FileFault> {
+    /// Flushes the file system that the destination is on, if that is as good as flushing its files.
+    #[cfg(target_os = "linux")]
+    fn flush_all(&self) -> Result<(), FileFault> {
+        Ok(rustix::fs::syncfs(&self.destination.root)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn flush_all(&self) -> Result<(), FileFault> {
+        Err(FileFault::Io(0))
+    }
+
+    /// Sets time and mode, so that the same flush makes them durable and publishing needs no second one.
+    fn settle(&self, index: u32) -> Result<Arc<File>, FileFault> {
         let entry = self.entry(index)?;
         let file = {
             let mut state = self.state();
@@ -202,17 +236,23 @@ impl Incoming {
             }
             file
         };
-        let synced = (|| {
-            fchmod(&file, self.destination.mode(entry) | PRIVATE_FILE)?;
-            futimens(&file, &times(entry))?;
-            rustix::fs::fsync(&file)
-        })();
-        synced.map_err(|error| {
-            let mut state = self.state();
-            state.open.remove(&index);
-            state.broken.insert(index, error.into());
-            error.into()
-        })
+        let settled = fchmod(&file, self.destination.mode(entry) | PRIVATE_FILE).and_then(|()| futimens(&file, &times(entry)));
+        settled.map_err(|error| self.break_off(index, error))?;
+        Ok(file)
+    }
+
+    // HOST-9.
+    pub(super) fn sync_one(&self, index: u32) -> Result<(), FileFault> {
+        let file = self.settle(index)?;
+        rustix::fs::fsync(&file).map_err(|error| self.break_off(index, error))
+    }
+
+    /// What was written to a temporary file may be lost.
+    fn break_off(&self, index: u32, error: Errno) -> FileFault {
+        let mut state = self.state();
+        state.open.remove(&index);
+        state.broken.insert(index, error.into());
+        error.into()
     }
 
     /// Removes all temporary files of this transfer, and the directories that it made, that are empty and were not published.

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use protocol_core::effects::{Event as CoreEvent, Stranger};
 use protocol_core::faults::{LinkFailure, PairFailure};
 use protocol_core::ids::{DeviceId, SessionId};
@@ -206,11 +206,10 @@ impl<'a> Countdown<'a> {
     fn new(out: &'a Output, expires: Option<Instant>) -> Self {
         let draws = out.terminal && !out.json && !out.quiet;
         let bar = expires.filter(|_| draws).map(|expires| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let bar = out.draw(ProgressBar::no_length());
             if let Ok(style) = ProgressStyle::with_template("{msg}") {
                 bar.set_style(style);
             }
-            out.set_bar(Some(bar.clone()));
             (bar, expires)
         });
         Self { out, bar }
@@ -229,8 +228,7 @@ impl<'a> Countdown<'a> {
 
     fn hide(&self) {
         if let Some((bar, _)) = &self.bar {
-            self.out.set_bar(None);
-            bar.finish_and_clear();
+            self.out.draw_no_more(bar);
         }
     }
 }

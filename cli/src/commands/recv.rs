@@ -1,11 +1,11 @@
-//! `kin recv`: receives in the foreground, offer by offer.
+//! `kin recv`: receives in the foreground. One question at a time; what was taken arrives side by side.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use adapter_tokio::files::{ConflictPolicy, Destination};
 use adapter_tokio::home::journals_path;
@@ -124,22 +124,164 @@ async fn receive(context: &mut Context, net: &mut Net, args: &Recv) -> Outcome {
     } else {
         context.out.say(&format!("Receiving into {}. Ctrl-C ends it.", shown(&directory.to_string_lossy())));
     }
-    let mut waiting = VecDeque::new();
-    loop {
-        let offer = next_offer(&context.out, net, &mut waiting, (from, args.timeout)).await?;
-        let done = take(context, net, args, &directory, (offer, &mut waiting)).await;
-        if args.once {
-            // Nobody is here for them.
-            for offer in waiting.drain(..) {
-                net.decline(offer.key, DeclineReason::Busy).await;
+    let Context { out, asker, .. } = context;
+    let (running, waiting, idle_since) = (Vec::new(), VecDeque::new(), Instant::now());
+    let mut receiver = Receiver { out, args, directory: &directory, from, running, waiting, idle_since };
+    let done = receiver.run(net, asker).await;
+    for running in &receiver.running {
+        net.let_go(running.key()).await;
+    }
+    if args.once {
+        // Nobody is here for them.
+        for offer in receiver.waiting.drain(..) {
+            net.decline(offer.key, DeclineReason::Busy).await;
+        }
+    }
+    done
+}
+
+/// Takes offers: one question at a time, and what was taken side by side.
+struct Receiver<'a> {
+    out: &'a Output,
+    args: &'a Recv,
+    directory: &'a Path,
+    /// Who is welcome; `None`: everybody.
+    from: Option<DeviceId>,
+    running: Vec<Running<'a>>,
+    /// Offers that wait for their turn.
+    waiting: VecDeque<Offer>,
+    /// When the last offer or transfer was over.
+    idle_since: Instant,
+}
+
+impl<'a> Receiver<'a> {
+    /// Ends with the first offer or transfer where one is all that is wanted; else by a signal, or when nobody offers anything.
+    async fn run(&mut self, net: &mut Net, asker: &mut Asker) -> Outcome {
+        loop {
+            let next = if self.args.once && !self.running.is_empty() { None } else { self.waiting.pop_front() };
+            let over = match next {
+                Some(offer) => self.consider(net, asker, offer).await?,
+                None => {
+                    let event = self.event(net).await?;
+                    self.on(event)
+                }
+            };
+            match over {
+                None => continue,
+                Some(outcome) if self.args.once => return outcome,
+                Some(Err(problem)) => self.out.warning(WarningCode::TransferFailed, &problem.message),
+                Some(Ok(())) => {}
+            }
+            self.idle_since = Instant::now();
+        }
+    }
+
+    /// What happens next.
+    ///
+    /// # Errors
+    /// A signal; no offer came in the time that was given.
+    async fn event(&self, net: &mut Net) -> Outcome<CoreEvent> {
+        let Some(timeout) = self.args.timeout.filter(|_| self.running.is_empty()) else { return next(self.out, net).await };
+        let until = tokio::time::Instant::from_std(self.idle_since + timeout);
+        let event = tokio::time::timeout_at(until, next(self.out, net)).await;
+        event.unwrap_or_else(|_| Err(Problem::new(Exit::Timeout, "no offer came in the time of --timeout")))
+    }
+
+    /// Takes what happened; how it ended, if something did.
+    fn on(&mut self, event: CoreEvent) -> Option<Outcome> {
+        let event = match offer_of(event) {
+            Ok(offer) => {
+                self.waiting.retain(|waiting| waiting.key != offer.key);
+                self.waiting.push_back(offer);
+                return None;
+            }
+            Err(event) => event,
+        };
+        if let CoreEvent::Failed { transfer, .. } = &event {
+            self.waiting.retain(|offer| offer.key != *transfer);
+        }
+        let of = transfer_of(&event);
+        let concerned = |running: &Running<'_>| match of {
+            Some(key) => running.key() == key,
+            None => true,
+        };
+        let at = self.running.iter().position(concerned)?;
+        let outcome = self.running[at].on(event)?;
+        let running = self.running.remove(at);
+        Some(match outcome {
+            Ok(summary) => {
+                if !self.args.one_file {
+                    self.out.say(&format!("It is in {}.", shown(&self.directory.to_string_lossy())));
+                }
+                running.finish(&summary, 0)
+            }
+            Err(reason) => Err(broken(reason)),
+        })
+    }
+
+    /// Decides about an offer, and begins to receive it. `Some`: nothing comes of it.
+    async fn consider(&mut self, net: &mut Net, asker: &mut Asker, offer: Offer) -> Outcome<Option<Outcome>> {
+        let key = offer.key;
+        if self.from.is_some_and(|from| from != key.device) {
+            net.decline(key, DeclineReason::Policy).await;
+            return Ok(None);
+        }
+        let known = net.devices().await?;
+        tell_offer(self.out, &offer, known.iter().find(|device| device.id == key.device));
+        if let Some(failure) = offer.declined {
+            let problem = could_not_take(failure, self.directory);
+            self.out.event(&Event::Refused { id: key.id.to_string(), reason: failure.to_string() });
+            return Ok(Some(Err(problem)));
+        }
+        let continued = net.is_continued(key).await?;
+        let decision = {
+            let mut decision = pin!(decide(self.out, asker, self.args, (&offer, continued)));
+            loop {
+                tokio::select! {
+                    decision = &mut decision => break decision,
+                    event = next(self.out, net) => {
+                        let event = event?;
+                        if matches!(event, CoreEvent::Failed { transfer, .. } if transfer == key) {
+                            break Decision::Gone;
+                        }
+                        if let Some(Err(problem)) = self.on(event) {
+                            self.out.warning(WarningCode::TransferFailed, &problem.message);
+                        }
+                    },
+                }
+            }
+        };
+        match decision {
+            Decision::Gone => Ok(Some(Err(Problem::new(Exit::Interrupted, "the offer was taken back before it was answered")))),
+            Decision::Decline(reason) => {
+                net.decline(key, reason).await;
+                self.out.event(&Event::Refused { id: key.id.to_string(), reason: reason.to_string() });
+                let message = match reason {
+                    DeclineReason::Conflict => "the offer was declined: names in it are taken here (see --on-conflict)",
+                    _ => "the offer was declined",
+                };
+                Ok(Some(Err(Problem::new(reason.exit(), message))))
+            }
+            Decision::Accept(policy) => {
+                net.accept(key, policy).await?;
+                self.running.push(Running::new(self.out, key, offer.manifest));
+                Ok(None)
             }
         }
-        match done {
-            Err(problem) if args.once || matches!(problem.exit, Exit::Interrupt | Exit::Terminated) => return Err(problem),
-            Ok(()) if args.once => return Ok(()),
-            Err(problem) => context.out.warning(WarningCode::TransferFailed, &problem.message),
-            Ok(()) => {}
-        }
+    }
+}
+
+/// The transfer that an event is about.
+const fn transfer_of(event: &CoreEvent) -> Option<TransferKey> {
+    match event {
+        CoreEvent::Progress { transfer, .. }
+        | CoreEvent::Entry { transfer, .. }
+        | CoreEvent::DataRoute { transfer, .. }
+        | CoreEvent::Suspended { transfer }
+        | CoreEvent::Resumed { transfer, .. }
+        | CoreEvent::Done { transfer, .. }
+        | CoreEvent::Failed { transfer, .. } => Some(*transfer),
+        _ => None,
     }
 }
 
@@ -157,19 +299,6 @@ async fn next(out: &Output, net: &mut Net) -> Outcome<CoreEvent> {
     }
 }
 
-/// What happens next to one transfer, or to nobody in particular; offers that come meanwhile wait for their turn.
-async fn next_of(out: &Output, net: &mut Net, waiting: &mut VecDeque<Offer>, key: TransferKey) -> Outcome<CoreEvent> {
-    loop {
-        match next(out, net).await? {
-            CoreEvent::Failed { transfer, .. } if transfer != key => waiting.retain(|offer| offer.key != transfer),
-            event => match offer_of(event) {
-                Ok(offer) => waiting.push_back(offer),
-                Err(event) => return Ok(event),
-            },
-        }
-    }
-}
-
 /// The offer of an event, if it is about one.
 fn offer_of(event: CoreEvent) -> Result<Offer, CoreEvent> {
     match event {
@@ -178,71 +307,6 @@ fn offer_of(event: CoreEvent) -> Result<Offer, CoreEvent> {
             Ok(Offer { key, label, manifest, notes: Vec::new(), declined: Some(failure) })
         }
         event => Err(event),
-    }
-}
-
-/// The next offer of a device that is welcome.
-async fn next_offer(
-    out: &Output,
-    net: &mut Net,
-    waiting: &mut VecDeque<Offer>,
-    (from, timeout): (Option<DeviceId>, Option<Duration>),
-) -> Outcome<Offer> {
-    let offered = async {
-        loop {
-            let offer = match waiting.pop_front() {
-                Some(offer) => offer,
-                None => match offer_of(next(out, net).await?) {
-                    Ok(offer) => offer,
-                    Err(_) => continue,
-                },
-            };
-            if from.is_none_or(|from| from == offer.key.device) {
-                return Ok(offer);
-            }
-            net.decline(offer.key, DeclineReason::Policy).await;
-        }
-    };
-    match timeout {
-        None => offered.await,
-        Some(timeout) => match tokio::time::timeout(timeout, offered).await {
-            Ok(offer) => offer,
-            Err(_) => Err(Problem::new(Exit::Timeout, "no offer came in the time of --timeout")),
-        },
-    }
-}
-
-async fn take(
-    context: &mut Context,
-    net: &mut Net,
-    args: &Recv,
-    directory: &Path,
-    (offer, waiting): (Offer, &mut VecDeque<Offer>),
-) -> Outcome {
-    let Context { out, asker, .. } = context;
-    let key = offer.key;
-    let known = net.devices().await?;
-    tell_offer(out, &offer, known.iter().find(|device| device.id == key.device));
-    if let Some(failure) = offer.declined {
-        let problem = could_not_take(failure, directory);
-        out.event(&Event::Refused { id: key.id.to_string(), reason: failure.to_string() });
-        return Err(problem);
-    }
-    match decide(out, asker, net, args, (&offer, waiting)).await? {
-        Decision::Gone => Err(Problem::new(Exit::Interrupted, "the offer was taken back before it was answered")),
-        Decision::Decline(reason) => {
-            net.decline(key, reason).await;
-            out.event(&Event::Refused { id: key.id.to_string(), reason: reason.to_string() });
-            let message = match reason {
-                DeclineReason::Conflict => "the offer was declined: names in it are taken here (see --on-conflict)",
-                _ => "the offer was declined",
-            };
-            Err(Problem::new(reason.exit(), message))
-        }
-        Decision::Accept(policy) => {
-            net.accept(key, policy).await?;
-            transfer(out, net, (offer, waiting), (directory, args.one_file)).await
-        }
     }
 }
 
@@ -278,20 +342,14 @@ fn is_one_file(manifest: &Manifest) -> bool {
 }
 
 /// Yes or no, and what happens to names that are taken.
-async fn decide(
-    out: &Output,
-    asker: &mut Asker,
-    net: &mut Net,
-    args: &Recv,
-    (offer, waiting): (&Offer, &mut VecDeque<Offer>),
-) -> Outcome<Decision> {
+async fn decide(out: &Output, asker: &mut Asker, args: &Recv, (offer, continued): (&Offer, bool)) -> Decision {
     if args.one_file && !is_one_file(&offer.manifest) {
         out.say("One file is wanted, and this is something else.");
-        return Ok(Decision::Decline(DeclineReason::Policy));
+        return Decision::Decline(DeclineReason::Policy);
     }
-    if net.is_continued(offer.key).await? {
+    if continued {
         out.say("It was taken before, and goes on.");
-        return Ok(Decision::Accept(None));
+        return Decision::Accept(None);
     }
     let conflicts = conflicts(offer).count();
     let policy = match args.on_conflict {
@@ -306,79 +364,24 @@ async fn decide(
         None => Some(ConflictPolicy::Fail),
     };
     if conflicts > 0 && policy == Some(ConflictPolicy::Fail) {
-        return Ok(Decision::Decline(DeclineReason::Conflict));
+        return Decision::Decline(DeclineReason::Conflict);
     }
-    if !args.yes {
-        let question = asker.yes(out, "Take it?", USER_WAIT);
-        match beside(out, net, (offer.key, waiting), question).await? {
-            Some(Answer::Yes) => {}
-            Some(Answer::No | Answer::Silence | Answer::Nobody) => return Ok(Decision::Decline(DeclineReason::User)),
-            None => return Ok(Decision::Gone),
-        }
+    if !args.yes && asker.yes(out, "Take it?", USER_WAIT).await != Answer::Yes {
+        return Decision::Decline(DeclineReason::User);
     }
     match policy {
-        Some(policy) => Ok(Decision::Accept(Some(policy))),
+        Some(policy) => Decision::Accept(Some(policy)),
         // Whatever comes in the way while the transfer runs gets a name of its own.
-        None if conflicts == 0 => Ok(Decision::Accept(Some(ConflictPolicy::Rename))),
+        None if conflicts == 0 => Decision::Accept(Some(ConflictPolicy::Rename)),
         None => {
-            let question = asker.line(out, "Names are taken: [r]ename, [s]kip, [o]verwrite, [u]pdate, or [d]ecline?", USER_WAIT);
-            let Some(answer) = beside(out, net, (offer.key, waiting), question).await? else { return Ok(Decision::Gone) };
-            Ok(match answer.as_deref().map(str::trim).unwrap_or_default() {
+            let answer = asker.line(out, "Names are taken: [r]ename, [s]kip, [o]verwrite, [u]pdate, or [d]ecline?", USER_WAIT).await;
+            match answer.as_deref().map(str::trim).unwrap_or_default() {
                 "r" | "rename" => Decision::Accept(Some(ConflictPolicy::Rename)),
                 "s" | "skip" => Decision::Accept(Some(ConflictPolicy::Skip)),
                 "o" | "overwrite" => Decision::Accept(Some(ConflictPolicy::Overwrite)),
                 "u" | "update" => Decision::Accept(Some(ConflictPolicy::Update)),
                 _ => Decision::Decline(DeclineReason::Conflict),
-            })
-        }
-    }
-}
-
-/// Waits for an answer and watches the network; `None` if the offer went away meanwhile. Other offers wait.
-async fn beside<T>(
-    out: &Output,
-    net: &mut Net,
-    (key, waiting): (TransferKey, &mut VecDeque<Offer>),
-    question: impl Future<Output = T>,
-) -> Outcome<Option<T>> {
-    let mut question = pin!(question);
-    loop {
-        tokio::select! {
-            answer = &mut question => return Ok(Some(answer)),
-            event = next_of(out, net, waiting, key) => {
-                if let CoreEvent::Failed { .. } = event? {
-                    return Ok(None);
-                }
-            },
-        }
-    }
-}
-
-async fn transfer(
-    out: &Output,
-    net: &mut Net,
-    (offer, waiting): (Offer, &mut VecDeque<Offer>),
-    (directory, one_file): (&Path, bool),
-) -> Outcome {
-    let key = offer.key;
-    let mut running = Running::new(out, key, offer.manifest);
-    loop {
-        let event = match next_of(out, net, waiting, key).await {
-            Ok(event) => event,
-            Err(signal) => {
-                net.let_go(key).await;
-                return Err(signal);
             }
-        };
-        match running.on(event) {
-            None => {}
-            Some(Ok(summary)) => {
-                if !one_file {
-                    out.say(&format!("It is in {}.", shown(&directory.to_string_lossy())));
-                }
-                return running.finish(&summary, 0);
-            }
-            Some(Err(reason)) => return Err(broken(reason)),
         }
     }
 }

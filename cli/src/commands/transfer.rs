@@ -105,6 +105,10 @@ impl<'a> Running<'a> {
         Self { out, key, manifest, start: Instant::now(), progress }
     }
 
+    pub(super) const fn key(&self) -> TransferKey {
+        self.key
+    }
+
     /// Takes an event of the core. `Some` when the transfer is over.
     pub(super) fn on(&mut self, event: CoreEvent) -> Option<Result<Summary, protocol_core::faults::TransferFailure>> {
         match event {

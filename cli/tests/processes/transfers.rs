@@ -231,3 +231,62 @@ fn a_demo_ends_well_and_leaves_nothing() {
     assert_eq!(text.matches("equal byte by byte").count(), 2, "{text}");
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }
+
+/// Two devices send at once to one that takes everything, and nobody waits for the other.
+#[test]
+fn what_several_send_arrives_side_by_side() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    let c = stage.device("c");
+    let (showing, code, addresses) = stage.show_code(&b, &["--yes"]);
+    assert_eq!(crate::stage::join(&c, &code, &addresses, &["--yes", "--name", "device c"]).end().code, 0);
+    assert_eq!(showing.end().code, 0);
+    for name in ["slow", "slow too"] {
+        fs::write(stage.path(name), vec![3; 400_000]).unwrap();
+    }
+    let inbox = stage.text("inbox");
+    let mut receiving = b.start(&["recv", &inbox, "--yes"]);
+    let address = strings(&receiving.until("listening")["addresses"]).remove(0);
+    let start = |device: &Device, what: &str| {
+        device.start(&["send", &stage.text(what), "--to", "device b", "--address", &address, "--limit-rate", "100k"])
+    };
+    let (mut first, mut second) = (start(&a, "slow"), start(&c, "slow too"));
+    // Both are taken before either can be done.
+    first.until("accepted");
+    second.until("accepted");
+    for _ in 0..2 {
+        receiving.until("accepted");
+    }
+    let (first, second) = (first.end(), second.end());
+    assert_eq!((first.code, second.code), (0, 0), "{:?} {:?}", first.events, second.events);
+    let ids: Vec<Value> = (0..2).map(|_| receiving.until("done")["id"].clone()).collect();
+    assert_ne!(ids[0], ids[1]);
+    receiving.signal(rustix::process::Signal::INT);
+    let received = receiving.end();
+    let at = |name: &str| received.events.iter().position(|event| event["event"] == name).unwrap();
+    assert!(received.events.iter().rposition(|event| event["event"] == "accepted").unwrap() < at("done"));
+    for name in ["slow", "slow too"] {
+        assert_eq!(fs::read(stage.path("inbox").join(name)).unwrap(), vec![3; 400_000]);
+    }
+}
+
+/// XFER-28: where the directory is gone that a transfer was taken into, it begins anew where the next one is received.
+#[test]
+fn a_directory_that_is_gone_is_not_gone_on_with() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    fs::write(stage.path("file"), vec![3; 400_000]).unwrap();
+    let mut receiving = b.start(&["recv", &stage.text("old"), "--yes"]);
+    let address = strings(&receiving.until("listening")["addresses"]).remove(0);
+    let send = |address: &str, more: &[&str]| a.start(&[&["send", &stage.text("file"), "--to", "device b", "--address", address], more].concat());
+    let mut sending = send(&address, &["--limit-rate", "100k"]);
+    sending.until("accepted");
+    receiving.kill();
+    sending.kill();
+    fs::remove_dir_all(stage.path("old")).unwrap();
+    let mut receiving = b.start(&["recv", &stage.text("new"), "--yes", "--once"]);
+    let address = strings(&receiving.until("listening")["addresses"]).remove(0);
+    let sent = send(&address, &[]).end();
+    assert_eq!((sent.code, receiving.end().code), (0, 0), "{:?}", sent.events);
+    assert_eq!(fs::read(stage.path("new/file")).unwrap(), vec![3; 400_000]);
+}

@@ -201,7 +201,9 @@ impl Initiator {
         code.ended += 1;
         // On bare TCP anyone on the path can corrupt a frame: that must not cost the code (section 11).
         // PAIR-39.
-        code.failures += u32::from(past_tag && (!on_tcp || planted!(TcpFailuresBurn)) && !planted!(FailuresNeverBurn));
+        #[allow(clippy::nonminimal_bool, reason = "what is planted is `false` without the feature")]
+        let burns = past_tag && (!on_tcp || planted!(TcpFailuresBurn)) && !planted!(FailuresNeverBurn);
+        code.failures += u32::from(burns);
         let most = limits::CODE_FAILURES + u32::from(planted!(FourthFailure));
         // PAIR-18.
         if code.failures >= most || (code.ended >= limits::CODE_HANDSHAKES && !planted!(SixteenthDoesNotBurn)) {
