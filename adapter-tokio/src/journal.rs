@@ -422,6 +422,11 @@ impl Journal {
         self.write(&Line::Prepared(renamed, made).to_bytes(), false)
     }
 
+    /// Makes what was written durable.
+    pub(crate) fn sync(&self) -> Result<(), FileFault> {
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
     /// These bytes of these files are durable. So is this, when it returns.
     // HOST-24.
     pub(crate) fn durable(&mut self, files: &BTreeMap<u32, (Inode, Ranges)>) -> Result<(), FileFault> {

@@ -278,6 +278,12 @@ impl Worker {
         let left_out = target.left_out();
         let mut notes: BTreeMap<u32, EntryNote> = left_out.range(entries.clone()).map(|(entry, note)| (*entry, note.clone())).collect();
         drop(left_out);
+        if let Some(journal) = self.journal.as_mut().filter(|_| !again) {
+            // Who goes on behind a crash has to know which directories are this transfer's.
+            let (renamed, made) = target.incoming.decided();
+            journal.prepared(&renamed, &made.union(&target.incoming.will_make(entries.clone())).copied().collect())?;
+            journal.sync()?;
+        }
         for (entry, fault) in target.incoming.prepare(entries) {
             notes.entry(entry).or_insert(EntryNote::Failed(fault.into()));
         }

@@ -1,6 +1,7 @@
 //! Directories and temporary files: everything before an entry has its final name.
 
 use core::ops::Range;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -60,6 +61,27 @@ impl Incoming {
             EntryKind::File if entry.size == 0 => self.writer_in(&mut state, index).map(drop),
             EntryKind::File | EntryKind::Symlink => Ok(()),
         }
+    }
+
+    /// The directories among `entries` that `prepare` has to make: to be noted before the first of them is made.
+    pub(crate) fn will_make(&self, entries: Range<u32>) -> BTreeSet<u32> {
+        let mut missing = BTreeSet::new();
+        for index in entries {
+            let mut state = self.state();
+            let is_directory = self.entry(index).is_ok_and(|entry| entry.kind == EntryKind::Directory);
+            if !is_directory || Self::usable(&state, index).is_err() {
+                continue;
+            }
+            let Ok(parent) = self.parent(index) else { continue };
+            let there = |state: &mut State| -> Result<bool, FileFault> {
+                let above = self.directory(state, parent)?;
+                Ok(existing(&above, self.name(state, index)?)?.is_some())
+            };
+            if missing.contains(&parent) || there(&mut state) == Ok(false) {
+                missing.insert(index);
+            }
+        }
+        missing
     }
 
     fn make_directory(&self, state: &mut State, index: u32, parent: u32) -> Result<(), FileFault> {
@@ -160,10 +182,20 @@ impl Incoming {
         } else {
             file.write_all_at(bytes, offset)?;
         }
-        if let Some(end) = end.filter(|end| *end > offset) {
-            self.state().written.entry(entry).or_default().insert(offset..end);
-        }
+        self.note_written(entry, offset..end.unwrap_or(offset));
         Ok(())
+    }
+
+    /// These bytes of an entry were written.
+    pub(super) fn note_written(&self, entry: u32, bytes: Range<u64>) {
+        let mut state = self.state();
+        if let Some(temp) = state.temps.get_mut(&entry) {
+            // Again: a sync may have come between, and flushed what was there before.
+            temp.dirty = true;
+        }
+        if !bytes.is_empty() {
+            state.written.entry(entry).or_default().insert(bytes);
+        }
     }
 
     /// Makes what was written to the temporary files of `entries` durable. Returns those that failed; a failed one is lost

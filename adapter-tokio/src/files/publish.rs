@@ -180,7 +180,7 @@ fn give_name(directory: &OwnedFd, from: &str, to: &OsStr, replace: bool) -> Resu
 }
 
 /// Whether `name` is a link with this target.
-fn is_link_to(directory: &OwnedFd, name: &OsStr, target: &[u8]) -> bool {
+pub(super) fn is_link_to(directory: &OwnedFd, name: &OsStr, target: &[u8]) -> bool {
     readlinkat(directory, name, Vec::new()).is_ok_and(|found| found.as_bytes() == target)
 }
 

@@ -15,6 +15,7 @@ use rustix::fs::{FileType, Mode, OFlags, RenameFlags, openat, renameat_with};
 
 use super::dest::{Incoming, ROOT, Temp, existing};
 use super::names::temp_name;
+use super::publish::is_link_to;
 use super::{FileFault, Seen};
 use crate::journal::{Inode, Unfinished};
 
@@ -68,10 +69,21 @@ impl Incoming {
                     // What cannot be looked at is not there.
                     self.take_file(&before, left, (new, old), &mut taken).unwrap_or(());
                 }
-                EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {}
+                EntryKind::Symlink => self.take_link(&before, (new, old)).unwrap_or(()),
+                EntryKind::File | EntryKind::Directory => {}
             }
         }
         Ok(taken)
+    }
+
+    /// A link that stands there already is not in its own way: links are made when all files are there, and a try can end behind that.
+    fn take_link(&self, before: &Self, (new, old): (u32, u32)) -> Result<(), FileFault> {
+        let target = self.entry(new)?.target.as_deref().ok_or(FileFault::Unsafe)?;
+        let directory = before.directory(&mut before.state(), before.parent(old)?)?;
+        if is_link_to(&directory, before.name(&before.state(), old)?, target) {
+            self.state().published.insert(new);
+        }
+        Ok(())
     }
 
     /// Whether something of an entry was taken over already.

@@ -15,6 +15,7 @@ mod killed;
 mod lies;
 mod messages;
 mod pairing;
+mod power;
 mod registry;
 mod resume;
 mod select;

@@ -13,9 +13,9 @@ use crate::random::{Random, seed};
 use crate::stage::{Device, Ended, Running, Stage, strings};
 
 /// A tree and how it looks: kinds, modes, times and content.
-type Looks = BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)>;
+pub(crate) type Looks = BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)>;
 
-fn looks(root: &Path) -> Looks {
+pub(crate) fn looks(root: &Path) -> Looks {
     let mut found = Looks::new();
     let mut open = vec![root.to_owned()];
     while let Some(path) = open.pop() {
@@ -35,7 +35,7 @@ fn looks(root: &Path) -> Looks {
 }
 
 /// Temporary files below a directory.
-fn temporaries(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn temporaries(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
@@ -66,7 +66,7 @@ fn small(random: &mut Random, root: &Path, files: usize) {
 }
 
 /// Large and small files, empty ones, empty directories, links, a file that only its owner may read.
-fn mixed(random: &mut Random, root: &Path, scale: usize) {
+pub(crate) fn mixed(random: &mut Random, root: &Path, scale: usize) {
     big(random, &root.join("deep/er"), scale * 700_001);
     small(random, &root.join("many"), scale * 8);
     for number in 0..4 {
@@ -97,7 +97,7 @@ fn send(stage: &Stage, a: &Device, addresses: &[String]) -> Running {
     a.start(&line)
 }
 
-fn number(event: &Value, name: &str) -> u64 {
+pub(crate) fn number(event: &Value, name: &str) -> u64 {
     event[name].as_u64().unwrap()
 }
 

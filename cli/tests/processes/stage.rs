@@ -127,6 +127,11 @@ impl Device {
         Self { home: self.home.clone(), transport }
     }
 
+    /// The same device where its home is somewhere else now.
+    pub(crate) fn moved(&self, home: PathBuf) -> Self {
+        Self { home, transport: self.transport }
+    }
+
     /// The command, with a clean environment, events on standard output, and nobody to ask.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kin"));

@@ -474,3 +474,24 @@ fn paths_resolve_beneath_or_not_at_all() {
         assert_eq!(at_once, by_component, "{path:?}");
     }
 }
+
+/// Who writes while another syncs has not synced: what comes behind the flush is flushed by the next, with its time.
+#[test]
+// HOST-9.
+fn what_is_written_during_a_sync_is_of_the_next_one() {
+    use std::os::unix::fs::FileExt as _;
+    let directory = TempDir::new();
+    let transfer = incoming(directory.path(), vec![file("f", 3)]);
+    transfer.inspect(ConflictPolicy::Fail).unwrap();
+    assert!(transfer.prepare(0..1).is_empty());
+    // The two halves of `write_at`, and a sync between them.
+    let handle = transfer.writer(0).unwrap();
+    assert!(transfer.sync(0..1).is_empty());
+    handle.write_all_at(b"abc", 0).unwrap();
+    transfer.note_written(0, 0..3);
+    assert_eq!(transfer.take_written(0..1).len(), 1, "this is about to be called durable");
+    assert!(transfer.sync(0..1).is_empty());
+    assert!(transfer.publish_range(0..1, false).iter().all(|(_, outcome)| outcome.is_ok()));
+    let seen = fs::metadata(directory.join("f")).unwrap();
+    assert_eq!((seen.mtime(), seen.mtime_nsec()), (1_000, 5), "it was not synced behind the write");
+}

@@ -175,3 +175,41 @@ fn what_is_kept_is_closed_and_stays() {
     assert!(transfer.write_at(0, 4, &[1; 4]).is_err());
     assert!(directory.join(temp_name(TRANSFER, 0)).exists());
 }
+
+/// A try that ended behind its links: they are not in the way of the next one.
+#[test]
+fn links_of_an_earlier_try_are_in_nobodys_way() {
+    let entries = || vec![dir("t"), file("t/file", 3), link("t/link", "file")];
+    let directory = TempDir::new();
+    let first = of(directory.path(), TRANSFER, entries());
+    first.inspect(ConflictPolicy::Rename).unwrap();
+    assert_eq!(first.will_make(0..3), BTreeSet::from([0]), "noted before it is made");
+    assert!(first.prepare(0..3).is_empty());
+    assert_eq!(first.will_make(0..3), BTreeSet::new());
+    first.write_at(1, 0, b"abc").unwrap();
+    assert!(first.publish_range(0..3, false).iter().all(|(_, outcome)| outcome.is_ok()));
+    let named = first.take_named();
+    assert!(first.finish(false).iter().all(|(_, outcome)| outcome.is_ok()));
+
+    let manifest = Manifest::build(entries(), 64 << 10).unwrap();
+    let head = Head {
+        device: DeviceId([1; 16]),
+        transfer: TRANSFER,
+        digest: *manifest.digest(),
+        chunk_size: manifest.chunk_size(),
+        entries: manifest.len(),
+        bytes: manifest.bytes(),
+        unix_s: 0,
+        policy: ConflictPolicy::Rename,
+        directory: directory.path().to_owned(),
+    };
+    let (renamed, made) = (BTreeMap::new(), BTreeSet::from([0]));
+    let left = Unfinished { head, manifest, renamed, made, durable: BTreeMap::new(), named };
+    let again = of(directory.path(), OTHER, entries());
+    assert_eq!(again.take_over(&left).unwrap().named.len(), 1);
+    assert_eq!(again.inspect(ConflictPolicy::Rename).unwrap(), []);
+    assert!(again.prepare(0..3).is_empty());
+    let ends: Vec<_> = again.publish_range(0..3, false).into_iter().chain(again.finish(false)).collect();
+    assert!(ends.iter().all(|(_, outcome)| *outcome == Ok(Published { renamed_to: None })), "{ends:?}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
