@@ -277,12 +277,21 @@ impl Oracle {
             });
             let closed = reason != LinkFailure::Closed || self.calm.left.remove(&(dev, device));
             self.check("LINK-16", !self.manners.calm || closed, || format!("device {} ended a session that its owner did not end", dev.0));
-            self.check("L6", !self.manners.calm || wanted || left, || {
+            // A pairing that is not confirmed yet takes the place of the root that the session is of.
+            let pairs = self.is_pairing_anew(world, dev, device);
+            self.check("L6", !self.manners.calm || wanted || left || pairs, || {
                 format!("device {} lost a session that nothing disturbed: {reason}", dev.0)
             });
             let violation = self.manners.untouched && reason == LinkFailure::Violation;
             self.check("DATA-17", !violation, || format!("device {} takes an honest device for a liar", dev.0));
         }
+    }
+
+    /// Whether a device has paired with another, and does not know yet that the other holds it.
+    fn is_pairing_anew(&self, world: &World, dev: Dev, device: DeviceId) -> bool {
+        let peer = world.dev_of_id(device).map(|peer| world.key(peer));
+        let open = |root: &RootProbe| Some(root.peer) == peer && matches!(root.trust, Trust::Unconfirmed | Trust::Provisional { .. });
+        world.node_of(dev).is_some_and(|node| node.probe_roots().iter().any(open))
     }
 
     /// Whether the owner who can have ended a session in this way did so, a short while ago at most.

@@ -73,7 +73,22 @@ impl Incoming {
                 EntryKind::File | EntryKind::Directory => {}
             }
         }
+        self.keep_names();
         Ok(taken)
+    }
+
+    /// What an earlier try has begun under a name goes on under it, whatever came in the way since.
+    fn keep_names(&self) {
+        let mut state = self.state();
+        let begun: BTreeSet<u32> = state.made.iter().chain(state.temps.keys()).chain(&state.published).copied().collect();
+        for mut entry in begun {
+            while let Ok(parent) = self.parent(entry)
+                && parent != ROOT
+            {
+                entry = parent;
+            }
+            state.decided.insert(entry);
+        }
     }
 
     /// A link that stands there already is not in its own way: links are made when all files are there, and a try can end behind that.
@@ -126,10 +141,11 @@ impl Incoming {
 
     fn take_file(&self, before: &Self, left: &Unfinished, (new, old): (u32, u32), taken: &mut Taken) -> Result<(), FileFault> {
         let (named, durable) = (left.named.get(&old), left.durable.get(&old));
-        let Some(inode) = named.copied().or_else(|| durable.map(|(inode, _)| *inode)) else { return Ok(()) };
+        let inode = named.copied().or_else(|| durable.map(|(inode, _)| *inode));
         let directory = before.directory(&mut before.state(), before.parent(old)?)?;
         let (entry, from) = (self.entry(new)?, temp_name(before.transfer, old));
-        let is = |seen: &Seen| (seen.device, seen.inode) == (inode.device, inode.inode);
+        // Nothing of an empty file is ever durable before it has its name, and any other one is the same.
+        let is = |seen: &Seen| inode.map_or(entry.size == 0, |inode| (seen.device, seen.inode) == (inode.device, inode.inode));
         let regular = |name: &std::ffi::OsStr| -> Result<Option<Seen>, FileFault> {
             let stat = existing(&directory, name)?.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
             Ok(stat.map(|stat| Seen::of(&stat)))
@@ -143,13 +159,13 @@ impl Incoming {
             bytes.remove(seen.size.min(entry.size)..u64::MAX);
             self.state().temps.insert(new, Temp { seen, dirty: false });
             taken.notes.insert(new, EntryNote::Taken(bytes.iter().collect()));
-            taken.durable.insert(new, (inode, bytes));
+            taken.durable.insert(new, (Inode { device: seen.device, inode: seen.inode }, bytes));
             return Ok(());
         }
         // It has its name, whether or not there was time to say so.
         let name = before.name(&before.state(), old)?.to_owned();
         let fits = |seen: &Seen| is(seen) && seen.size == entry.size && seen.mtime == (entry.mtime_s, entry.mtime_ns);
-        if regular(&name)?.filter(fits).is_some() {
+        if let Some(seen) = regular(&name)?.filter(fits) {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let digest = digest(&openat(&directory, &name, flags, Mode::empty())?.into())?;
             let renamed_to = {
@@ -158,7 +174,7 @@ impl Incoming {
                 renamed.then(|| path.join(&b'/'))
             };
             self.state().published.insert(new);
-            taken.named.insert(new, inode);
+            taken.named.insert(new, Inode { device: seen.device, inode: seen.inode });
             taken.notes.insert(new, EntryNote::Kept { digest, renamed_to });
         }
         Ok(())

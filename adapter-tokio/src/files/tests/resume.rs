@@ -136,10 +136,11 @@ fn what_is_not_the_file_that_the_journal_means_is_not_taken() {
     let found = transfer.inspect(ConflictPolicy::Fail).unwrap();
     assert_eq!(found, [(2, Verdict::Conflict), (4, Verdict::Conflict)]);
 
-    // A journal that is about impossible paths is not believed either.
+    // A journal that is about impossible paths is not believed either. An empty file is the same whatever it says.
     left.durable = BTreeMap::from([(0, (inode(&directory.join("t")), Ranges::from(0..1)))]);
     left.named = BTreeMap::from([(77, inode(&directory.join("t")))]);
-    assert!(of(directory.path(), TransferId([1; 16]), tree()).take_over(&left).unwrap().notes.is_empty());
+    let taken = of(directory.path(), TransferId([1; 16]), tree()).take_over(&left).unwrap();
+    assert_eq!(taken.notes.keys().copied().collect::<Vec<_>>(), [1]);
 }
 
 /// XFER-26.
@@ -176,19 +177,21 @@ fn what_is_kept_is_closed_and_stays() {
     assert!(directory.join(temp_name(TRANSFER, 0)).exists());
 }
 
-/// A try that ended behind its links: they are not in the way of the next one.
+/// A try that ended behind its links: neither they nor empty files are in the way of the next one.
 #[test]
-fn links_of_an_earlier_try_are_in_nobodys_way() {
-    let entries = || vec![dir("t"), file("t/file", 3), link("t/link", "file")];
+fn what_an_earlier_try_has_finished_is_in_nobodys_way() {
+    let entries = || vec![dir("t"), file("t/empty", 0), file("t/file", 3), link("t/link", "file")];
     let directory = TempDir::new();
     let first = of(directory.path(), TRANSFER, entries());
     first.inspect(ConflictPolicy::Rename).unwrap();
-    assert_eq!(first.will_make(0..3), BTreeSet::from([0]), "noted before it is made");
-    assert!(first.prepare(0..3).is_empty());
-    assert_eq!(first.will_make(0..3), BTreeSet::new());
-    first.write_at(1, 0, b"abc").unwrap();
+    assert_eq!(first.will_make(0..4), BTreeSet::from([0]), "noted before it is made");
+    assert!(first.prepare(0..4).is_empty());
+    assert_eq!(first.will_make(0..4), BTreeSet::new());
+    first.write_at(2, 0, b"abc").unwrap();
     assert!(first.publish_range(0..3, false).iter().all(|(_, outcome)| outcome.is_ok()));
-    let named = first.take_named();
+    // That the empty file has its name was not durable when the power went.
+    let mut named = first.take_named();
+    named.remove(&1);
     assert!(first.finish(false).iter().all(|(_, outcome)| outcome.is_ok()));
 
     let manifest = Manifest::build(entries(), 64 << 10).unwrap();
@@ -206,10 +209,22 @@ fn links_of_an_earlier_try_are_in_nobodys_way() {
     let (renamed, made) = (BTreeMap::new(), BTreeSet::from([0]));
     let left = Unfinished { head, manifest, renamed, made, durable: BTreeMap::new(), named };
     let again = of(directory.path(), OTHER, entries());
-    assert_eq!(again.take_over(&left).unwrap().named.len(), 1);
+    assert_eq!(again.take_over(&left).unwrap().named.len(), 2);
     assert_eq!(again.inspect(ConflictPolicy::Rename).unwrap(), []);
-    assert!(again.prepare(0..3).is_empty());
+    assert!(again.prepare(0..4).is_empty());
     let ends: Vec<_> = again.publish_range(0..3, false).into_iter().chain(again.finish(false)).collect();
     assert!(ends.iter().all(|(_, outcome)| *outcome == Ok(Published { renamed_to: None })), "{ends:?}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+/// Somebody has put something in the way of a file that is under way: it fails alone, and the rest goes on under its name.
+#[test]
+fn what_was_begun_under_a_name_goes_on_under_it() {
+    let directory = TempDir::new();
+    let left = first_try(directory.path(), ConflictPolicy::Rename);
+    fs::write(directory.join("t/part"), "somebody else's").unwrap();
+    let again = of(directory.path(), OTHER, tree());
+    again.take_over(&left).unwrap();
+    assert_eq!(again.inspect(ConflictPolicy::Rename).unwrap(), [(3, Verdict::Conflict)]);
+    assert!(again.decided().0.is_empty());
 }

@@ -453,9 +453,10 @@ impl Receiving {
         }
     }
 
-    /// With no stream left to bring what is missing, waits before it is named again: in a session that stands.
+    /// With no stream left to bring what is missing, waits before it is named again: in a session that stands, and in which it is offered.
     fn wait(&mut self, io: &mut Io<'_, '_>) {
-        if !self.streams.is_empty() || self.paused || io.peer().is_none() || self.outcomes.files_left() == 0 {
+        let asked = io.peer().is_some() && !self.away;
+        if !self.streams.is_empty() || self.paused || !asked || self.outcomes.files_left() == 0 {
             io.unset(TransferTimer::Missing);
         } else if !io.is_set(TransferTimer::Missing) {
             let soon = self.awaited == 0 && !self.missing.is_empty();
