@@ -346,7 +346,8 @@ impl Run {
         // Who has a transfer that waits for a session dials by itself.
         let waits = |dev: Dev| self.world.node(dev).probe_holdings().transfers != (0, 0);
         // Or has found one already.
-        let met = self.world.node(one).probe_sessions().iter().chain(&self.world.node(other).probe_sessions()).any(|session| session.primary);
+        let met =
+            self.world.node(one).probe_sessions().iter().chain(&self.world.node(other).probe_sessions()).any(|session| session.primary);
         let alike = roots(one) == roots(other) && !waits(one) && !waits(other) && !met;
         self.connect(one, other);
         self.connect(other, one);

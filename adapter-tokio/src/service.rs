@@ -52,11 +52,11 @@ mod protocols;
 pub(crate) mod snapshot;
 
 pub use self::commands::{CallError, Closed, SendError, Sharing};
-pub use crate::request::{SLOWEST, SendRequest};
 pub use self::events::Events;
 use self::events::Subscribers;
 pub use self::snapshot::{Snapshot, read_snapshot};
 pub use crate::driver::transfers::Inbox;
+pub use crate::request::{SLOWEST, SendRequest};
 
 /// Calls that may wait for the loop.
 const CALLS: usize = 64;

@@ -661,7 +661,15 @@ mod tests {
 
     #[test]
     fn contradictions_are_usage_errors() {
-        for line in ["kin", "kin send a", "kin send --to b", "kin join a --code-stdin", "kin -q -v id", "kin recv --on-conflict maybe", "kin send a --to b --limit-rate 5k"] {
+        for line in [
+            "kin",
+            "kin send a",
+            "kin send --to b",
+            "kin join a --code-stdin",
+            "kin -q -v id",
+            "kin recv --on-conflict maybe",
+            "kin send a --to b --limit-rate 5k",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

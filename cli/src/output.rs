@@ -41,7 +41,16 @@ impl Output {
             chosen => chosen,
         };
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { json: global.json, quiet: global.quiet, piped, progress, terminal, colour, bars: MultiProgress::new(), drawn: AtomicUsize::new(0) }
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            piped,
+            progress,
+            terminal,
+            colour,
+            bars: MultiProgress::new(),
+            drawn: AtomicUsize::new(0),
+        }
     }
 
     /// For a command line that could not even be read.

@@ -43,7 +43,13 @@ impl Destination {
     /// [`FileFault`] if it does not exist, is no directory, or cannot be opened.
     pub fn open(directory: &Path) -> Result<Self, FileFault> {
         let root = openat(CWD, directory, DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { root: Arc::new(root), path: directory.to_path_buf(), umask: umask(), folds: OnceLock::new(), flushes_all: OnceLock::new() })
+        Ok(Self {
+            root: Arc::new(root),
+            path: directory.to_path_buf(),
+            umask: umask(),
+            folds: OnceLock::new(),
+            flushes_all: OnceLock::new(),
+        })
     }
 
     /// The path that it was opened by.
@@ -364,7 +370,9 @@ mod tests {
 
     #[test]
     fn releases_of_the_kernel() {
-        for (release, tells) in [("6.1.0-18-amd64", true), ("5.8", true), ("5.10.0+", true), ("5.7.19", false), ("4.18.0-553.el8", false), ("", false)] {
+        for (release, tells) in
+            [("6.1.0-18-amd64", true), ("5.8", true), ("5.10.0+", true), ("5.7.19", false), ("4.18.0-553.el8", false), ("", false)]
+        {
             assert_eq!(tells_errors(release), tells, "{release}");
         }
     }

@@ -221,11 +221,7 @@ impl Incoming {
     }
 
     /// Does something to each entry, on several threads; which failed.
-    fn side_by_side(
-        &self,
-        entries: &[u32],
-        each: impl Fn(u32) -> Result<(), FileFault> + Sync,
-    ) -> Vec<(u32, FileFault)> {
+    fn side_by_side(&self, entries: &[u32], each: impl Fn(u32) -> Result<(), FileFault> + Sync) -> Vec<(u32, FileFault)> {
         let each = |part: &[u32]| -> Vec<(u32, FileFault)> {
             part.iter().filter_map(|entry| each(*entry).err().map(|fault| (*entry, fault))).collect()
         };

@@ -287,7 +287,8 @@ impl Walk {
         let mut stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let mut kind = FileType::from_raw_mode(stat.st_mode);
         let mut to_what_is_there = OFlags::NOFOLLOW;
-        if kind == FileType::Symlink && self.selector.symlinks == SymlinkPolicy::Follow && !self.selector.excludes(&self.components, false) {
+        if kind == FileType::Symlink && self.selector.symlinks == SymlinkPolicy::Follow && !self.selector.excludes(&self.components, false)
+        {
             stat = statat(directory, name, AtFlags::empty())?;
             kind = FileType::from_raw_mode(stat.st_mode);
             to_what_is_there = OFlags::empty();

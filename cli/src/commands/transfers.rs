@@ -38,7 +38,8 @@ pub(super) async fn run(context: &mut Context, verb: Option<TransfersVerb>) -> O
             }
             What::In { directory } => {
                 let (dir, from) = (directory.clone(), Some(find(&all, &transfer)?.device.to_string()));
-                let args = Recv { dir, from, once: true, yes: false, on_conflict: None, timeout: None, address_file: None, one_file: false };
+                let args =
+                    Recv { dir, from, once: true, yes: false, on_conflict: None, timeout: None, address_file: None, one_file: false };
                 recv::run(context, &args).await
             }
         },

@@ -101,7 +101,7 @@ fn what_was_told_to_be_durable_survives_the_power() {
             let mut sending = send(&stage, &a, &addresses);
             let since = Instant::now();
             let begun = sending.until_or_end("accepted").is_some();
-            if begun && made < cuts && random.next() % 4 > 0 {
+            if begun && made < cuts && !random.next().is_multiple_of(4) {
                 sending.listen(random.below(took.unwrap_or(std::time::Duration::from_secs(2))));
                 // With the disk goes whoever would see it fail.
                 receiving.signal(Signal::STOP);
@@ -130,7 +130,12 @@ fn what_was_told_to_be_durable_survives_the_power() {
         assert!(number(&done, "bytes_resumed") >= told, "{story}: {told} bytes were durable");
         kept += u64::from(told > 0);
         let (sent, here) = (looks(&stage.path("album")), looks(&disk.at.join("inbox/album")));
-        let other: Vec<_> = sent.iter().filter(|(path, looks)| here.get(*path) != Some(looks)).map(|(path, looks)| (path, looks, here.get(path))).take(5).collect();
+        let other: Vec<_> = sent
+            .iter()
+            .filter(|(path, looks)| here.get(*path) != Some(looks))
+            .map(|(path, looks)| (path, looks, here.get(path)))
+            .take(5)
+            .collect();
         assert!(sent == here, "{story}: {} of {}, {other:?}", here.len(), sent.len());
         assert_eq!(temporaries(&disk.at.join("inbox")), Vec::<PathBuf>::new(), "{story}");
     }

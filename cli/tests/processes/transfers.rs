@@ -278,7 +278,8 @@ fn a_directory_that_is_gone_is_not_gone_on_with() {
     fs::write(stage.path("file"), vec![3; 400_000]).unwrap();
     let mut receiving = b.start(&["recv", &stage.text("old"), "--yes"]);
     let address = strings(&receiving.until("listening")["addresses"]).remove(0);
-    let send = |address: &str, more: &[&str]| a.start(&[&["send", &stage.text("file"), "--to", "device b", "--address", address], more].concat());
+    let send =
+        |address: &str, more: &[&str]| a.start(&[&["send", &stage.text("file"), "--to", "device b", "--address", address], more].concat());
     let mut sending = send(&address, &["--limit-rate", "100k"]);
     sending.until("accepted");
     receiving.kill();

@@ -247,7 +247,8 @@ impl Node {
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let other = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let other = other.and_then(|other| self.sessions.get(&other));
-        let other = other.map(|other| (other.session_ref, other.stream, roles(other), told && reason != LinkFailure::Ended, other.born < born));
+        let other =
+            other.map(|other| (other.session_ref, other.stream, roles(other), told && reason != LinkFailure::Ended, other.born < born));
         match other {
             // What was told on this one may be lost. The peer may never have heard of it, and wait on the older for what was told here:
             // both begin anew, as after any cut.
