@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod looks;
 mod manifest;
 mod peer;
 mod random;
@@ -15,7 +16,6 @@ mod killed;
 mod lies;
 mod messages;
 mod pairing;
-mod power;
 mod registry;
 mod resume;
 mod select;

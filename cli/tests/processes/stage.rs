@@ -128,6 +128,7 @@ impl Device {
     }
 
     /// The same device where its home is somewhere else now.
+    #[allow(dead_code, reason = "for the power that goes")]
     pub(crate) fn moved(&self, home: PathBuf) -> Self {
         Self { home, transport: self.transport }
     }

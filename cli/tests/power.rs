@@ -1,8 +1,18 @@
 //! The power goes: a receiver's file system stops between two instants, without a last write, and comes back with what it has of its
 //! journal. What was told to be durable is there, and what has a name is whole.
 //!
-//! Needs root, a loop device, `mkfs.ext4` and `python3`: `cargo test -p kin --test processes power -- --ignored --nocapture`, with
-//! `KIN_POWER_CUTS=N` for more than a few.
+//! Needs root, a loop device, `mkfs.ext4` and `python3`, and is no part of `cargo test`: `cargo test -p kin --test power -- --nocapture`,
+//! with `KIN_POWER_CUTS=N` for more than a few.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(dead_code, reason = "what is shared with the other processes is not all needed here")]
+
+#[path = "processes/looks.rs"]
+mod looks;
+#[path = "processes/random.rs"]
+mod random;
+#[path = "processes/stage.rs"]
+mod stage;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,8 +21,8 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::looks::{looks, mixed, number, temporaries};
 use crate::random::{Random, seed};
-use crate::resume::{looks, mixed, number, temporaries};
 use crate::stage::{Device, Running, Stage, strings};
 
 /// An ext4 of its own, in a file.
@@ -78,7 +88,6 @@ fn durable(told: &[Value]) -> u64 {
 
 /// HOST-9, HOST-24, XFER-15.
 #[test]
-#[ignore = "needs root and a loop device; see above"]
 fn what_was_told_to_be_durable_survives_the_power() {
     let cuts: u64 = std::env::var("KIN_POWER_CUTS").ok().map_or(6, |text| text.parse().unwrap());
     let seed = seed();
