@@ -200,10 +200,10 @@ impl<'a> Receiver<'a> {
         if let CoreEvent::Failed { transfer, .. } = &event {
             self.waiting.retain(|offer| offer.key != *transfer);
         }
-        let of = transfer_of(&event);
-        let concerned = |running: &Running<'_>| match of {
-            Some(key) => running.key() == key,
-            None => true,
+        let concerned = |running: &Running<'_>| match (&event, transfer_of(&event)) {
+            (_, Some(key)) => running.key() == key,
+            (CoreEvent::Device { device, .. }, None) => running.key().device == *device,
+            _ => false,
         };
         let at = self.running.iter().position(concerned)?;
         let outcome = self.running[at].on(event)?;
