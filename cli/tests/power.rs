@@ -115,14 +115,13 @@ fn what_was_told_to_be_durable_survives_the_power() {
                 // With the disk goes whoever would see it fail.
                 receiving.signal(Signal::STOP);
                 disk.cut();
-                receiving.signal(Signal::KILL);
-                let there = receiving.end();
+                let there = receiving.kill();
                 let events = sending.kill();
                 disk.come_back();
                 made += 1;
                 if let Some(done) = events.iter().find(|event| event["event"] == "done") {
-                    let warnings: Vec<&Value> = there.events.iter().filter(|event| event["event"] == "warning").take(5).collect();
-                    assert!(warnings.is_empty(), "round {round} of {seed}: {warnings:?} {}", there.words);
+                    let warnings: Vec<&Value> = there.iter().filter(|event| event["event"] == "warning").take(5).collect();
+                    assert!(warnings.is_empty(), "round {round} of {seed}: {warnings:?}");
                     break done.clone();
                 }
                 told = told.max(durable(&events));

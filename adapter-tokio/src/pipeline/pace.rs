@@ -53,6 +53,7 @@ impl Pace {
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
             && stop.code().is_none()
         {
+            // A worker's own thread, and what is waited for is time.
             thread::sleep(left.min(NAP));
         }
     }

@@ -288,8 +288,7 @@ impl Running {
         let words = self.words.take().unwrap().join().unwrap();
         let events = std::mem::take(&mut self.seen);
         assert_eq!(events.first().map(|event| &event["event"]), Some(&Value::from("hello")), "{words}");
-        // One that was killed has no last word.
-        assert!(code == -1 || (code != 0) == events.last().is_some_and(|event| event["event"] == "error"), "exit {code}: {events:?}");
+        assert_eq!(code != 0, events.last().is_some_and(|event| event["event"] == "error"), "exit {code}: {events:?}");
         if let Some(error) = events.iter().find(|event| event["event"] == "error") {
             assert_eq!(error["code"], code, "the event and the exit code say the same");
         }

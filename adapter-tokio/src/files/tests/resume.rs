@@ -26,6 +26,21 @@ fn inode(path: &Path) -> Inode {
     Inode { device: seen.dev(), inode: seen.ino() }
 }
 
+/// The head of the journal of [`TRANSFER`] into a directory.
+fn head(directory: &Path, manifest: &Manifest, policy: ConflictPolicy) -> Head {
+    Head {
+        device: DeviceId([1; 16]),
+        transfer: TRANSFER,
+        digest: *manifest.digest(),
+        chunk_size: manifest.chunk_size(),
+        entries: manifest.len(),
+        bytes: manifest.bytes(),
+        unix_s: 0,
+        policy,
+        directory: directory.to_owned(),
+    }
+}
+
 /// A first try: one file is named, one was named without time to say so, one has a part; and what its journal says of it.
 fn first_try(directory: &Path, policy: ConflictPolicy) -> Unfinished {
     let transfer = of(directory, TRANSFER, tree());
@@ -50,17 +65,7 @@ fn first_try(directory: &Path, policy: ConflictPolicy) -> Unfinished {
     fs::File::options().write(true).open(part.unwrap()).unwrap().set_len(250_000).unwrap();
     let (renamed, made) = transfer.decided();
     let manifest = Manifest::build(tree(), 64 << 10).unwrap();
-    let head = Head {
-        device: DeviceId([1; 16]),
-        transfer: TRANSFER,
-        digest: *manifest.digest(),
-        chunk_size: manifest.chunk_size(),
-        entries: manifest.len(),
-        bytes: manifest.bytes(),
-        unix_s: 0,
-        policy,
-        directory: directory.to_owned(),
-    };
+    let head = head(directory, &manifest, policy);
     Unfinished { head, manifest, renamed, made, durable, named }
 }
 
@@ -195,17 +200,7 @@ fn what_an_earlier_try_has_finished_is_in_nobodys_way() {
     assert!(first.finish(false).iter().all(|(_, outcome)| outcome.is_ok()));
 
     let manifest = Manifest::build(entries(), 64 << 10).unwrap();
-    let head = Head {
-        device: DeviceId([1; 16]),
-        transfer: TRANSFER,
-        digest: *manifest.digest(),
-        chunk_size: manifest.chunk_size(),
-        entries: manifest.len(),
-        bytes: manifest.bytes(),
-        unix_s: 0,
-        policy: ConflictPolicy::Rename,
-        directory: directory.path().to_owned(),
-    };
+    let head = head(directory.path(), &manifest, ConflictPolicy::Rename);
     let (renamed, made) = (BTreeMap::new(), BTreeSet::from([0]));
     let left = Unfinished { head, manifest, renamed, made, durable: BTreeMap::new(), named };
     let again = of(directory.path(), OTHER, entries());
