@@ -23,25 +23,14 @@ impl World {
             secrets.extend(self.store(dev).values().flat_map(|row| roots(row)).filter_map(|root| part(&root)));
         }
         Recorder::each_key(|key| secrets.extend(part(key)));
-        // Nearly every place on the wire is ruled out by the two bytes that stand there.
-        let begins = |text: &[u8]| usize::from(u16::from_be_bytes([text[0], text[1]]));
-        let mut first = [0_u64; 1 << 10];
-        let all = secrets.iter().map(<[u8; PART]>::as_slice).chain(CLEAR);
-        all.map(begins).for_each(|pair| first[pair / 64] |= 1 << (pair % 64));
+        let sought: BTreeSet<[u8; PART]> = secrets.iter().copied().chain(clear()).collect();
+        let sieve = Sieve::of(&sought);
         let honest = |tapped: &&Tapped| tapped.from.0 < self.honest;
         for tapped in self.tap().iter().filter(honest) {
-            let met = |at: &usize| {
-                let pair = begins(&tapped.bytes[*at..]);
-                first[pair / 64] >> (pair % 64) & 1 == 1
-            };
-            for at in (0..tapped.bytes.len().saturating_sub(1)).filter(met) {
-                let rest = &tapped.bytes[at..];
-                if part(rest).is_some_and(|part| secrets.contains(&part)) {
-                    return Some(("S10", format!("device {} sent a key", tapped.from.0)));
-                }
-                if CLEAR.iter().any(|clear| rest.starts_with(clear)) {
-                    return Some(("S10", format!("device {} sent a name or a file in clear", tapped.from.0)));
-                }
+            let parts = tapped.bytes.windows(PART).filter_map(part).filter(|part| sieve.may_hold(part));
+            for part in parts.filter(|part| sought.contains(part)) {
+                let what = if secrets.contains(&part) { "a key" } else { "a name or a file in clear" };
+                return Some(("S10", format!("device {} sent {what}", tapped.from.0)));
             }
         }
         self.logged(&secrets).map(|what| ("S34", what))
@@ -53,42 +42,63 @@ impl World {
         let told = self.events().iter().map(|(_, event)| format!("{event:?}"));
         let lines = self.trace().lines().into_iter();
         let texts: Vec<String> = nodes.chain(told).chain(lines).collect();
-        let shown: Vec<String> = secrets.iter().flat_map(|secret| [in_hex(secret), in_numbers(secret)]).collect();
         if let Some(text) = texts.iter().find(|text| text.contains(|c: char| c.is_control() && c != '\n')) {
             return Some(format!("a control character is shown as it came: {text:?}"));
         }
-        // A secret would be shown in full, and few texts hold that many digits.
-        let digits =
-            |text: &&String| text.as_bytes().windows(2 * PART).any(|window| window.iter().all(|c| b"0123456789abcdef, ".contains(c)));
-        let holds = |text: &&String| shown.iter().any(|secret| text.contains(secret.as_str()));
-        texts.iter().filter(digits).find(holds).map(|text| format!("a secret is shown in {text:.80}"))
+        let holds = |text: &&String| shown(text).any(|part| secrets.contains(&part));
+        texts.iter().find(holds).map(|text| format!("a secret is shown in {text:.80}"))
     }
 }
 
-/// Of names, and of files: never seen on the wire.
-const CLEAR: [&[u8]; 2] = [b"device ", &PLAIN];
+/// All that may be a part of something secret in a text: in hexadecimal digits, or as numbers with commas.
+fn shown(text: &str) -> impl Iterator<Item = [u8; PART]> {
+    let digits = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b',' | b' ');
+    // What is shown in full has that many digits in a row, and few texts have.
+    let rows = text.as_bytes().split(move |byte| !digits(byte)).filter(|row| row.len() >= 2 * PART);
+    rows.filter_map(|row| std::str::from_utf8(row).ok()).flat_map(|row| {
+        let in_hex = row.as_bytes().windows(2 * PART).filter_map(|row| {
+            let digits = std::str::from_utf8(row).ok().filter(|row| !row.contains([',', ' ']))?;
+            u64::from_str_radix(digits, 16).ok().map(u64::to_be_bytes)
+        });
+        let numbers: Vec<Option<u8>> = row.split(", ").map(|number| number.parse().ok()).collect();
+        let in_numbers: Vec<_> = numbers.windows(PART).filter_map(|row| row.iter().copied().collect::<Option<Vec<u8>>>()).collect();
+        in_hex.chain(in_numbers.into_iter().filter_map(|bytes| part(&bytes)))
+    })
+}
 
-/// What files of the catalogue hold, somewhere: see `script::tree`.
-const PLAIN: [u8; 12] = {
-    let mut bytes = [0; 12];
-    let mut at = 0;
-    while at < bytes.len() {
-        bytes[at] = (at * 31 % 251 + 1) as u8;
-        at += 1;
+/// Rules out nearly every part that is in no set: a bit for each hash of one that is.
+struct Sieve(Vec<u64>);
+
+impl Sieve {
+    const BITS: u32 = 20;
+
+    fn of(parts: &BTreeSet<[u8; PART]>) -> Self {
+        let mut words = vec![0; 1 << (Self::BITS - 6)];
+        for at in parts.iter().map(Self::at) {
+            words[at / 64] |= 1 << (at % 64);
+        }
+        Self(words)
     }
-    bytes
-};
+
+    fn may_hold(&self, part: &[u8; PART]) -> bool {
+        let at = Self::at(part);
+        self.0[at / 64] >> (at % 64) & 1 == 1
+    }
+
+    fn at(part: &[u8; PART]) -> usize {
+        // The odd number is 2^64 over the golden ratio: neighbours fall far apart.
+        (u64::from_le_bytes(*part).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::BITS)) as usize
+    }
+}
+
+/// Of names, and of files of the catalogue (see `script::tree`): never seen on the wire.
+fn clear() -> impl Iterator<Item = [u8; PART]> {
+    let names = (b'0'..=b'9').map(|number| [b'd', b'e', b'v', b'i', b'c', b'e', b' ', number]);
+    names.chain([std::array::from_fn(|at| (at * 31 % 251 + 1) as u8)])
+}
 
 fn part(secret: &[u8]) -> Option<[u8; PART]> {
     secret.first_chunk().copied()
-}
-
-fn in_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn in_numbers(bytes: &[u8]) -> String {
-    bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The roots in a row of the table of devices: the 32 bytes that open each of the eighth field's elements.
@@ -139,6 +149,15 @@ mod tests {
             world.tap.push(tapped);
             assert_eq!(world.leaked().map(|(rule, _)| rule), Some(rule));
             world.tap.pop();
+        }
+        let parts = BTreeSet::from([*key.first_chunk().expect("32 bytes")]);
+        assert_eq!(world.logged(&parts), None);
+        for shows in [
+            format!("key {:?}", &key[..]),
+            format!("[1, 2, {:?}", &key[..8]),
+            format!("x{:016x}", u64::from_be_bytes(parts.first().copied().expect("one"))),
+        ] {
+            assert!(shown(&shows).any(|part| parts.contains(&part)), "{shows}");
         }
         Recorder::stop();
     }

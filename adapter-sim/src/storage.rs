@@ -5,7 +5,7 @@ use std::ops::Range;
 use protocol_core::effects::{EntryNote, FileOp, Input, Reply, TransferKey};
 use protocol_core::faults::{Failure, FileFault};
 use protocol_core::ids::Ticket;
-use protocol_core::records::Change;
+use protocol_core::records::{BLOCKED, Change, DEVICES};
 
 use crate::rules::{DiskFault, StoreFault};
 use crate::trace::What;
@@ -49,13 +49,16 @@ impl World {
             return;
         }
         self.note(dev, What::Durable);
+        let of_roots = batch.iter().any(|change| matches!(change.table, DEVICES | BLOCKED));
         for Change { table, key, value } in batch {
             match value {
                 Some(value) => self.devices[dev.0].store.insert((table, key), value.bytes().to_vec()),
                 None => self.devices[dev.0].store.remove(&(table, key)),
             };
         }
-        self.with_oracle(|oracle, world| oracle.on_durable(world, dev));
+        if of_roots {
+            self.with_oracle(|oracle, world| oracle.on_durable(world, dev));
+        }
         self.handle(dev, Input::Done { ticket, result: Ok(Reply::Persisted) });
     }
 

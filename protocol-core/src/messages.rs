@@ -38,7 +38,7 @@ use self::rows::{Row, SeqRef};
 
 /// What is to be sent.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Draft {
     /// What the body is, at most 64 bytes; the application's.
     pub content_type: String,
@@ -50,7 +50,7 @@ pub struct Draft {
 
 /// A message in the store, as the owner sees it.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StoredMessage {
     /// Its identity.
     pub id: MessageId,
@@ -60,6 +60,23 @@ pub struct StoredMessage {
     pub body: Vec<u8>,
     /// Seconds since 1970: of one that came, when it came; of one that waits, when it is given up.
     pub unix_s: u64,
+}
+
+// ID-8: what people say to each other is for no log.
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { content_type, body, expires_unix } = self;
+        let mut shown = f.debug_struct("Draft");
+        shown.field("content_type", content_type).field("bytes", &body.len()).field("expires_unix", expires_unix).finish()
+    }
+}
+
+impl fmt::Debug for StoredMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, content_type, body, unix_s } = self;
+        let mut shown = f.debug_struct("StoredMessage");
+        shown.field("id", id).field("content_type", content_type).field("bytes", &body.len()).field("unix_s", unix_s).finish()
+    }
 }
 
 /// Why a message was not queued. Nothing has changed.

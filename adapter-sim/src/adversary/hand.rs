@@ -1,5 +1,7 @@
 //! The two handshakes by hand, from public steps of transcript and keys: so any part of them can be a lie.
 
+use std::sync::{Arc, LazyLock};
+
 use protocol_core::crypto::aead::{open_once, pad, seal_once, unpad};
 use protocol_core::crypto::exchange::ExchangeSecret;
 use protocol_core::crypto::kdf::{mac, put_lp};
@@ -302,17 +304,21 @@ pub(super) struct Opener {
     shared: Shared,
     binding: Binding,
     exchange: ExchangeSecret,
-    kem: KemSecret,
+    kem: Arc<KemSecret>,
     nonce: [u8; 32],
     th1: [u8; 32],
     tag: [u8; 32],
 }
 
+/// The key of all whose tag is wrong: nobody gets as far as to use it, and floods of them would make a fresh one each.
+static IDLE: LazyLock<Arc<KemSecret>> = LazyLock::new(|| Arc::new(KemSecret::new(&Secret::new([7; 64]))));
+
 impl Opener {
     /// The first message.
     pub(super) fn first(shared: Shared, binding: Binding, lie: Lie, random: &mut Random) -> (Self, Said) {
         let (exchange, nonce) = (ExchangeSecret::new(&Secret::new(random.bytes())), random.bytes());
-        let kem = KemSecret::new(&Secret::new(random.bytes()));
+        let fresh = Secret::new(random.bytes());
+        let kem = if lie == Lie::Tag { IDLE.clone() } else { Arc::new(KemSecret::new(&fresh)) };
         let session = match &shared {
             Shared::Code(code) if lie != Lie::OtherCode => code.session_id,
             _ => SessionId([9; 16]),

@@ -1,4 +1,5 @@
 use alloc::collections::VecDeque;
+use alloc::format;
 use alloc::string::ToString as _;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -477,4 +478,23 @@ fn rows_that_could_not_be_removed_are_removed_again() {
     own.write(true);
     assert!(own.rows.is_empty(), "{:?}", own.rows.keys());
     assert!(!own.timers.is_set(TimerKind::Rows));
+}
+
+// ID-8.
+#[test]
+fn what_is_said_is_shown_to_no_log() {
+    let mut two = Two::new();
+    two.sides[0].send("attack at dawn");
+    two.session();
+    // Its receipts are lost: it is held on both sides.
+    two.settle(|message| matches!(message, ControlMessage::MessageReceipt { .. }));
+    let [one, other] = &two.sides;
+    assert_eq!(other.bodies(), ["attack at dawn"]);
+    let draft = Draft { content_type: "text/plain".into(), body: b"attack at dawn".to_vec(), expires_unix: NEVER };
+    let came: Vec<_> = other.messages.came(&other.peer).cloned().collect();
+    let shown = [format!("{:?}", one.messages), format!("{:?}", other.messages), format!("{draft:?}"), format!("{came:?}")];
+    for text in shown {
+        assert!(!text.contains("97, 116, 116"), "{text}");
+        assert!(text.contains("14"), "{text}");
+    }
 }
