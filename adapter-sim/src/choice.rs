@@ -19,9 +19,11 @@ pub enum Site {
     Person,
     /// What of unsynced writes a crash leaves.
     Survive,
+    /// How long a lookup takes.
+    Lookup,
 }
 
-const SITES: usize = 5;
+const SITES: usize = 6;
 
 /// Makes the choices of a world. The value 0 is always the boring one: no delay, no split, nothing survives by luck.
 #[derive(Clone, Debug)]

@@ -24,6 +24,7 @@ impl World {
             self.wake(dev);
         }
         self.let_go();
+        self.mend_lookup();
         self.undialable_until = 0;
         for device in &mut self.devices {
             device.dial_faults.clear();
@@ -183,6 +184,7 @@ impl World {
             self.with_oracle(|oracle, world| oracle.on_roused(world, dev));
             let local = self.transports(dev);
             self.handle(dev, Input::Network(Fact::Local(local)));
+            self.lookup_soon(dev);
         }
     }
 

@@ -25,6 +25,7 @@ pub mod exhaustive;
 mod faults;
 pub mod fuzz;
 mod link;
+mod lookup;
 mod messages;
 pub mod mutants;
 pub mod oracle;

@@ -11,8 +11,10 @@ use crate::script::{Profile, Script};
 
 /// The profile that a seed of this search is run with: all in turn.
 pub fn profile_of(seed: u64) -> Profile {
-    let all = Profile::ALL;
-    all[usize::try_from(seed % all.len() as u64).expect("invariant: below a length")].1
+    if seed / 5 % 8 == 7 {
+        return Profile::Lookup;
+    }
+    [Profile::Default, Profile::Pairing, Profile::Link, Profile::Transfer, Profile::Enemy][(seed % 5) as usize]
 }
 
 /// What came of the search for one bug.

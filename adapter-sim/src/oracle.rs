@@ -21,6 +21,7 @@ mod aead;
 mod calm;
 mod faster;
 mod lies;
+mod lookup;
 mod order;
 mod partings;
 mod resume;
@@ -32,6 +33,7 @@ pub use aead::{Recorder, recording_cipher};
 use calm::Calm;
 use faster::Dialled;
 use lies::Lies;
+use lookup::Looked;
 use partings::{Awake, Partings};
 use said::Said;
 use sums::Sums;
@@ -101,6 +103,7 @@ pub struct Oracle {
     /// What stood at destinations before.
     pub(crate) foreign: BTreeMap<(Dev, Vec<Vec<u8>>), Item>,
     lies: Lies,
+    looked: Looked,
     calm: Calm,
     sums: Sums,
     resume: resume::Resume,
@@ -417,6 +420,7 @@ impl Oracle {
                 });
             }
             Event::PairFailed { session, reason } => {
+                self.check_search(world, dev, *reason);
                 self.check_burned(world, dev, *reason);
                 self.check_given_up(world, dev, *session, *reason);
                 self.on_pair_failed(world, dev, *session);

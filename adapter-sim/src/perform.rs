@@ -154,6 +154,7 @@ impl World {
         }
         self.with_oracle(|oracle, world| oracle.on_event(world, dev, &event));
         self.events.push((dev, event));
+        self.lookup_soon(dev);
     }
 
     /// What was to happen happens.
@@ -236,6 +237,8 @@ impl World {
             }
             Act::Step { number } => self.take_step(number),
             Act::Wake { dev } => self.wake(dev),
+            Act::Lookup { dev, life } => self.lookup_now(dev, life),
+            Act::Found { dev, life, id, record } => self.find(dev, life, &id, &record),
             Act::Enemy(due) => self.enemy_due(due),
         }
     }

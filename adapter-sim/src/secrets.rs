@@ -25,6 +25,14 @@ impl World {
         Recorder::each_key(|key| secrets.extend(part(key)));
         let sought: BTreeSet<[u8; PART]> = secrets.iter().copied().chain(clear()).collect();
         let sieve = Sieve::of(&sought);
+        // Who sees what is published learns neither who that is nor where.
+        let keys: BTreeSet<[u8; PART]> = (0..self.honest).filter_map(|dev| part(&self.key(Dev(dev)).0)).collect();
+        for (dev, notice) in self.published() {
+            let seen = notice.id.windows(PART).chain(notice.record.windows(PART)).filter_map(part);
+            if let Some(part) = { seen }.find(|part| sought.contains(part) || keys.contains(part)) {
+                return Some(("DISC-2", format!("device {} publishes {part:?} of a key, a name or a file", dev.0)));
+            }
+        }
         let honest = |tapped: &&Tapped| tapped.from.0 < self.honest;
         for tapped in self.tap().iter().filter(honest) {
             let parts = tapped.bytes.windows(PART).filter_map(part).filter(|part| sieve.may_hold(part));

@@ -23,6 +23,7 @@ use crate::choice::{Choices, Site};
 use crate::coverage::Watch;
 use crate::disk::Disk;
 use crate::link::{Conn, Stream, Wire};
+use crate::lookup::Lookups;
 use crate::oracle::{Oracle, Recorder};
 use crate::protocols::Talks;
 use crate::random::Random;
@@ -70,6 +71,8 @@ pub(crate) enum Act {
     Crash { dev: Dev, life: u32 },
     Step { number: usize },
     Wake { dev: Dev },
+    Lookup { dev: Dev, life: u32 },
+    Found { dev: Dev, life: u32, id: Vec<u8>, record: Vec<u8> },
     Enemy(Due),
 }
 
@@ -96,6 +99,8 @@ impl Act {
             | Self::Files { dev, .. }
             | Self::GoOn { dev, .. }
             | Self::AnswerPairing { dev, .. }
+            | Self::Lookup { dev, .. }
+            | Self::Found { dev, .. }
             | Self::AnswerOffer { dev, .. } => Some(*dev),
             Self::Up { .. }
             | Self::Opened { .. }
@@ -264,6 +269,8 @@ pub struct World {
     pub(crate) honest: usize,
     /// Enemies, once there are some.
     pub(crate) foe: Foe,
+    /// The service by which devices find each other, if there is one.
+    pub(crate) lookups: Lookups,
     /// Things that happened in queue and Nodes.
     pub(crate) handled: u64,
     pub(crate) wishes: crate::script::Wishes,
@@ -325,6 +332,7 @@ impl World {
             codes: BTreeMap::new(),
             honest: 0,
             foe: Foe::default(),
+            lookups: Lookups::default(),
             handled: 0,
             wishes: Default::default(),
             last_place: 1_000,
@@ -430,6 +438,10 @@ impl World {
         self.note(dev, What::Starts);
         let local = self.transports(dev);
         self.handle(dev, Input::Network(Fact::Local(local)));
+        if self.has_lookup() {
+            self.handle(dev, Input::Network(Fact::Searches(true)));
+            self.lookup_soon(dev);
+        }
         self.with_oracle(|oracle, world| oracle.on_start(world, dev));
         self.keep_in_this_life(dev);
     }
@@ -658,6 +670,7 @@ impl World {
     pub fn call<T>(&mut self, dev: Dev, call: impl FnOnce(&mut Node, &mut Env<'_>) -> T) -> T {
         let result = self.ask(dev, call);
         self.perform(dev);
+        self.lookup_soon(dev);
         result
     }
 
@@ -833,6 +846,7 @@ impl World {
             return;
         }
         device.life += 1;
+        self.lookup_over(dev);
         if let Some(watch) = &mut self.watch {
             watch.fall(dev);
         }

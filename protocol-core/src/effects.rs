@@ -99,6 +99,8 @@ pub enum Fact {
     Local(Vec<TransportInfo>),
     /// The machine has slept, or the process was stopped, for longer than a moment.
     Awake,
+    /// Whether the host publishes and looks for what `Node::discovery` says, on some medium. At first it does not.
+    Searches(bool),
 }
 
 /// What happened.

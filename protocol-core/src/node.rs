@@ -41,6 +41,7 @@ use crate::wire::header::Header;
 mod commands;
 mod custom;
 mod data;
+mod discovery;
 mod keeping;
 mod links;
 mod messaging;
@@ -56,6 +57,7 @@ mod unpairing;
 
 pub use self::commands::{ConnectError, PolicyError, UnknownDevice, UnknownPairing};
 pub use self::custom::{Access, RegisterError};
+pub use self::discovery::{Discovery, Notice};
 pub use self::unpairing::BlockError;
 pub use crate::devices::policy::{FilePolicy, Policy};
 pub use crate::devices::registry::BlockedDevice;
@@ -108,6 +110,8 @@ pub struct Stats {
     pub crowded_out: u64,
     /// Handshakes that were refused.
     pub refused: u64,
+    /// Records of a lookup that did not open.
+    pub bad_records: u64,
 }
 
 /// A connection.
@@ -212,6 +216,7 @@ pub struct Node {
     /// The session of each device that carries messages and transfer control.
     primary: BTreeMap<DeviceId, SessionRef>,
     keeping: keeping::Keeping,
+    discovery: discovery::Discovering,
     /// Sessions that there were with a device in this life of the process.
     sessions_had: BTreeMap<DeviceId, u64>,
     /// Devices that had a session in this life of the process.
@@ -277,6 +282,7 @@ impl Node {
             sessions: BTreeMap::new(),
             primary: BTreeMap::new(),
             keeping: keeping::Keeping::default(),
+            discovery: discovery::Discovering::default(),
             sessions_had: BTreeMap::new(),
             met: BTreeSet::new(),
             unwritten: BTreeMap::new(),
@@ -334,6 +340,7 @@ impl Node {
                 }
             }
             Input::Network(Fact::Awake) => self.on_awake(env),
+            Input::Network(Fact::Searches(searches)) => self.discovery.set_searches(searches),
             Input::ConnUp { conn, dialed, remote } => self.on_conn_up(env, conn, dialed, remote),
             Input::ConnDown { conn } => self.on_conn_down(env, conn),
             Input::StreamUp { stream, conn, opened } => self.on_stream_up(env, stream, conn, opened),

@@ -83,6 +83,7 @@ enum Kind {
     Link,
     Transfer,
     Enemy,
+    Lookup,
     All,
 }
 
@@ -95,6 +96,7 @@ impl Kind {
             Self::Link => Profile::Link,
             Self::Transfer => Profile::Transfer,
             Self::Enemy => Profile::Enemy,
+            Self::Lookup => Profile::Lookup,
         }
     }
 

@@ -174,6 +174,8 @@ impl<'s> Play<'s> {
             | Act::Overdue { .. }
             | Act::Step { .. }
             | Act::Wake { .. }
+            | Act::Lookup { .. }
+            | Act::Found { .. }
             | Act::Enemy(_)
             | Act::Crash { .. } => None,
         }

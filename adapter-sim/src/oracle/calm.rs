@@ -277,7 +277,7 @@ impl Oracle {
             });
             let closed = reason != LinkFailure::Closed || self.calm.left.remove(&(dev, device));
             self.check("LINK-16", !self.manners.calm || closed, || format!("device {} ended a session that its owner did not end", dev.0));
-            // A pairing that is not confirmed yet takes the place of the root that the session is of.
+            // A pairing takes the place of the root that the session is of, and may cross with it.
             let pairs = self.is_pairing_anew(world, dev, device);
             self.check("L6", !self.manners.calm || wanted || left || pairs, || {
                 format!("device {} lost a session that nothing disturbed: {reason}", dev.0)
@@ -287,10 +287,13 @@ impl Oracle {
         }
     }
 
-    /// Whether a device has paired with another, and does not know yet that the other holds it.
+    /// Whether a device has paired with another, a moment ago or without knowing yet that the other holds it.
     fn is_pairing_anew(&self, world: &World, dev: Dev, device: DeviceId) -> bool {
         let peer = world.dev_of_id(device).map(|peer| world.key(peer));
-        let open = |root: &RootProbe| Some(root.peer) == peer && matches!(root.trust, Trust::Unconfirmed | Trust::Provisional { .. });
+        let young = |root: &RootProbe| self.since.get(&(dev, root.session_ref)).is_some_and(|since| since + 5 * SOON >= world.micros());
+        let open = |root: &RootProbe| {
+            Some(root.peer) == peer && (matches!(root.trust, Trust::Unconfirmed | Trust::Provisional { .. }) || young(root))
+        };
         world.node_of(dev).is_some_and(|node| node.probe_roots().iter().any(open))
     }
 

@@ -299,7 +299,9 @@ impl Oracle {
         let due: Vec<Farewell> = self.partings.farewells.extract_if(.., due).collect();
         for Farewell { dev, peer, life, session, .. } in due {
             let gone = !world.is_up(peer) || world.life(peer) != life || self.partings.forgot.contains(&(peer, world.id(dev)));
-            let knows = world.view(peer, dev).is_none_or(|view| view.removed_there.is_some());
+            // In a session of a root that was replaced meanwhile its owner hears why it ended; the newer one he hears of at the next contact.
+            let removed = |end: Option<(LinkFailure, u64)>| matches!(end, Some((LinkFailure::Removed, _)));
+            let knows = world.view(peer, dev).is_none_or(|view| view.removed_there.is_some() || removed(view.last_end));
             // They may have met again, under another pairing; or one has been begun there that may still stand.
             let begun = |node: &protocol_core::node::Node| node.probe_roots().iter().filter(|root| root.peer == world.key(dev)).count() > 1;
             let again = world.has_session(dev, peer) || world.view(dev, peer).is_some() || world.node_of(peer).is_some_and(begun);
@@ -400,7 +402,9 @@ impl Oracle {
             |peer: Dev| node.probe_sessions().iter().any(|session| session.peer == world.key(peer) && session.primary && session.we_opened);
         let Some(peer) = world.dev_of_id(device).filter(|peer| !up || opened(*peer)) else { return };
         let wanted = node.probe_messages(device) > 0 || self.transfers_of(world, dev).iter().any(|key| key.device == device);
-        let old = |since: Option<&u64>| since.is_some_and(|since| since + SOON < world.micros());
+        // An attempt that is under way goes through the other roots and addresses.
+        let rest = SOON + 16 * (world.latency.0 + world.latency.1);
+        let old = |since: Option<&u64>| since.is_some_and(|since| since + rest < world.micros());
         let left = old(self.partings.left.get(&(dev, device)));
         let removed =
             old(self.partings.removed.get(&(dev, device))) && world.view(dev, peer).is_some_and(|view| view.removed_there.is_some());

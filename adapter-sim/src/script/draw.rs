@@ -26,6 +26,8 @@ pub enum Profile {
     Transfer,
     /// Enemies.
     Enemy,
+    /// Devices that find each other by a service and not by what people tell them.
+    Lookup,
 }
 
 impl Profile {
@@ -36,6 +38,7 @@ impl Profile {
         ("link", Self::Link),
         ("transfer", Self::Transfer),
         ("enemy", Self::Enemy),
+        ("lookup", Self::Lookup),
     ];
 }
 
@@ -100,7 +103,7 @@ pub(crate) const TREES: u64 = 6;
 const fn gaps(profile: Profile) -> &'static [u64] {
     match profile {
         Profile::Pairing => &[30, 1_000, 5_000, 20_000, 130_000, 400_000, 100_000_000],
-        Profile::Link => &[30, 1_000, 5_000, 60_000, 400_000, 4_000_000],
+        Profile::Link | Profile::Lookup => &[30, 1_000, 5_000, 60_000, 400_000, 4_000_000],
         Profile::Default | Profile::Transfer | Profile::Enemy => &[30, 30, 1_000, 1_000, 5_000, 20_000, 130_000, 400_000, 4_000_000],
     }
 }
@@ -128,6 +131,7 @@ impl Script {
             latency: tape.one_of(&[(5_000, 3_000), (200, 100), (0, 0), (50_000, 200_000), (300_000, 1_000)]),
             aes: tape.one_of(&[0, 0, 0, 0, 0, 0, 1, 7]),
             patient: tape.percent(10),
+            lookup: profile == Profile::Lookup,
         };
         let families = families(tape, profile);
         let mut draw = Draw { tape, devices, families, setting, at: 0, steps: Vec::new() };
@@ -197,7 +201,14 @@ impl Draw<'_, '_> {
             Profile::Pairing => false,
             Profile::Link | Profile::Transfer => true,
             Profile::Default | Profile::Enemy => self.tape.percent(75),
+            Profile::Lookup => self.tape.percent(60),
         };
+        if profile == Profile::Lookup {
+            self.lookup_fault();
+            if self.tape.percent(40) {
+                self.keep_throughout();
+            }
+        }
         if pairing_first {
             self.push(Step::Invite { dev: 0, ask: false });
             self.push(Step::Join { dev: 1, of: 0, words: Words::Right, ask: false, lost: 0 });
@@ -228,6 +239,9 @@ impl Draw<'_, '_> {
                 if self.tape.percent(50) {
                     self.wait(100);
                 }
+            }
+            if profile == Profile::Lookup && self.tape.percent(30) {
+                self.lookup_fault();
             }
             self.act(profile);
             let gap = self.tape.one_of(gaps(profile));
@@ -399,6 +413,7 @@ impl Draw<'_, '_> {
             Profile::Pairing => &[0, 0, 0, 1, 3],
             Profile::Link => &[1, 1, 1, 2, 3, 4],
             Profile::Transfer => &[2, 2, 2, 1],
+            Profile::Lookup => &[0, 0, 1, 1, 1, 2, 3, 4],
         };
         match self.tape.one_of(kinds) {
             0 => pairing(self),

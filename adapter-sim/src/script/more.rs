@@ -12,6 +12,7 @@ use super::Step;
 use super::draw::Draw;
 use crate::choice::Tape;
 use crate::disk::Edited;
+use crate::lookup::LookupFault;
 use crate::protocols::Plan;
 use crate::rules::DiskFault;
 use crate::world::Act;
@@ -67,6 +68,8 @@ pub enum More {
     Keep { dev: usize, on: bool },
     /// Its host says that the machine has slept.
     Awake { dev: usize },
+    /// The lookup service does something wrong.
+    Lookup { fault: LookupFault },
 }
 
 impl More {
@@ -90,12 +93,27 @@ impl More {
             Self::Answer { .. } => "P16",
             Self::Say { .. } | Self::Take { .. } => "P12",
             Self::Speak { .. } => "P17",
+            Self::Lookup { fault: LookupFault::Down(_) | LookupFault::Slow(_) } => "N28",
+            Self::Lookup { .. } => "A19",
             Self::Block { .. } | Self::Policy { .. } | Self::Keep { .. } | Self::Awake { .. } => "P18",
         }
     }
 }
 
 impl Draw<'_, '_> {
+    /// The service by which devices find each other does something wrong, or not.
+    pub(super) fn lookup_fault(&mut self) {
+        let fault = match self.tape.below(8) {
+            0 => LookupFault::Down(self.tape.one_of(&[500, 5_000, 60_000])),
+            1 => LookupFault::Slow(self.tape.one_of(&[500, 2_000, 10_000])),
+            2 => LookupFault::Stale,
+            3 => LookupFault::Forged(self.tape.one_of(&[1, 3, 40])),
+            4 => LookupFault::Twisted,
+            _ => return,
+        };
+        self.push(Step::More(More::Lookup { fault }));
+    }
+
     /// What happens to a device.
     pub(super) fn more_of_hosts(&mut self, dev: usize) {
         let number = self.tape.below(4) as usize;
@@ -179,6 +197,7 @@ impl World {
             More::Backwards { dev } => self.backwards(of(dev)),
             More::Misuse { dev } => self.misuse_known(of(dev)),
             More::Halt { dev } => self.halt(of(dev)),
+            More::Lookup { fault } => self.fault_lookup(fault),
             More::DialBoth { dev, peer } => {
                 for (dev, peer) in [(dev, peer), (peer, dev)] {
                     self.do_step(Step::Connect { dev, peer, told: true });

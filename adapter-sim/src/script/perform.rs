@@ -63,6 +63,9 @@ impl World {
         world.oracle = Some(Box::new(Oracle::new(script.manners())));
         world.watch = Some(Box::default());
         world.cipher = crate::oracle::recording_cipher();
+        if script.setting.lookup {
+            world.set_lookup();
+        }
         for (number, wire) in wires.iter().enumerate() {
             world.set_aes(aes >> (number % 8) & 1 == 1);
             world.add_device_on(&format!("device {number}"), *wire);
@@ -217,7 +220,7 @@ impl World {
             Step::CancelPairing { dev } if self.is_up(self.scripted(dev)) => self.cancel_pairings(self.scripted(dev)),
             Step::Connect { dev, peer, told } if self.is_up(self.scripted(dev)) => {
                 let (dev, peer) = (self.scripted(dev), self.scripted(peer));
-                let at = if told { self.addresses(peer) } else { Vec::new() };
+                let at = if told && !self.has_lookup() { self.addresses(peer) } else { Vec::new() };
                 let id = self.id(peer);
                 self.with_oracle(|oracle, world| oracle.on_connect(world, dev, id));
                 if self.call(dev, |node, env| node.connect(env, id, &at)).is_err() {
@@ -276,6 +279,9 @@ impl World {
         let mut at = self.addresses(of);
         let nobody = |number| Address { kind: at[0].kind.clone(), text: at[0].text.replace("host", &format!("host99{number}")) };
         let lost: Vec<Address> = (0..lost % 24).map(nobody).collect();
+        if self.has_lookup() && lost.is_empty() {
+            at.clear();
+        }
         at.splice(0..0, lost);
         let shown = self.codes.remove(&of).unwrap_or_default();
         let wrong = PairingCode::generate(&mut self.keys).ok();
@@ -285,6 +291,9 @@ impl World {
             Words::Wrong => wrong.as_ref(),
         };
         let joined = code.and_then(|code| self.join(dev, code, &at, confirm).ok());
+        if joined.is_some() {
+            self.with_oracle(|oracle, world| oracle.on_search(world, dev, at.is_empty()));
+        }
         self.codes.insert(of, shown);
         if let Some(session) = joined {
             self.with_oracle(|oracle, world| oracle.on_join(world, dev, session, !ask));

@@ -101,7 +101,8 @@ impl Node {
         Ok(PairingInvite { session, code, ttl })
     }
 
-    /// Looks for the device that showed `code` at these addresses, and pairs with it.
+    /// Looks for the device that showed `code` at these addresses, and pairs with it. Without an address it is looked for by its
+    /// code ([`Node::discovery`]), if the host does that ([`Fact::Searches`](crate::effects::Fact::Searches)).
     ///
     /// Ends with [`Event::Paired`], [`Event::PairFailed`] or [`Event::PairUnfinished`].
     ///
@@ -118,7 +119,8 @@ impl Node {
         if self.joiner.is_some() {
             return Err(PairError::Busy);
         }
-        let joiner = Joiner::begin(cx!(self, env), code, addresses, confirm)?;
+        let searches = self.discovery.searches();
+        let joiner = Joiner::begin(cx!(self, env), code, addresses, confirm, searches)?;
         let session = joiner.session();
         self.joiner = Some(joiner);
         Ok(session)

@@ -143,7 +143,7 @@ impl Node {
 
     /// Whether a device is to be dialled when there is no session with it.
     // KEEP-6.
-    fn is_kept(&self, device: DeviceId) -> bool {
+    pub(super) fn is_kept(&self, device: DeviceId) -> bool {
         let Some(known) = self.registry.by_id(device) else { return false };
         let removed = known.is_removed_there().is_some() && !planted!(DialledThoughRemoved);
         (self.keeping.on || (self.transfers.is_suspended(device) && !planted!(SuspendedNotDialled)))

@@ -31,6 +31,7 @@ impl Node {
         let Some(device) = self.registry.get(&peer) else { return };
         let id = device.id;
         let mut addresses = first;
+        addresses.extend(self.discovery.found(id).cloned());
         addresses.extend(in_turn(device.addresses.iter().filter(|address| self.can_dial(address)).cloned()));
         addresses.truncate(limits::JOINER_CANDIDATES);
         if let Some(dialer) = self.dialers.get_mut(&id) {
@@ -38,10 +39,11 @@ impl Node {
                 dialer.asked(self.now);
             }
             dialer.add(cx!(self, env), addresses);
-        } else if addresses.is_empty() {
+        } else if addresses.is_empty() && !self.discovery.searches() {
             self.no_session(env, id, LinkFailure::Unreachable);
         } else {
-            let dialer = Dialer::begin(cx!(self, env), id, addresses, asked);
+            let searches = self.discovery.searches();
+            let dialer = Dialer::begin(cx!(self, env), id, addresses, asked, searches);
             self.dialers.insert(id, dialer);
         }
     }

@@ -247,23 +247,15 @@ impl Node {
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let other = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let other = other.and_then(|other| self.sessions.get(&other));
-        let other =
-            other.map(|other| (other.session_ref, other.stream, roles(other), told && reason != LinkFailure::Ended, other.born < born));
-        match other {
-            // What was told on this one may be lost. The peer may never have heard of it, and wait on the older for what was told here:
-            // both begin anew, as after any cut.
-            Some((.., true, true)) if !planted!(ToldAndLost) => {}
+        // What was told on this one may be lost. The peer may never have heard of it, and wait on the other for what was told here:
+        // then both begin anew, as after any cut.
+        let lost = told && reason != LinkFailure::Ended && !planted!(ToldAndLost);
+        let other = other.filter(|_| !lost).map(|other| (other.session_ref, other.stream, roles(other)));
+        if let Some((other, stream, roles)) = other {
             // A renewal that came to nothing, or one of two sessions that crossed: the other goes on.
-            Some((other, stream, roles, lost, _)) => {
-                self.timers.cancel(TimerKind::Stream(stream));
-                self.primary.insert(device, other);
-                if lost && !planted!(ToldAndLost) {
-                    self.messages.on_session_over(&peer);
-                    self.transfers.on_session_lost(cx!(self, env), device);
-                }
-                return self.on_primary(env, device, roles);
-            }
-            None => {}
+            self.timers.cancel(TimerKind::Stream(stream));
+            self.primary.insert(device, other);
+            return self.on_primary(env, device, roles);
         }
         self.primary.remove(&device);
         let alone = others.is_empty();

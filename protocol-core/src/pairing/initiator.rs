@@ -106,6 +106,11 @@ impl Initiator {
         Ok((session, code))
     }
 
+    /// The keys under which it is said where the code can be used, as long as it can.
+    pub(crate) fn published(&self) -> Option<&CodeKeys> {
+        self.code.as_ref().filter(|code| !code.expired || planted!(CodePublishedWhenOver)).map(|code| &code.keys)
+    }
+
     /// The code, and whether its time is over.
     #[cfg(feature = "testing")]
     pub(crate) fn probe_code(&self) -> Option<(SessionId, bool)> {

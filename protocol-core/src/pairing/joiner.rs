@@ -29,6 +29,8 @@ use crate::wire::deframer::StreamName;
 /// How long an address that refuses is tried again, and how often.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 const REFUSED_EVERY: Duration = Duration::from_millis(500);
+/// How often an address that was found is tried, while nobody answers there.
+const FOUND_EVERY: Duration = Duration::from_secs(5);
 
 /// After our user's no: how long Complete is awaited, so that the no can be told.
 const REFUSE_WAIT: Duration = Duration::from_secs(2);
@@ -79,7 +81,9 @@ pub(crate) struct Joiner {
     confirm: Confirm,
     waiting: VecDeque<Address>,
     /// Dials and opens under way.
-    dialing: usize,
+    dialing: Vec<Address>,
+    /// No address was given: the host looks for some, and the attempt lasts until its time is over.
+    searching: bool,
     /// Until when a refused address is tried again.
     refused_until: Timestamp,
     refused: VecDeque<Address>,
@@ -115,8 +119,18 @@ pub(crate) enum Step {
 
 impl Joiner {
     /// Starts an attempt. Dials are pushed at once.
-    pub(crate) fn begin(cx: &mut Cx<'_>, code: &PairingCode, addresses: &[Address], confirm: Confirm) -> Result<Self, PairError> {
-        if addresses.is_empty() {
+    ///
+    /// Without an address it waits for those that are found, if the host `searches`.
+    // PAIR-50.
+    pub(crate) fn begin(
+        cx: &mut Cx<'_>,
+        code: &PairingCode,
+        addresses: &[Address],
+        confirm: Confirm,
+        searches: bool,
+    ) -> Result<Self, PairError> {
+        let searching = addresses.is_empty();
+        if searching && !searches {
             return Err(PairError::NoAddress);
         }
         let keys = CodeKeys::derive(code);
@@ -130,7 +144,8 @@ impl Joiner {
                 .take(if planted!(CandidatesUnbounded) { usize::MAX } else { limits::JOINER_CANDIDATES })
                 .cloned()
                 .collect(),
-            dialing: 0,
+            dialing: Vec::new(),
+            searching,
             refused_until: cx.now + REFUSED_FOR,
             refused: VecDeque::new(),
             tries: BTreeMap::new(),
@@ -146,7 +161,7 @@ impl Joiner {
 
     #[cfg(feature = "testing")]
     pub(crate) fn probe_connections(&self) -> usize {
-        self.dialing + self.tries.len()
+        self.dialing.len() + self.tries.len()
     }
 
     /// The attempt as a whole: that of its furthest try, and `Provisional` where a try was, and is gone while the question stays.
@@ -192,17 +207,46 @@ impl Joiner {
     fn dial_more(&mut self, cx: &mut Cx<'_>) {
         // PAIR-43.
         let most = if planted!(JoinerConnectionsUnbounded) { usize::MAX } else { limits::JOINER_CONNECTIONS };
-        while self.bound.is_none() && self.dialing + self.tries.len() < most {
+        while self.bound.is_none() && self.dialing.len() + self.tries.len() < most {
             let Some(address) = self.waiting.pop_front() else { return };
-            self.dialing += 1;
+            self.dialing.push(address.clone());
             cx.dial(address.clone(), Purpose::Join { session: self.session, address });
         }
+    }
+
+    /// A dial or an open has ended.
+    fn dialed(&mut self, address: &Address) {
+        if let Some(at) = self.dialing.iter().position(|dialing| dialing == address) {
+            self.dialing.swap_remove(at);
+        }
+    }
+
+    /// What opens the records that are looked for, while they are.
+    pub(crate) fn seeks(&self) -> Option<&CodeKeys> {
+        (self.searching && (self.bound.is_none() || planted!(SoughtThoughFound))).then_some(&self.keys)
+    }
+
+    /// A record of the initiator said that it is here. What an older one said, and was not reached, is not tried again.
+    // PAIR-50.
+    pub(crate) fn found(&mut self, cx: &mut Cx<'_>, addresses: &[Address]) {
+        if self.seeks().is_none() {
+            return;
+        }
+        self.refused.retain(|address| addresses.contains(address));
+        for address in addresses.iter().take(limits::JOINER_CANDIDATES) {
+            let trying = self.tries.values().map(|attempt| &attempt.address);
+            let mut busy = self.waiting.iter().chain(&self.refused).chain(&self.dialing).chain(trying);
+            if !busy.any(|of| of == address) && self.waiting.len() < limits::JOINER_CANDIDATES {
+                self.waiting.push_back(address.clone());
+            }
+        }
+        self.dial_more(cx);
     }
 
     /// A connection is up: the joiner opens the stream, whoever dialled.
     pub(crate) fn on_connected(&mut self, cx: &mut Cx<'_>, conn: crate::ids::ConnId, address: Address) -> bool {
         if self.bound.is_some() {
-            self.dialing -= 1;
+            self.dialed(&address);
             return false;
         }
         cx.open(conn, StreamName::Pair, Purpose::Join { session: self.session, address });
@@ -211,10 +255,15 @@ impl Joiner {
 
     /// A dial or an open failed.
     pub(crate) fn on_failed(&mut self, cx: &mut Cx<'_>, address: Address, failure: Failure) -> Step {
-        self.dialing -= 1;
+        self.dialed(&address);
         if failure.may_pass() && self.bound.is_none() && cx.now < self.refused_until {
             self.refused.push_back(address);
             cx.set(TimerKind::JoinerRedial(self.session), REFUSED_EVERY);
+        } else if self.seeks().is_some() && !planted!(FoundNotRetried) {
+            self.refused.push_back(address);
+            if !cx.timers.is_set(TimerKind::JoinerRedial(self.session)) {
+                cx.set(TimerKind::JoinerRedial(self.session), FOUND_EVERY);
+            }
         }
         self.go_on(cx)
     }
@@ -228,7 +277,7 @@ impl Joiner {
     /// Dials what is left; the attempt is over if nothing is.
     fn go_on(&mut self, cx: &mut Cx<'_>) -> Step {
         self.dial_more(cx);
-        let hopeless = self.dialing == 0 && self.tries.is_empty() && self.waiting.is_empty() && self.refused.is_empty();
+        let hopeless = (!self.searching || planted!(SearchGivenUp)) && self.dialing.is_empty() && self.tries.is_empty() && self.waiting.is_empty() && self.refused.is_empty();
         if hopeless && self.bound.is_none() { self.over(cx, self.failure) } else { Step::Rest }
     }
 
@@ -261,7 +310,7 @@ impl Joiner {
 
     /// The pairing stream is open: send PairingRequest.
     pub(crate) fn on_stream_up(&mut self, cx: &mut Cx<'_>, stream: StreamId, address: Address, binding: Binding) -> Step {
-        self.dialing -= 1;
+        self.dialed(&address);
         if self.bound.is_some() {
             cx.reset(stream, code::DONE);
             return Step::Rest;

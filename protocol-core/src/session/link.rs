@@ -22,6 +22,8 @@ use crate::wire::handshake::Notice;
 
 /// Addresses that are dialled at once.
 const AT_ONCE: usize = 4;
+/// Addresses that one attempt tries at most where some are found.
+const FOUND: usize = 64;
 /// How long an address that refuses is tried again, and how often.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 const REFUSED_EVERY: Duration = Duration::from_millis(500);
@@ -31,6 +33,8 @@ pub(crate) const GLARE: Duration = Duration::from_secs(2);
 const GLARE_WAIT: Duration = Duration::from_secs(1);
 /// A whole connection attempt.
 const CONNECT_WAIT: Duration = Duration::from_secs(60);
+/// How long addresses are awaited that a host may find, from the beginning of an attempt.
+const LOOK_WAIT: Duration = Duration::from_secs(5);
 /// Hello sent, Accept awaited.
 pub(crate) const ACCEPT_WAIT: Duration = Duration::from_secs(10);
 
@@ -55,6 +59,8 @@ pub(crate) struct Dialer {
     known: BTreeSet<Address>,
     dialing: usize,
     refused_until: Timestamp,
+    /// Until when an address may still be found; none: nobody looks for any.
+    looks_until: Option<Timestamp>,
     trying: Option<(Address, usize, Trying)>,
     failure: LinkFailure,
 }
@@ -70,8 +76,9 @@ pub(crate) enum DialStep {
 
 impl Dialer {
     /// Starts an attempt. If nobody asked for it, an address that refuses is not tried again: the next attempt will.
+    /// A host that `searches` may find more addresses.
     // KEEP-3.
-    pub(crate) fn begin(cx: &mut Cx<'_>, device: DeviceId, addresses: Vec<Address>, asked: bool) -> Self {
+    pub(crate) fn begin(cx: &mut Cx<'_>, device: DeviceId, addresses: Vec<Address>, asked: bool, searches: bool) -> Self {
         let mut dialer = Self {
             device,
             waiting: VecDeque::new(),
@@ -79,12 +86,22 @@ impl Dialer {
             known: BTreeSet::new(),
             dialing: 0,
             refused_until: if asked { cx.now + REFUSED_FOR } else { cx.now },
+            looks_until: searches.then(|| cx.now + LOOK_WAIT),
             trying: None,
             failure: LinkFailure::Unreachable,
         };
-        cx.set(TimerKind::Connect(device), CONNECT_WAIT);
+        cx.set(TimerKind::Connect(device), if addresses.is_empty() { LOOK_WAIT } else { CONNECT_WAIT });
         dialer.add(cx, addresses);
         dialer
+    }
+
+    /// A record of the device said that it is here.
+    // LINK-18.
+    pub(crate) fn found(&mut self, cx: &mut Cx<'_>, addresses: Vec<Address>) {
+        if self.known.len() + addresses.len() <= FOUND && addresses.iter().any(|address| !self.known.contains(address)) {
+            cx.set(TimerKind::Connect(self.device), CONNECT_WAIT);
+            self.add(cx, addresses);
+        }
     }
 
     #[cfg(feature = "testing")]
@@ -281,8 +298,8 @@ impl Dialer {
 
     /// It has: an older root may still hold there.
     pub(crate) fn on_removed(&mut self, cx: &mut Cx<'_>, roots: usize) -> DialStep {
-        let step = self.on_refused(cx, roots, false);
         self.failure = LinkFailure::Removed;
+        let step = self.on_refused(cx, roots, false);
         if matches!(step, DialStep::Over(_)) { DialStep::Over(LinkFailure::Removed) } else { step }
     }
 
@@ -294,7 +311,16 @@ impl Dialer {
     fn go_on(&mut self, cx: &mut Cx<'_>) -> DialStep {
         self.dial_more(cx);
         let hopeless = self.trying.is_none() && self.dialing == 0 && self.waiting.is_empty() && self.refused.is_empty();
-        if hopeless { DialStep::Over(self.failure) } else { DialStep::Rest }
+        // Who has removed the pairing was reached: no other address leads to somebody else.
+        let looks = hopeless && self.failure != LinkFailure::Removed && !planted!(LookNotAwaited);
+        match self.looks_until.filter(|until| looks && *until > cx.now) {
+            Some(until) => {
+                cx.set(TimerKind::Connect(self.device), until.since(cx.now));
+                DialStep::Rest
+            }
+            None if hopeless => DialStep::Over(self.failure),
+            None => DialStep::Rest,
+        }
     }
 
     /// The attempt is over, one way or the other. Dials that are still under way are nobody's: another attempt counts its own.

@@ -12,14 +12,14 @@ use crate::ids::PeerKey;
 use crate::info::advert::{Advert, BadAdvert};
 
 /// Seconds for which an id stands.
-const PERIOD: u64 = 3600;
+pub const PERIOD: u64 = 3600;
 /// In the last seconds of a period the next one's id is published too.
-const OVERLAP: u64 = 300;
+pub const OVERLAP: u64 = 300;
 
 /// Where something is published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Medium {
-    /// The local network. No record: the id is the name of the instance.
+    /// The local network: the id is the name of an instance, the record stands in its text.
     Mdns,
     /// The Kademlia DHT of libp2p.
     Kad,
