@@ -20,6 +20,7 @@ use protocol_core::faults::{Failure, code};
 use protocol_core::ids::{ConnId, StreamId, Ticket};
 use protocol_core::node::Node;
 use protocol_core::records;
+use protocol_core::session::rendezvous::Medium;
 use protocol_core::time::Timestamp;
 use protocol_core::wire::deframer::Frame;
 use rustix::time::{ClockId, clock_gettime};
@@ -31,6 +32,7 @@ use self::links::{AnyTransport, Half, LONGEST, Links, Order, Read, Stream, Write
 use self::protocols::Protocols;
 use self::records_thread::Records;
 use self::transfers::Transfers;
+use crate::lan::Lan;
 use crate::metrics::Metrics;
 use crate::pipeline::receive::Receive;
 use crate::pipeline::send::Send as SendJob;
@@ -45,6 +47,8 @@ pub(crate) mod transfers;
 const WAITING: usize = 256;
 /// The longest sleep: the timer's clock stops while the machine sleeps, ours does not.
 const NAP: Duration = Duration::from_secs(5);
+/// How long changes are gathered before it is said anew what is published and sought.
+const GATHER: Duration = Duration::from_millis(50);
 /// A turn of the loop that takes so much longer than the longest sleep means that nobody was awake.
 const OVERSLEPT: Duration = Duration::from_secs(2);
 /// At the end: how long connections may take to say goodbye, and then tasks and workers to end.
@@ -105,6 +109,12 @@ pub(crate) enum Happened {
     },
     /// We can be found elsewhere now.
     Moved,
+    /// A lookup has found a record.
+    Found {
+        medium: Medium,
+        id: Vec<u8>,
+        record: Vec<u8>,
+    },
 }
 
 /// An owner's call: it runs in the loop.
@@ -148,6 +158,10 @@ pub(crate) struct Host {
     pub(crate) subscribers: Subscribers,
     pub(crate) transports: Vec<Box<dyn AnyTransport>>,
     pub(crate) metrics: Metrics,
+    /// What finds devices on the local network, if the owner wants that.
+    lan: Option<Lan>,
+    /// When it is to be asked what is published and sought.
+    look_at: Instant,
     links: Links,
     records: Records,
     conns: HashMap<ConnId, Conn>,
@@ -184,6 +198,7 @@ impl Host {
         transfers: Transfers,
         subscribers: Subscribers,
         links: Links,
+        lan: Option<Lan>,
     ) -> Self {
         Self {
             node,
@@ -192,6 +207,8 @@ impl Host {
             subscribers,
             transports,
             metrics: Metrics::default(),
+            lan,
+            look_at: Instant::now(),
             links,
             records,
             conns: HashMap::new(),
@@ -207,17 +224,20 @@ impl Host {
             transport.listen(&self.links);
         }
         self.tell_local();
+        self.handle(Input::Network(Fact::Searches(self.lan.is_some())));
         self.write_snapshot();
         while !self.closing {
             let deadline = self.node.deadline();
             let (before, nap) = (now(), deadline.map(|deadline| deadline.at.since(now()).min(NAP)));
             let wake = Instant::now() + nap.unwrap_or(NAP);
+            let wake = if self.lan.is_some() { wake.min(self.look_at) } else { wake };
             tokio::select! {
                 Some(what) = happened.recv() => self.on(what),
                 call = calls.recv() => match call {
                     Some(call) => {
                         call(&mut self);
                         self.perform();
+                        self.look_soon();
                     }
                     None => self.close(),
                 },
@@ -234,8 +254,26 @@ impl Host {
     }
 
     fn tick(&mut self) {
+        if self.look_at <= Instant::now() {
+            self.look();
+        }
         if self.node.deadline().is_some_and(|deadline| deadline.at <= now()) {
             self.handle(Input::Tick);
+        }
+    }
+
+    /// Something has changed after which other things may be published or sought.
+    fn look_soon(&mut self) {
+        self.look_at = self.look_at.min(Instant::now() + GATHER);
+    }
+
+    /// Publishes and looks for what the Node says now.
+    fn look(&mut self) {
+        self.look_at = Instant::now() + NAP;
+        if let Some(lan) = &self.lan {
+            let discovery = with_env(|env| self.node.discovery(env, Medium::Mdns));
+            self.look_at = Instant::now() + discovery.holds;
+            lan.want(discovery);
         }
     }
 
@@ -268,11 +306,17 @@ impl Host {
         for conn in self.conns.values() {
             drop(conn.orders.send(Order::Close));
         }
-        let Self { transports, links, records, transfers, subscribers, conns, streams, .. } = self;
+        let Self { transports, links, records, transfers, subscribers, conns, streams, lan, .. } = self;
+        let silent = async {
+            if let Some(lan) = lan {
+                lan.close().await;
+            }
+        };
         drop((links, transfers, conns, streams));
         let saved = tokio::task::spawn_blocking(move || records.close());
         // Every task and worker holds a clone of the channel: it closes when the last of them has ended.
         let ended = async { while happened.recv().await.is_some() {} };
+        let ended = async { tokio::join!(ended, silent) };
         if timeout_at(until + GOODBYE, ended).await.is_err() {
             debug!("some tasks or workers were still busy at the end");
         }
@@ -294,6 +338,7 @@ impl Host {
     pub(crate) fn tell_local(&mut self) {
         let local = self.transports.iter().map(|transport| transport.local()).collect();
         self.handle(Input::Network(Fact::Local(local)));
+        self.look_soon();
     }
 
     fn handle(&mut self, input: Input) {
@@ -345,6 +390,10 @@ impl Host {
             Happened::Forged { stream } => self.handle(Input::Forged { stream }),
             Happened::Done { ticket, result } => self.handle(Input::Done { ticket, result }),
             Happened::Moved => self.tell_local(),
+            Happened::Found { medium, id, record } => {
+                with_env(|env| self.node.found(env, medium, &id, &record));
+                self.perform();
+            }
         }
     }
 
@@ -538,6 +587,9 @@ impl Host {
                 | Event::ConnectFailed { .. }
                 | Event::NotStored { .. }
         );
+        if registry || matches!(event, Event::PairFailed { .. } | Event::PairUnfinished { .. } | Event::PairRequest { .. }) {
+            self.look_soon();
+        }
         self.metrics.on(now(), &event);
         self.subscribers.publish(event);
         if let Some((transfer, kept)) = ended {

@@ -16,6 +16,8 @@ pub mod files;
 pub mod home;
 pub mod journal;
 #[cfg(unix)]
+mod lan;
+#[cfg(unix)]
 pub mod metrics;
 mod pipeline;
 #[cfg(unix)]

@@ -29,11 +29,13 @@ pub(crate) struct Cli {
 }
 
 const MEETING: &str = "\
-Two machines meet like this:
-  first   $ kin pair --address-file addresses     shows twelve words, and writes where it listens
-  second  $ kin join --address tcp:192.168.1.7:4711
-  first   $ kin recv ~/Downloads --address-file addresses
-  second  $ kin send ./album --to FIRST --address tcp:192.168.1.7:4711
+Two machines on one local network meet like this:
+  first   $ kin pair                              shows twelve words
+  second  $ kin join                              asks for them
+  first   $ kin recv ~/Downloads
+  second  $ kin send ./album --to FIRST
+
+On different networks the second needs --address, each time the first has moved: see kin join --help.
 
 Try it on this machine alone: kin demo
 
@@ -70,6 +72,17 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) bind: Vec<Bind>,
+
+    /// Neither publish this device on the local network nor look for others there (multicast DNS).
+    #[arg(
+        long,
+        env = "KIN_NO_LAN",
+        value_parser = FalseyValueParser::new(),
+        action = ArgAction::SetTrue,
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) no_lan: bool,
 
     /// Print one JSON object a line on standard output, and nothing else there.
     #[arg(long, env = "KIN_JSON", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue, global = true, help_heading = "Global options")]
@@ -164,7 +177,11 @@ pub(crate) struct Demo {
 
 const PAIR_HELP: &str = "\
 How two machines meet:
-  here   $ kin pair --address-file addresses     shows twelve words; the file says where this device listens
+  here   $ kin pair      shows twelve words
+  there  $ kin join      asks for them, and finds this device if it is on the same local network
+
+On different networks, or where multicast does not come through:
+  here   $ kin pair --address-file addresses     the file says where this device listens
   there  $ kin join --address tcp:IP:PORT        one --address for each line of the file
 
 Who types the words there becomes a paired device here; it will be able to offer you files, and you approve each offer.
@@ -192,10 +209,11 @@ pub(crate) struct Pair {
 
 const JOIN_HELP: &str = "\
 How two machines meet:
-  there  $ kin pair --address-file addresses     shows twelve words; the file says where that device listens
-  here   $ kin join --address tcp:IP:PORT        asks for the words; four letters of each are enough
+  there  $ kin pair      shows twelve words
+  here   $ kin join      asks for them; four letters of each are enough
 
-This version does not search for devices yet: it needs an --address.";
+The other device is looked for on the local network, for ten minutes at most. With --address it is not looked for, and need not
+be on this network: `kin pair --address-file FILE` there says where it listens.";
 
 /// `kin join`.
 #[derive(Debug, Args)]
@@ -378,7 +396,7 @@ arrive, `!keep.o` takes back what an earlier one left out. A file .kinignore in 
 for what is in that directory. What is left out so is no failure. Sparse files arrive sparse.
 
 The other device must be receiving:  kin recv DIR
-It is looked for at the addresses of earlier contacts, and at --address.";
+It is looked for at the addresses of earlier contacts, on the local network, and at --address.";
 
 /// `kin send`.
 #[derive(Debug, Args)]
@@ -433,7 +451,7 @@ pub(crate) enum Symlinks {
 }
 
 const RECV_HELP: &str = "\
-How the other device finds this one, if it moved since the last contact:
+How the other device finds this one, if it moved since the last contact, and they are not on one local network:
   here   $ kin recv ~/Downloads --address-file addresses
   there  $ kin send ./album --to THIS-DEVICE --address tcp:IP:PORT
 

@@ -24,7 +24,7 @@ use crate::local::{Answer, Request, There};
 use crate::output::{Output, shown};
 use crate::registry::Who;
 use crate::stop::Stop;
-use crate::transports::Transports;
+use crate::transports::{self, Transports};
 use crate::{local, private_file, registry};
 
 /// How a command wants the service.
@@ -60,6 +60,7 @@ impl Net {
         let home = context.home()?;
         let mut config = ServiceConfig::new(&home);
         config.name = start.name.map(str::to_owned);
+        config.lan = (!start.offline && !context.global.no_lan).then(|| transports::interfaces(&context.global.bind));
         config.stacks = if start.offline { Vec::new() } else { context.global.transport.stacks(&context.global.bind) };
         let (stop, transports) = (context.stop.clone(), context.global.transport.clone());
         let service = match NetworkingService::init_networking(config).await {

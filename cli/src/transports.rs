@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-use adapter_tokio::service::Stack;
+use adapter_tokio::service::{Interfaces, Stack};
 use protocol_core::info::{Address, TransportKind};
 
 use crate::exit::{Outcome, Problem};
@@ -80,6 +80,13 @@ fn stack(name: &str) -> Stack {
 pub(crate) struct Bind {
     transport: Option<&'static str>,
     at: SocketAddr,
+}
+
+/// The interfaces of these addresses: all where one of them is.
+pub(crate) fn interfaces(bind: &[Bind]) -> Interfaces {
+    let addresses: Vec<IpAddr> = bind.iter().map(|bind| bind.at.ip()).collect();
+    let all = addresses.is_empty() || addresses.iter().any(IpAddr::is_unspecified);
+    if all { Interfaces::All } else { Interfaces::With(addresses) }
 }
 
 /// Reads `auto`, or a list of names.
@@ -197,6 +204,14 @@ mod tests {
         assert_eq!(bind("[::1]:7").unwrap(), Bind { transport: None, at: "[::1]:7".parse().unwrap() });
         assert_eq!(bind("tcp:127.0.0.1:1").unwrap().transport, Some("tcp"));
         assert!(bind("pigeon:127.0.0.1:1").is_err() && bind("127.0.0.1").is_err());
+    }
+
+    #[test]
+    fn devices_are_looked_for_where_they_are_listened_for() {
+        let of = |binds: &[&str]| interfaces(&binds.iter().map(|text| bind(text).unwrap()).collect::<Vec<_>>());
+        assert_eq!(of(&[]), Interfaces::All);
+        assert_eq!(of(&["127.0.0.1:0", "tcp:[::]:1"]), Interfaces::All);
+        assert_eq!(of(&["127.0.0.1:0", "tcp:10.1.2.3:7"]), Interfaces::With(vec![[127, 0, 0, 1].into(), [10, 1, 2, 3].into()]));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::progress::Progress;
 use crate::scratch::Scratch;
 
 /// The environment that must not reach the two devices.
-const ENVIRONMENT: [&str; 6] = ["KIN_HOME", "KIN_TRANSPORT", "KIN_BIND", "KIN_JSON", "KIN_NO_INPUT", "KIN_CODE"];
+const ENVIRONMENT: [&str; 7] = ["KIN_HOME", "KIN_NO_LAN", "KIN_TRANSPORT", "KIN_BIND", "KIN_JSON", "KIN_NO_INPUT", "KIN_CODE"];
 /// What a device says on standard error that is kept for a report, in bytes.
 const STDERR: u64 = 64 * 1024;
 
@@ -200,6 +200,7 @@ impl Stage {
         command.arg("--home").arg(self.scratch.join(format!("home-{home}"))).args([
             "--json",
             "--no-input",
+            "--no-lan",
             "--bind",
             "127.0.0.1:0",
             "--transport",

@@ -21,9 +21,9 @@ const REPLY_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_CODE: u64 = 4096;
 
 pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
-    if args.address.is_empty() {
+    if args.address.is_empty() && context.global.no_lan {
         return Err(Problem::usage(
-            "this version does not search for devices yet: say where the other one listens (it runs `kin pair --address-file FILE`)",
+            "with --no-lan nobody is looked for: say where the other device listens (it runs `kin pair --address-file FILE`)",
         )
         .next("kin join --address tcp:IP:PORT"));
     }
@@ -38,7 +38,8 @@ pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
 async fn join(context: &mut Context, net: &mut Net, args: &Join, code: PairingCode) -> Outcome {
     net.introduce(&context.out, None).await?;
     let session = net.join(code, &args.address, args.yes).await?;
-    context.out.say("Looking for the other device…");
+    let place = if args.address.is_empty() { " on the local network" } else { "" };
+    context.out.say(&format!("Looking for the other device{place}…"));
     let paired = follow(context, net, session, args.yes, (Role::Joiner, None)).await?;
     first_reply(net, paired.device).await
 }
@@ -83,7 +84,7 @@ async fn code(context: &mut Context, args: &Join) -> Outcome<PairingCode> {
     }
     if !context.asker.can_ask() {
         return Err(
-            Problem::usage("no code was given and nobody can be asked for it").next("kin join --code-file FILE --address tcp:IP:PORT")
+            Problem::usage("no code was given and nobody can be asked for it").next("kin join --code-file FILE")
         );
     }
     context.out.say("Enter the twelve words that the other device shows; four letters of each are enough, Tab completes.");

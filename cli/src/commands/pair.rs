@@ -35,8 +35,11 @@ async fn pair(context: &mut Context, net: &mut Net, args: &Pair) -> Outcome {
     }
     show(&context.out, &words, invite.ttl);
     // One that is likely to work is enough to read; the file has all.
-    for address in addresses.iter().take(1) {
-        context.out.say(&format!("On the other device:  kin join --address {address}"));
+    let at = addresses.first().map(|address| format!("kin join --address {address}"));
+    match at {
+        Some(at) if context.global.no_lan => context.out.say(&format!("On the other device:  {at}")),
+        Some(at) => context.out.say(&format!("On the other device:  kin join\nIf it is not on this network:  {at}")),
+        None => context.out.say("On the other device:  kin join"),
     }
     let paired = follow(context, net, invite.session, args.yes, (Role::Initiator, Some(expires))).await?;
     if !paired.confirmed && !confirmed(net, paired.device).await? {

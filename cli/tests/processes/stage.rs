@@ -140,6 +140,8 @@ impl Device {
             command.env_remove(name);
         }
         command.env("KIN_HOME", &self.home).env("KIN_BIND", "127.0.0.1:0").env("KIN_TRANSPORT", self.transport).stdin(Stdio::null());
+        // Who is to be found says so.
+        command.env("KIN_NO_LAN", "1");
         command
     }
 

@@ -345,6 +345,10 @@ impl Joiner {
                 Err(refusal) => {
                     cx.reset(stream, code::REFUSED);
                     self.failure = if refusal == Refusal::SelfPairing { PairFailure::SelfPairing } else { PairFailure::NotAccepted };
+                    if self.searching && refusal == Refusal::SelfPairing {
+                        // Nobody else shows this code.
+                        return self.over(cx, PairFailure::SelfPairing);
+                    }
                     self.go_on(cx)
                 }
             },

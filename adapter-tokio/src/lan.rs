@@ -1,0 +1,315 @@
+//! Finding devices on the local network by multicast DNS (RFC 6762, RFC 6763; PROTOCOL.md, section 5).
+//!
+//! An instance of `_kin._tcp` is a [`Notice`](protocol_core::node::Notice): its name is the id in hexadecimal digits, its text holds
+//! the sealed record in strings `a`, `b`, `c`. Host name and port are there because the format wants them: the name is drawn anew in
+//! each life of a process, and where to dial stands in the record alone.
+//!
+//! The responder (the crate `mdns-sd`) has a thread and sockets of its own. It runs while there is something to publish or to look
+//! for, and nothing is sent before.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mdns_sd::{IfKind, Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo, TxtProperty};
+use protocol_core::node::Discovery;
+use protocol_core::session::rendezvous::Medium;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::driver::Happened;
+use crate::driver::links::Links;
+
+/// The type of our instances.
+const SERVICE: &str = "_kin._tcp.local.";
+/// What stands in the text of an instance: keys, and bytes under each at most (a string of 255 with the key and a sign before).
+const KEYS: [&str; 3] = ["a", "b", "c"];
+const PART: usize = 253;
+/// Instances of others that are remembered: whoever floods the network pushes out what was seen first.
+const SEEN: usize = 1024;
+/// How long the last words may take at the end.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// How long after a failure of the system's it is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// On which interfaces devices are published and looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Interfaces {
+    /// All that the machine has.
+    #[default]
+    All,
+    /// Those with one of these addresses.
+    With(Vec<IpAddr>),
+}
+
+/// What is published and sought; behind it a task.
+#[derive(Debug)]
+pub(crate) struct Lan {
+    wanted: watch::Sender<Discovery>,
+    task: JoinHandle<()>,
+}
+
+impl Lan {
+    pub(crate) fn start(interfaces: Interfaces, links: Links) -> Self {
+        let (wanted, wishes) = watch::channel(Discovery::default());
+        let task = tokio::spawn(run(interfaces, wishes, links));
+        Self { wanted, task }
+    }
+
+    /// Publishes this and looks for that, and nothing else any more.
+    pub(crate) fn want(&self, discovery: Discovery) {
+        self.wanted.send_if_modified(|wanted| {
+            let other = (&wanted.publish, &wanted.seek) != (&discovery.publish, &discovery.seek);
+            *wanted = discovery;
+            other
+        });
+    }
+
+    /// Takes everything back.
+    pub(crate) async fn close(self) {
+        drop(self.wanted);
+        if timeout(GOODBYE * 2, self.task).await.is_err() {
+            debug!("multicast DNS was still busy at the end");
+        }
+    }
+}
+
+/// Does what is wanted, until nobody can want anything any more.
+async fn run(interfaces: Interfaces, mut wishes: watch::Receiver<Discovery>, links: Links) {
+    let mut responder: Option<Responder> = None;
+    loop {
+        let found = match &mut responder {
+            Some(responder) => responder.next(&mut wishes).await,
+            None => wishes.changed().await.map_err(|_| End::Over).map(|()| None),
+        };
+        match found {
+            Ok(Some((id, record))) => links.tell(Happened::Found { medium: Medium::Mdns, id, record }).await,
+            Ok(None) => {
+                let wanted = wishes.borrow_and_update().clone();
+                let any = !(wanted.publish.is_empty() && wanted.seek.is_empty());
+                if responder.is_none() && any {
+                    responder = Responder::start(&interfaces).map_err(|error| warn!(%error, "no multicast DNS")).ok();
+                }
+                let failed = match &mut responder {
+                    Some(responder) => responder.want(&wanted, &links).await.map_err(|error| debug!(%error, "multicast DNS failed")).is_err(),
+                    None => any,
+                };
+                if failed {
+                    responder = None;
+                    drop(timeout(AGAIN, wishes.changed()).await);
+                    wishes.mark_changed();
+                }
+            }
+            Err(End::Lost) => {
+                debug!("multicast DNS fell behind, or ended");
+                responder = None;
+                wishes.mark_changed();
+            }
+            Err(End::Over) => break,
+        }
+    }
+    if let Some(responder) = responder {
+        responder.close().await;
+    }
+}
+
+enum End {
+    /// Nobody can want anything any more.
+    Over,
+    /// The responder is gone, or has dropped us.
+    Lost,
+}
+
+struct Responder {
+    daemon: ServiceDaemon,
+    /// Of this life of the process.
+    host: String,
+    /// Records that are out, by id.
+    out: BTreeMap<Vec<u8>, Vec<u8>>,
+    seek: BTreeSet<Vec<u8>>,
+    events: Option<Receiver<ServiceEvent>>,
+    /// What others have out, and since which event.
+    seen: HashMap<Vec<u8>, (Vec<u8>, u64)>,
+    heard: u64,
+}
+
+impl Responder {
+    fn start(interfaces: &Interfaces) -> Result<Self, mdns_sd::Error> {
+        let daemon = ServiceDaemon::new()?;
+        if let Interfaces::With(addresses) = interfaces {
+            daemon.disable_interface(IfKind::All)?;
+            daemon.enable_interface(addresses.iter().map(|at| interface(*at)).collect::<Vec<_>>())?;
+        }
+        let mut name = [0; 16];
+        getrandom::fill(&mut name).map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
+        let (out, seek) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { daemon, host: format!("{}.local.", hex(&name)), out, seek, events: None, seen: HashMap::new(), heard: 0 })
+    }
+
+    /// A record that was found and is sought; `None` when something else is wanted.
+    async fn next(&mut self, wishes: &mut watch::Receiver<Discovery>) -> Result<Option<(Vec<u8>, Vec<u8>)>, End> {
+        loop {
+            let Some(events) = &self.events else {
+                return wishes.changed().await.map_err(|_| End::Over).map(|()| None);
+            };
+            let event = tokio::select! {
+                changed = wishes.changed() => return changed.map_err(|_| End::Over).map(|()| None),
+                event = events.recv_async() => event.map_err(|_| End::Lost)?,
+            };
+            match event {
+                ServiceEvent::ServiceResolved(service) => {
+                    let Some((id, record)) = read(&service) else { continue };
+                    let news = self.remember(&id, &record);
+                    if news && self.seek.contains(&id) {
+                        return Ok(Some((id, record)));
+                    }
+                }
+                ServiceEvent::ServiceRemoved(_, name) => drop(id_of(&name).and_then(|id| self.seen.remove(&id))),
+                _ => {}
+            }
+        }
+    }
+
+    /// True if it was not known.
+    fn remember(&mut self, id: &[u8], record: &[u8]) -> bool {
+        self.heard += 1;
+        let known = self.seen.insert(id.to_vec(), (record.to_vec(), self.heard));
+        if self.seen.len() > SEEN
+            && let Some(oldest) = self.seen.iter().min_by_key(|(_, (_, heard))| *heard).map(|(id, _)| id.clone())
+        {
+            self.seen.remove(&oldest);
+        }
+        known.is_none_or(|(before, _)| before != record)
+    }
+
+    async fn want(&mut self, wanted: &Discovery, links: &Links) -> Result<(), mdns_sd::Error> {
+        let publish: BTreeMap<_, _> = wanted.publish.iter().map(|notice| (notice.id.clone(), notice.record.clone())).collect();
+        for id in self.out.keys().filter(|id| !publish.contains_key(*id)) {
+            drop(self.daemon.unregister(&name_of(id))?);
+        }
+        for (id, record) in publish.iter().filter(|(id, record)| self.out.get(*id) != Some(*record)) {
+            self.daemon.register(self.instance(id, record)?)?;
+        }
+        self.out = publish;
+        let seek: BTreeSet<_> = wanted.seek.iter().cloned().collect();
+        let begun: Vec<_> = seek.difference(&self.seek).cloned().collect();
+        self.seek = seek;
+        match (&self.events, self.seek.is_empty()) {
+            (None, false) => self.events = Some(self.daemon.browse(SERVICE)?),
+            (Some(_), true) => {
+                self.daemon.stop_browse(SERVICE)?;
+                self.events = None;
+                self.seen.clear();
+            }
+            _ => {}
+        }
+        for id in begun {
+            if let Some((record, _)) = self.seen.get(&id) {
+                links.tell(Happened::Found { medium: Medium::Mdns, id, record: record.clone() }).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn instance(&self, id: &[u8], record: &[u8]) -> Result<ServiceInfo, mdns_sd::Error> {
+        let text: Vec<TxtProperty> = KEYS.iter().zip(record.chunks(PART)).map(|(key, part)| TxtProperty::from((*key, part))).collect();
+        // A port has to be there. Where this device is dialled is for who can open the record.
+        let mut instance = ServiceInfo::new(SERVICE, &hex(id), &self.host, "", 9, text)?.enable_addr_auto();
+        // The name is of 128 random bits: nobody else has it.
+        instance.set_requires_probe(false);
+        Ok(instance)
+    }
+
+    /// Says goodbye for all that is out.
+    async fn close(self) {
+        let gone: Vec<_> = self.out.keys().filter_map(|id| self.daemon.unregister(&name_of(id)).ok()).collect();
+        let said = async {
+            for status in gone {
+                drop(status.recv_async().await);
+            }
+            if let Ok(ended) = self.daemon.shutdown() {
+                drop(ended.recv_async().await);
+            }
+        };
+        if timeout(GOODBYE, said).await.is_err() {
+            drop(self.daemon.shutdown());
+        }
+    }
+}
+
+/// The interface that has an address; each of 127.0.0.0/8 is the loopback's.
+const fn interface(at: IpAddr) -> IfKind {
+    match at {
+        IpAddr::V4(v4) if v4.is_loopback() => IfKind::LoopbackV4,
+        IpAddr::V6(v6) if v6.is_loopback() => IfKind::LoopbackV6,
+        _ => IfKind::Addr(at),
+    }
+}
+
+fn name_of(id: &[u8]) -> String {
+    format!("{}.{SERVICE}", hex(id))
+}
+
+/// The id in the full name of an instance, if it is one of ours.
+fn id_of(name: &str) -> Option<Vec<u8>> {
+    let digits = name.strip_suffix(SERVICE)?.strip_suffix('.')?;
+    let nibble = |digit: u8| char::from(digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase());
+    let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(nibble(*high)? << 4 | nibble(*low)?).ok(),
+        _ => None,
+    });
+    pairs.collect::<Option<Vec<u8>>>().filter(|id| id.len() == 16)
+}
+
+/// The id and the record of an instance.
+fn read(service: &ResolvedService) -> Option<(Vec<u8>, Vec<u8>)> {
+    let id = id_of(&service.fullname)?;
+    let parts = KEYS.iter().map_while(|key| service.txt_properties.get(key).and_then(TxtProperty::val));
+    let record: Vec<u8> = parts.flatten().copied().collect();
+    (!record.is_empty()).then_some((id, record))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ids_in_lower_case() {
+        let id: Vec<u8> = (0..16).map(|at| at * 16 + 15 - at).collect();
+        assert_eq!(id_of(&name_of(&id)), Some(id));
+        for wrong in ["", SERVICE, "0f.x", &name_of(&[1; 15]), &name_of(&[1; 17]), &name_of(&[0xab; 16]).to_uppercase()] {
+            assert_eq!(id_of(wrong), None, "{wrong}");
+        }
+        assert_eq!(id_of(&name_of(&[0xab; 16]).replace("ab", "aB")), None);
+    }
+
+    #[test]
+    fn a_record_goes_through_the_text_of_an_instance() {
+        let responder = Responder::start(&Interfaces::With(Vec::new())).unwrap();
+        for len in [1, PART, PART + 1, 553, 3 * PART] {
+            let record: Vec<u8> = (0..len).map(|at| (at * 7 % 256) as u8).collect();
+            let service = responder.instance(&[7; 16], &record).unwrap().as_resolved_service();
+            assert_eq!(read(&service), Some((vec![7; 16], record)));
+        }
+        drop(responder.daemon.shutdown().unwrap());
+    }
+
+    #[test]
+    fn what_was_seen_first_makes_room() {
+        let mut responder = Responder::start(&Interfaces::With(Vec::new())).unwrap();
+        for number in 0..SEEN + 5 {
+            assert!(responder.remember(&number.to_be_bytes(), b"record"));
+            assert!(!responder.remember(&number.to_be_bytes(), b"record"));
+        }
+        assert!(responder.remember(&SEEN.to_be_bytes(), b"another"));
+        assert_eq!(responder.seen.len(), SEEN);
+        assert!(responder.seen.contains_key(&5_usize.to_be_bytes()[..]) && !responder.seen.contains_key(&4_usize.to_be_bytes()[..]));
+        drop(responder.daemon.shutdown().unwrap());
+    }
+}
