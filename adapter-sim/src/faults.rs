@@ -246,6 +246,11 @@ impl World {
         self.devices[dev.0].silent = silent;
     }
 
+    /// The wall clock of a device is set back.
+    pub fn set_back(&mut self, dev: Dev, by: Duration) {
+        self.devices[dev.0].unix_shift -= by.as_secs() as i64;
+    }
+
     /// The wall clock of a device jumps.
     pub fn shift_clock(&mut self, dev: Dev, by: Duration) {
         self.devices[dev.0].unix_shift += by.as_secs() as i64;

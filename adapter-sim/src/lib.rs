@@ -46,6 +46,7 @@ mod world;
 pub use adversary::{Lie, Move, Odd, Speech, Tale, Trick};
 pub use disk::{Arrived, Disk, Edited, Item, OnConflict, Tree, manifest_of};
 pub use link::Wire;
+pub use lookup::LookupFault;
 pub use protocols::{Plan, Wished};
 pub use raw::{Raw, RawConn};
 pub use rules::{At, Damage, DialFault, DiskFault, Rule, Side, StoreFault};

@@ -4,7 +4,7 @@
 //! the sealed record in strings `a`, `b`, `c`. Host name and port are there because the format wants them: the name is drawn anew in
 //! each life of a process, and where to dial stands in the record alone.
 //!
-//! The responder (the crate `mdns-sd`) has a thread and sockets of its own. It runs while there is something to publish or to look
+//! HOST-27. The responder (the crate `mdns-sd`) has a thread and sockets of its own. It runs while there is something to publish or to look
 //! for, and nothing is sent before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

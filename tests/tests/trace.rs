@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kin_tests::repository::{Role, Source, files};
 
 const SPECIFICATION: &str = "docs/PROTOCOL.md";
-const KINDS: &[&str] = &["ID", "PAIR", "LINK", "KEEP", "DATA", "XFER", "MSG", "UNP", "POL", "CUST", "PATH", "LIM", "HOST"];
+const KINDS: &[&str] = &["ID", "PAIR", "LINK", "KEEP", "DATA", "XFER", "MSG", "UNP", "POL", "DISC", "CUST", "PATH", "LIM", "HOST"];
 
 /// A requirement's name: its kind and number.
 type Id = (String, u32);

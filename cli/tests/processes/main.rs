@@ -13,6 +13,7 @@ mod stage;
 mod chunks;
 mod disk;
 mod killed;
+mod lan;
 mod lies;
 mod messages;
 mod pairing;

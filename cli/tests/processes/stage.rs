@@ -199,7 +199,7 @@ impl Device {
 }
 
 impl Running {
-    fn new(mut command: Command, line: String) -> Self {
+    pub(crate) fn new(mut command: Command, line: String) -> Self {
         Self::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()), line)
     }
 

@@ -96,7 +96,7 @@ impl Dialer {
     }
 
     /// A record of the device said that it is here.
-    // LINK-18.
+    // DISC-4.
     pub(crate) fn found(&mut self, cx: &mut Cx<'_>, addresses: Vec<Address>) {
         if self.known.len() + addresses.len() <= FOUND && addresses.iter().any(|address| !self.known.contains(address)) {
             cx.set(TimerKind::Connect(self.device), CONNECT_WAIT);
