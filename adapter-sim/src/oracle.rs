@@ -420,7 +420,6 @@ impl Oracle {
                 });
             }
             Event::PairFailed { session, reason } => {
-                self.check_search(world, dev, *reason);
                 self.check_burned(world, dev, *reason);
                 self.check_given_up(world, dev, *session, *reason);
                 self.on_pair_failed(world, dev, *session);

@@ -383,10 +383,11 @@ impl Run {
         let _unknown = self.world.call(from, |node, env| node.connect(env, id, &at));
     }
 
-    /// Whether two devices can find each other without being told where: the service is there, and both take it to be the same hour,
-    /// or nearly.
+    /// Whether two devices can find each other without being told where: the service is there, neither knows more devices than it
+    /// publishes for, and both take it to be the same hour, or nearly.
     fn find_by_lookup(&self, one: Dev, other: Dev) -> bool {
-        self.world.has_lookup() && self.world.unix_s(one).abs_diff(self.world.unix_s(other)) < 3_000
+        let few = |dev: Dev| self.world.node_of(dev).is_none_or(|node| node.devices().len() <= protocol_core::limits::PUBLISHED_DEVICES);
+        self.world.has_lookup() && few(one) && few(other) && self.world.unix_s(one).abs_diff(self.world.unix_s(other)) < 3_000
     }
 
     /// L1, A7: two that do not know each other (any more) pair, within a minute.

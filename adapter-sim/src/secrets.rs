@@ -35,8 +35,8 @@ impl World {
         }
         let honest = |tapped: &&Tapped| tapped.from.0 < self.honest;
         for tapped in self.tap().iter().filter(honest) {
-            let parts = tapped.bytes.windows(PART).filter_map(part).filter(|part| sieve.may_hold(part));
-            for part in parts.filter(|part| sought.contains(part)) {
+            let mut parts = tapped.bytes.windows(PART).filter_map(part).filter(|part| sieve.may_hold(part));
+            if let Some(part) = parts.find(|part| sought.contains(part)) {
                 let what = if secrets.contains(&part) { "a key" } else { "a name or a file in clear" };
                 return Some(("S10", format!("device {} sent {what}", tapped.from.0)));
             }

@@ -93,7 +93,9 @@ async fn run(interfaces: Interfaces, mut wishes: watch::Receiver<Discovery>, lin
                     responder = Responder::start(&interfaces).map_err(|error| warn!(%error, "no multicast DNS")).ok();
                 }
                 let failed = match &mut responder {
-                    Some(responder) => responder.want(&wanted, &links).await.map_err(|error| debug!(%error, "multicast DNS failed")).is_err(),
+                    Some(responder) => {
+                        responder.want(&wanted, &links).await.map_err(|error| debug!(%error, "multicast DNS failed")).is_err()
+                    }
                     None => any,
                 };
                 if failed {

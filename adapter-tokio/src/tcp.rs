@@ -26,6 +26,8 @@ use crate::transport::{Connection, Rx, Stop, Transport, Tx, source, stopped};
 const EXPORTER: usize = 32;
 /// How long one address may take to connect, and the remote to send its random bytes.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Addresses of this machine that are told for one that means all, of each family.
+const OWN_ADDRESSES: usize = 4;
 /// Connections that the system keeps until we accept them.
 const BACKLOG: i32 = 128;
 /// How long the system goes on delivering what was sent on a connection that is closed here, to a remote that takes nothing of it.
@@ -80,7 +82,7 @@ impl Transport for Tcp {
     }
 
     fn local(&self) -> TransportInfo {
-        let addresses = if *self.closed.borrow() { Vec::new() } else { self.bound().into_iter().filter_map(reachable).collect() };
+        let addresses = if *self.closed.borrow() { Vec::new() } else { self.bound().into_iter().flat_map(reachable).collect() };
         TransportInfo { kind: TransportKind::Tcp, id: Vec::new(), addresses, relay: None }
     }
 
@@ -169,10 +171,10 @@ async fn greeted(at: SocketAddr) -> io::Result<(TcpStream, [u8; EXPORTER])> {
     Ok((socket, exporter))
 }
 
-/// The address at which others may find what listens at `bound`.
-fn reachable(bound: SocketAddr) -> Option<String> {
+/// The addresses at which others may find what listens at `bound`: the one that most of them would use first.
+fn reachable(bound: SocketAddr) -> Vec<String> {
     if !bound.ip().is_unspecified() {
-        return Some(bound.to_string());
+        return vec![bound.to_string()];
     }
     // Connecting a datagram socket sends nothing; it only asks the system which of our addresses it would use.
     let (own, far): (IpAddr, IpAddr) = match bound {
@@ -180,13 +182,26 @@ fn reachable(bound: SocketAddr) -> Option<String> {
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
     };
     let probe = UdpSocket::bind((own, 0)).and_then(|probe| probe.connect((far, 9)).and_then(|()| probe.local_addr()));
-    let ip = match probe {
-        Ok(own) if !own.ip().is_unspecified() => own.ip(),
-        // A machine without a route still has itself, once.
-        _ if bound.is_ipv4() => Ipv4Addr::LOCALHOST.into(),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, bound.port()).to_string())
+    let routed = probe.ok().map(|own| own.ip()).filter(|ip| !ip.is_unspecified());
+    // A network without a way out of it has no such address, and is one all the same.
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let others = interfaces.iter().filter(|interface| !interface.is_loopback()).map(if_addrs::Interface::ip);
+    let mut all: Vec<IpAddr> = Vec::new();
+    for ip in routed.into_iter().chain(others.filter(|ip| ip.is_ipv4() == bound.is_ipv4() && !is_of_one_link(*ip))) {
+        if !all.contains(&ip) && all.len() < OWN_ADDRESSES {
+            all.push(ip);
+        }
+    }
+    if all.is_empty() && bound.is_ipv4() {
+        // A machine without a network still has itself.
+        all.push(Ipv4Addr::LOCALHOST.into());
+    }
+    all.into_iter().map(|ip| SocketAddr::new(ip, bound.port()).to_string()).collect()
+}
+
+/// Whether an address of IPv6 means something on one link alone: others would have to know which.
+const fn is_of_one_link(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfe80)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,6 +43,8 @@ pub enum PairError {
     Lifetime,
     /// No address to go to.
     NoAddress,
+    /// The code is the one that this device shows: nobody else has it.
+    OwnCode,
     /// The random source failed.
     NoEntropy,
 }
@@ -53,6 +55,7 @@ impl fmt::Display for PairError {
             Self::Busy => "another pairing is under way",
             Self::Lifetime => "a code lives five to ten minutes",
             Self::NoAddress => "no address to find the other device at",
+            Self::OwnCode => "this is the same device; a code is for another device",
             Self::NoEntropy => "the system's random source failed",
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use adapter_sim::{Dev, LookupFault, Wire, World};
+use adapter_sim::{Dev, DialFault, LookupFault, Wire, World};
 use kin_tests::story::Duo;
 use protocol_core::effects::Event;
 use protocol_core::faults::{LinkFailure, PairFailure};
@@ -203,4 +203,42 @@ fn forged_records_are_counted() {
     connect(&mut duo, j, i);
     assert!(duo.world.run_until(Duration::from_secs(10), |world| world.connected(j, i)), "{}", duo.story());
     assert!(duo.world.node(j).stats().bad_records >= 40);
+}
+
+/// PAIR-50, DISC-4: what was found and cannot be dialled just then is tried again, by a joiner and by who stays connected.
+#[test]
+fn what_was_found_is_tried_again() {
+    let mut duo = looking(11, Wire::Sim);
+    let (i, j) = (duo.i, duo.j);
+    let invite = duo.world.invite(i, Confirm::Automatic).unwrap();
+    duo.world.run_for(Duration::from_secs(1));
+    for number in 1..=2 {
+        duo.world.fault_dial(j, number, DialFault::Unreachable);
+    }
+    duo.world.join(j, &invite.code, &[], Confirm::Automatic).unwrap();
+    assert!(duo.world.run_until(Duration::from_secs(30), |world| world.connected(j, i)), "{}", duo.story());
+    part(&mut duo, i, j);
+    // The address is a new one, the record is found once, and the first dials come to nothing.
+    duo.world.move_device(i, None);
+    for number in 1..=4 {
+        duo.world.fault_dial(j, number, DialFault::Unreachable);
+    }
+    duo.world.call(j, |node, env| node.keep_connected(env, true));
+    assert!(duo.world.run_until(Duration::from_secs(90), |world| world.connected(j, i)), "{}", duo.story());
+}
+
+/// DISC-1: the code of a handshake that outlives it is not published any more.
+#[test]
+fn a_code_that_is_over_is_not_published() {
+    let mut duo = looking(12, Wire::Sim);
+    let (i, j) = (duo.i, duo.j);
+    let invite = duo.world.invite(i, Confirm::Automatic).unwrap();
+    duo.world.run_for(Duration::from_secs(598));
+    assert_eq!(published(&duo, i).len(), 1);
+    // Its Response is under way when the time is over.
+    duo.world.join(j, &invite.code, &[], Confirm::Automatic).unwrap();
+    duo.world.run_for(Duration::from_secs(1));
+    duo.world.hold(j, i, Duration::from_secs(20));
+    duo.world.run_for(Duration::from_secs(3));
+    assert!(published(&duo, i).is_empty());
 }

@@ -115,6 +115,7 @@ impl Oracle {
 
     /// PAIR-35: after its Response a joiner does not give up for a stream that ends.
     pub(super) fn check_given_up(&mut self, world: &World, dev: Dev, session: SessionId, reason: PairFailure) {
+        self.check_search(world, dev, reason);
         if reason == PairFailure::RefusedHere {
             self.calm.refused.insert(session, (dev, world.micros()));
             if self.begun.contains_key(&(dev, session, false)) && !self.calm.selves.contains(&dev) {

@@ -195,6 +195,24 @@ impl Draw<'_, '_> {
         self.families.contains(&family)
     }
 
+    /// What devices that look for each other find the world to be.
+    fn before_lookups(&mut self) {
+        if self.tape.percent(20) {
+            // What is found first leads nowhere yet.
+            let millis = self.tape.one_of(&[1_500, 8_000]);
+            self.push(Step::NoDials { millis });
+        }
+        if self.tape.percent(20) {
+            // A world begins at the turn of an hour.
+            let (dev, seconds) = (self.dev(), self.tape.one_of(&[-600, -60, 600]));
+            self.push(Step::WallClock { dev, seconds });
+        }
+        self.lookup_fault();
+        if self.tape.percent(40) {
+            self.keep_throughout();
+        }
+    }
+
     /// Usually two devices pair first, with or without disturbance; then things happen.
     fn story(&mut self, profile: Profile) {
         let pairing_first = match profile {
@@ -204,10 +222,7 @@ impl Draw<'_, '_> {
             Profile::Lookup => self.tape.percent(60),
         };
         if profile == Profile::Lookup {
-            self.lookup_fault();
-            if self.tape.percent(40) {
-                self.keep_throughout();
-            }
+            self.before_lookups();
         }
         if pairing_first {
             self.push(Step::Invite { dev: 0, ask: false });

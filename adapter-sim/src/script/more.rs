@@ -93,7 +93,7 @@ impl More {
             Self::Answer { .. } => "P16",
             Self::Say { .. } | Self::Take { .. } => "P12",
             Self::Speak { .. } => "P17",
-            Self::Lookup { fault: LookupFault::Down(_) | LookupFault::Slow(_) } => "N28",
+            Self::Lookup { fault: LookupFault::Down(_) | LookupFault::Slow(_) } => "N27",
             Self::Lookup { .. } => "A19",
             Self::Block { .. } | Self::Policy { .. } | Self::Keep { .. } | Self::Awake { .. } => "P18",
         }

@@ -83,9 +83,7 @@ async fn code(context: &mut Context, args: &Join) -> Outcome<PairingCode> {
         return words::parse(&text);
     }
     if !context.asker.can_ask() {
-        return Err(
-            Problem::usage("no code was given and nobody can be asked for it").next("kin join --code-file FILE")
-        );
+        return Err(Problem::usage("no code was given and nobody can be asked for it").next("kin join --code-file FILE"));
     }
     context.out.say("Enter the twelve words that the other device shows; four letters of each are enough, Tab completes.");
     context.stop.or(off_thread(words::prompt)).await?

@@ -14,6 +14,7 @@ use crate::ids::{DeviceId, PeerKey, SessionId, TransferId};
 use crate::info::Address;
 use crate::limits;
 use crate::outbox::Purpose;
+use crate::pairing::code::CodeKeys;
 use crate::pairing::joiner::Joiner;
 use crate::pairing::{Confirm, PairError, PairingCode, PairingInvite};
 use crate::timers::TimerKind;
@@ -107,7 +108,7 @@ impl Node {
     /// Ends with [`Event::Paired`], [`Event::PairFailed`] or [`Event::PairUnfinished`].
     ///
     /// # Errors
-    /// [`PairError::Busy`] while another attempt runs, [`PairError::NoAddress`].
+    /// [`PairError::Busy`] while another attempt runs, [`PairError::NoAddress`], [`PairError::OwnCode`].
     pub fn start_pairing_as_joiner(
         &mut self,
         env: &mut Env<'_>,
@@ -120,6 +121,9 @@ impl Node {
             return Err(PairError::Busy);
         }
         let searches = self.discovery.searches();
+        if addresses.is_empty() && self.initiator.session() == Some(CodeKeys::derive(code).session_id) {
+            return Err(PairError::OwnCode);
+        }
         let joiner = Joiner::begin(cx!(self, env), code, addresses, confirm, searches)?;
         let session = joiner.session();
         self.joiner = Some(joiner);

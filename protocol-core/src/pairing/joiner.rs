@@ -277,7 +277,8 @@ impl Joiner {
     /// Dials what is left; the attempt is over if nothing is.
     fn go_on(&mut self, cx: &mut Cx<'_>) -> Step {
         self.dial_more(cx);
-        let hopeless = (!self.searching || planted!(SearchGivenUp)) && self.dialing.is_empty() && self.tries.is_empty() && self.waiting.is_empty() && self.refused.is_empty();
+        let hopeless =
+            !self.searching && self.dialing.is_empty() && self.tries.is_empty() && self.waiting.is_empty() && self.refused.is_empty();
         if hopeless && self.bound.is_none() { self.over(cx, self.failure) } else { Step::Rest }
     }
 
@@ -345,10 +346,6 @@ impl Joiner {
                 Err(refusal) => {
                     cx.reset(stream, code::REFUSED);
                     self.failure = if refusal == Refusal::SelfPairing { PairFailure::SelfPairing } else { PairFailure::NotAccepted };
-                    if self.searching && refusal == Refusal::SelfPairing {
-                        // Nobody else shows this code.
-                        return self.over(cx, PairFailure::SelfPairing);
-                    }
                     self.go_on(cx)
                 }
             },
