@@ -1,8 +1,9 @@
 //! Whole worlds out of any bytes: proptest draws the tape, and shrinks it.
 
 use adapter_sim::choice::Tape;
+use adapter_sim::mutants::profile_of;
 use adapter_sim::run::run;
-use adapter_sim::script::{Profile, Script};
+use adapter_sim::script::Script;
 use proptest::collection::vec;
 use proptest::prelude::any;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -18,8 +19,8 @@ fn runner(cases: u32) -> TestRunner {
 }
 
 fn script(bytes: &[u8]) -> Script {
-    let (number, tape) = bytes.split_first().map_or((0, bytes), |(&first, rest)| (usize::from(first), rest));
-    Script::draw(&mut Tape::of_bytes(tape), Profile::ALL[number % Profile::ALL.len()].1)
+    let (number, tape) = bytes.split_first().map_or((0, bytes), |(&first, rest)| (u64::from(first), rest));
+    Script::draw(&mut Tape::of_bytes(tape), profile_of(number))
 }
 
 /// Plays what tapes say and claims something of it: the smallest tape found that refutes the claim, as a script.

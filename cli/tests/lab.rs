@@ -1,0 +1,217 @@
+//! The lab: machines on a network of their own, made of network namespaces. Nothing leaves them, and they are gone at the end.
+//!
+//! Needs root, `ip` (iproute2) and `python3`, and is no part of `cargo test`: `cargo test -p kin --test lab -- --nocapture`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(dead_code, reason = "what is shared with the other processes is not all needed here")]
+
+#[path = "processes/stage.rs"]
+mod stage;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::stage::{Device, Running, Stage};
+
+fn run(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Two machines and the cable between them: no router, no name service, no way out.
+struct Lan([String; 2]);
+
+impl Lan {
+    fn new() -> Self {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).unwrap();
+        let lan = Self(["a", "b"].map(|name| format!("kin-{:08x}-{name}", u32::from_ne_bytes(random))));
+        for machine in &lan.0 {
+            run(&format!("ip netns add {machine}"));
+            // What the system itself says over IPv6 would be counted with what we say.
+            run(&format!("ip netns exec {machine} sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"));
+            run(&format!("ip -n {machine} link set lo up"));
+        }
+        let [a, b] = &lan.0;
+        run(&format!("ip link add lan netns {a} type veth peer name lan netns {b}"));
+        for machine in &lan.0 {
+            run(&format!("ip -n {machine} link set lan up"));
+        }
+        lan.address(0, 1);
+        lan.address(1, 2);
+        lan
+    }
+
+    /// A machine gets another address.
+    fn address(&self, machine: usize, number: u8) {
+        let name = &self.0[machine];
+        run(&format!("ip -n {name} addr flush dev lan"));
+        run(&format!("ip -n {name} addr add 10.77.0.{number}/24 broadcast 10.77.0.255 dev lan"));
+    }
+
+    /// What a machine has sent so far, in packets.
+    fn sent(&self, machine: usize) -> u64 {
+        let shown: Value = serde_json::from_str(&run(&format!("ip -n {} -s -j link show lan", self.0[machine]))).unwrap();
+        shown[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
+    }
+
+    /// `kin` on a machine, which listens on all interfaces and looks around.
+    fn start(&self, machine: usize, device: &Device, line: &[&str]) -> Running {
+        let kin = device.command();
+        let mut command = Command::new("ip");
+        for (name, value) in kin.get_envs() {
+            match value.filter(|_| name != "KIN_BIND" && name != "KIN_NO_LAN") {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(["netns", "exec", &self.0[machine]]).arg(kin.get_program()).arg("--json").args(line).stdin(Stdio::null());
+        Running::new(command, line.join(" "))
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        for machine in &self.0 {
+            drop(Command::new("ip").args(["netns", "del", machine]).status());
+        }
+    }
+}
+
+/// Writes down every packet that a machine sees.
+struct Sniffer(Child);
+
+impl Sniffer {
+    fn new(lan: &Lan, machine: usize, into: &Path) -> Self {
+        let script = "import socket, struct, sys\n\
+            s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))\n\
+            f = open(sys.argv[1], 'wb', buffering=0)\n\
+            print('ready', flush=True)\n\
+            while True:\n\
+            \x20   p = s.recv(65535); f.write(struct.pack('>I', len(p)) + p)";
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &lan.0[machine], "python3", "-c", script])
+            .arg(into)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut said).unwrap();
+        assert_eq!(said, "ready\n");
+        Self(child)
+    }
+
+    fn end(mut self, from: &Path) -> Vec<Vec<u8>> {
+        kill_process(Pid::from_child(&self.0), Signal::KILL).unwrap();
+        self.0.wait().unwrap();
+        let bytes = fs::read(from).unwrap();
+        let mut rest = &bytes[..];
+        let mut packets = Vec::new();
+        while let Some((len, behind)) = rest.split_first_chunk::<4>() {
+            let Some((packet, behind)) = behind.split_at_checked(u32::from_be_bytes(*len) as usize) else { break };
+            packets.push(packet.to_vec());
+            rest = behind;
+        }
+        packets
+    }
+}
+
+/// HOST-27, PAIR-50: twelve words typed on one machine find the other, over each transport.
+#[test]
+fn twelve_words_find_the_other_machine() {
+    for transport in ["tcp", "libp2p", "iroh", "auto"] {
+        let (lan, stage) = (Lan::new(), Stage::over(transport));
+        let (a, b) = (stage.device("a"), stage.device("b"));
+        let code = stage.text("code");
+        let mut showing = lan.start(0, &a, &["pair", "--yes", "--code-file", &code]);
+        showing.until("code");
+        let began = Instant::now();
+        let mut joining = lan.start(1, &b, &["join", "--yes", "--code-file", &code]);
+        joining.until("pair_request");
+        let found = began.elapsed();
+        let (shown, joined) = (showing.end(), joining.end());
+        assert_eq!((shown.code, joined.code), (0, 0), "{}{}", shown.words, joined.words);
+        println!("{transport}: found and proved {:.2} s after `kin join` began", found.as_secs_f64());
+    }
+}
+
+/// DISC-4: both have other addresses than the ones that they know of each other, and one moves again while the other stays connected.
+#[test]
+fn machines_that_have_moved_find_each_other() {
+    for transport in ["tcp", "libp2p", "iroh"] {
+        let (lan, stage) = (Lan::new(), Stage::over(transport));
+        let (a, b) = (stage.device("a"), stage.device("b"));
+        let (code, into, what) = (stage.text("code"), stage.text("into"), stage.text("note"));
+        fs::write(stage.path("note"), "found").unwrap();
+        let mut showing = lan.start(0, &a, &["pair", "--yes", "--name", "a", "--code-file", &code]);
+        showing.until("code");
+        let joined = lan.start(1, &b, &["join", "--yes", "--name", "b", "--code-file", &code]).end();
+        assert_eq!((showing.end().code, joined.code), (0, 0), "{}", joined.words);
+        lan.address(0, 11);
+        lan.address(1, 12);
+        let mut receiving = lan.start(0, &a, &["recv", &into, "--yes", "--once"]);
+        receiving.until("listening");
+        let began = Instant::now();
+        let mut sending = lan.start(1, &b, &["send", &what, "--to", "a"]);
+        sending.until("accepted");
+        println!("{transport}: a device that had moved had accepted after {:.2} s", began.elapsed().as_secs_f64());
+        let (sent, received) = (sending.end(), receiving.end());
+        assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
+        assert_eq!(fs::read_to_string(stage.path("into").join("note")).unwrap(), "found");
+    }
+}
+
+/// HOST-27: who does not want to be found says nothing; who does says nothing that tells who it is.
+#[test]
+fn what_is_published_tells_nothing() {
+    let (lan, stage) = (Lan::new(), Stage::over("auto"));
+    let (a, b) = (stage.device("a"), stage.device("b"));
+    let code = stage.text("code");
+    let before = lan.sent(0);
+    let mut quiet = lan.start(0, &a, &["--no-lan", "pair", "--yes", "--name", "somebody's desk", "--code-file", &code]);
+    quiet.until("code");
+    quiet.listen(Duration::from_secs(3));
+    assert_eq!(lan.sent(0), before, "it was told to be quiet");
+    drop(quiet.kill());
+
+    let packets = stage.path("packets");
+    let sniffer = Sniffer::new(&lan, 1, &packets);
+    let mut showing = lan.start(0, &a, &["pair", "--yes", "--code-file", &code]);
+    let words = showing.until("code")["words"].clone();
+    let joined = lan.start(1, &b, &["join", "--yes", "--name", "another's laptop", "--code-file", &code]).end();
+    assert_eq!((showing.end().code, joined.code), (0, 0), "{}", joined.words);
+    // And as paired devices, which look for each other.
+    let mut up = [lan.start(0, &a, &["up"]), lan.start(1, &b, &["up"])];
+    up[1].until("listening");
+    while !up[1].until("device")["state"].as_str().unwrap().contains("onnected") {}
+    up.into_iter().for_each(|up| drop(up.kill()));
+    let (first, second) = (a.run(&["id"]), b.run(&["id"]));
+    let packets = sniffer.end(&packets);
+    let multicast: Vec<_> = packets.iter().filter(|packet| packet.len() > 38 && packet[36..38] == 5353_u16.to_be_bytes()).collect();
+    assert!(multicast.len() > 4, "{} of {} packets are of multicast DNS", multicast.len(), packets.len());
+    let mut secrets: Vec<Vec<u8>> = vec![b"desk".to_vec(), b"laptop".to_vec(), b"10.77.0.".to_vec()];
+    secrets.extend(words.as_array().unwrap().iter().map(|word| word.as_str().unwrap().as_bytes().to_vec()).filter(|word| word.len() > 4));
+    for id in [&first, &second] {
+        let identity = id.event("identity");
+        let text = identity.to_string();
+        let long = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| part.len() >= 12);
+        for part in long {
+            secrets.push(part.as_bytes().to_vec());
+            let digits: Option<Vec<u8>> =
+                part.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+            secrets.extend(digits.map(|digits| digits[..8.min(digits.len())].to_vec()));
+        }
+    }
+    for secret in secrets {
+        let seen = multicast.iter().any(|packet| packet.windows(secret.len()).any(|part| part == secret));
+        assert!(!seen, "{:?} is on the network", String::from_utf8_lossy(&secret));
+    }
+    println!("{} packets of multicast DNS, {} of everything", multicast.len(), packets.len());
+}
