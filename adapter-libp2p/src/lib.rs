@@ -48,6 +48,8 @@ const QUIC_IDLE: Duration = Duration::from_secs(15);
 const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long the system may take to say where it listens.
 const LISTEN: Duration = Duration::from_secs(5);
+/// How long the first address is awaited where all interfaces are listened at.
+const FIRST: Duration = Duration::from_millis(500);
 /// How long connections may take to close at the end.
 const CLOSE: Duration = Duration::from_secs(1);
 /// Streams of a remote on a connection whose protocol is not agreed on yet.
@@ -190,6 +192,9 @@ async fn listen(swarm: &mut Swarm<UnifiedBehaviour>, at: &[SocketAddr]) -> io::R
 }
 
 async fn listen_on(swarm: &mut Swarm<UnifiedBehaviour>, to: Multiaddr) -> io::Result<()> {
+    let all = to
+        .iter()
+        .any(|part| matches!(part, Protocol::Ip4(ip) if ip.is_unspecified()) || matches!(part, Protocol::Ip6(ip) if ip.is_unspecified()));
     let listener = swarm.listen_on(to).map_err(|error| match error {
         libp2p::TransportError::Other(error) => io::Error::new(streams::cause(&error), error),
         other @ libp2p::TransportError::MultiaddrNotSupported(_) => io::Error::other(other.to_string()),
@@ -203,7 +208,12 @@ async fn listen_on(swarm: &mut Swarm<UnifiedBehaviour>, to: Multiaddr) -> io::Re
             }
         }
     };
-    timeout(LISTEN, up).await.map_err(|_| io::ErrorKind::TimedOut)?
+    match timeout(if all { FIRST } else { LISTEN }, up).await {
+        Ok(up) => up,
+        // No interface has an address of this family: where IPv6 is turned off none ever will. What comes later is listened at.
+        Err(_) if all => Ok(()),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 /// Polls the swarm until it is to end, and then until its connections are closed.
