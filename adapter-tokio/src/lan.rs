@@ -5,7 +5,8 @@
 //! each life of a process, and where to dial stands in the record alone.
 //!
 //! HOST-27. The responder (the crate `mdns-sd`) has a thread and sockets of its own. It runs while there is something to publish or to look
-//! for, and nothing is sent before.
+//! for, and nothing is sent before. When it starts it joins the multicast group on every interface, which the system tells the next
+//! router, before it hears which ones are wanted; what it says itself goes to those alone. So no test starts it but those of the lab.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -132,9 +133,32 @@ struct Responder {
     out: BTreeMap<Vec<u8>, Vec<u8>>,
     seek: BTreeSet<Vec<u8>>,
     events: Option<Receiver<ServiceEvent>>,
-    /// What others have out, and since which event.
-    seen: HashMap<Vec<u8>, (Vec<u8>, u64)>,
+    seen: Seen,
+}
+
+/// What others have out, and since which event.
+#[derive(Debug, Default)]
+struct Seen {
+    records: HashMap<Vec<u8>, (Vec<u8>, u64)>,
     heard: u64,
+}
+
+impl Seen {
+    /// True if it was not known.
+    fn remember(&mut self, id: &[u8], record: &[u8]) -> bool {
+        self.heard += 1;
+        let known = self.records.insert(id.to_vec(), (record.to_vec(), self.heard));
+        if self.records.len() > SEEN
+            && let Some(oldest) = self.records.iter().min_by_key(|(_, (_, heard))| *heard).map(|(id, _)| id.clone())
+        {
+            self.records.remove(&oldest);
+        }
+        known.is_none_or(|(before, _)| before != record)
+    }
+
+    fn record(&self, id: &[u8]) -> Option<&Vec<u8>> {
+        self.records.get(id).map(|(record, _)| record)
+    }
 }
 
 impl Responder {
@@ -147,7 +171,7 @@ impl Responder {
         let mut name = [0; 16];
         getrandom::fill(&mut name).map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
         let (out, seek) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { daemon, host: format!("{}.local.", hex(&name)), out, seek, events: None, seen: HashMap::new(), heard: 0 })
+        Ok(Self { daemon, host: format!("{}.local.", hex(&name)), out, seek, events: None, seen: Seen::default() })
     }
 
     /// A record that was found and is sought; `None` when something else is wanted.
@@ -163,27 +187,15 @@ impl Responder {
             match event {
                 ServiceEvent::ServiceResolved(service) => {
                     let Some((id, record)) = read(&service) else { continue };
-                    let news = self.remember(&id, &record);
+                    let news = self.seen.remember(&id, &record);
                     if news && self.seek.contains(&id) {
                         return Ok(Some((id, record)));
                     }
                 }
-                ServiceEvent::ServiceRemoved(_, name) => drop(id_of(&name).and_then(|id| self.seen.remove(&id))),
+                ServiceEvent::ServiceRemoved(_, name) => drop(id_of(&name).and_then(|id| self.seen.records.remove(&id))),
                 _ => {}
             }
         }
-    }
-
-    /// True if it was not known.
-    fn remember(&mut self, id: &[u8], record: &[u8]) -> bool {
-        self.heard += 1;
-        let known = self.seen.insert(id.to_vec(), (record.to_vec(), self.heard));
-        if self.seen.len() > SEEN
-            && let Some(oldest) = self.seen.iter().min_by_key(|(_, (_, heard))| *heard).map(|(id, _)| id.clone())
-        {
-            self.seen.remove(&oldest);
-        }
-        known.is_none_or(|(before, _)| before != record)
     }
 
     async fn want(&mut self, wanted: &Discovery, links: &Links) -> Result<(), mdns_sd::Error> {
@@ -192,7 +204,7 @@ impl Responder {
             drop(self.daemon.unregister(&name_of(id))?);
         }
         for (id, record) in publish.iter().filter(|(id, record)| self.out.get(*id) != Some(*record)) {
-            self.daemon.register(self.instance(id, record)?)?;
+            self.daemon.register(instance(&self.host, id, record)?)?;
         }
         self.out = publish;
         let seek: BTreeSet<_> = wanted.seek.iter().cloned().collect();
@@ -203,25 +215,16 @@ impl Responder {
             (Some(_), true) => {
                 self.daemon.stop_browse(SERVICE)?;
                 self.events = None;
-                self.seen.clear();
+                self.seen = Seen::default();
             }
             _ => {}
         }
         for id in begun {
-            if let Some((record, _)) = self.seen.get(&id) {
+            if let Some(record) = self.seen.record(&id) {
                 links.tell(Happened::Found { medium: Medium::Mdns, id, record: record.clone() }).await;
             }
         }
         Ok(())
-    }
-
-    fn instance(&self, id: &[u8], record: &[u8]) -> Result<ServiceInfo, mdns_sd::Error> {
-        let text: Vec<TxtProperty> = KEYS.iter().zip(record.chunks(PART)).map(|(key, part)| TxtProperty::from((*key, part))).collect();
-        // A port has to be there. Where this device is dialled is for who can open the record.
-        let mut instance = ServiceInfo::new(SERVICE, &hex(id), &self.host, "", 9, text)?.enable_addr_auto();
-        // The name is of 128 random bits: nobody else has it.
-        instance.set_requires_probe(false);
-        Ok(instance)
     }
 
     /// Says goodbye for all that is out.
@@ -248,6 +251,16 @@ const fn interface(at: IpAddr) -> IfKind {
         IpAddr::V6(v6) if v6.is_loopback() => IfKind::LoopbackV6,
         _ => IfKind::Addr(at),
     }
+}
+
+/// What is registered of a notice.
+fn instance(host: &str, id: &[u8], record: &[u8]) -> Result<ServiceInfo, mdns_sd::Error> {
+    let text: Vec<TxtProperty> = KEYS.iter().zip(record.chunks(PART)).map(|(key, part)| TxtProperty::from((*key, part))).collect();
+    // A port has to be there. Where this device is dialled is for who can open the record.
+    let mut instance = ServiceInfo::new(SERVICE, &hex(id), host, "", 9, text)?.enable_addr_auto();
+    // The name is of 128 random bits: nobody else has it.
+    instance.set_requires_probe(false);
+    Ok(instance)
 }
 
 fn name_of(id: &[u8]) -> String {
@@ -293,25 +306,22 @@ mod tests {
 
     #[test]
     fn a_record_goes_through_the_text_of_an_instance() {
-        let responder = Responder::start(&Interfaces::With(Vec::new())).unwrap();
         for len in [1, PART, PART + 1, 553, 3 * PART] {
             let record: Vec<u8> = (0..len).map(|at| (at * 7 % 256) as u8).collect();
-            let service = responder.instance(&[7; 16], &record).unwrap().as_resolved_service();
+            let service = instance("0f.local.", &[7; 16], &record).unwrap().as_resolved_service();
             assert_eq!(read(&service), Some((vec![7; 16], record)));
         }
-        drop(responder.daemon.shutdown().unwrap());
     }
 
     #[test]
     fn what_was_seen_first_makes_room() {
-        let mut responder = Responder::start(&Interfaces::With(Vec::new())).unwrap();
+        let mut seen = Seen::default();
         for number in 0..SEEN + 5 {
-            assert!(responder.remember(&number.to_be_bytes(), b"record"));
-            assert!(!responder.remember(&number.to_be_bytes(), b"record"));
+            assert!(seen.remember(&number.to_be_bytes(), b"record"));
+            assert!(!seen.remember(&number.to_be_bytes(), b"record"));
         }
-        assert!(responder.remember(&SEEN.to_be_bytes(), b"another"));
-        assert_eq!(responder.seen.len(), SEEN);
-        assert!(responder.seen.contains_key(&5_usize.to_be_bytes()[..]) && !responder.seen.contains_key(&4_usize.to_be_bytes()[..]));
-        drop(responder.daemon.shutdown().unwrap());
+        assert!(seen.remember(&SEEN.to_be_bytes(), b"another"));
+        assert_eq!(seen.records.len(), SEEN);
+        assert!(seen.record(&5_usize.to_be_bytes()).is_some() && seen.record(&4_usize.to_be_bytes()).is_none());
     }
 }

@@ -215,3 +215,31 @@ fn what_is_published_tells_nothing() {
     }
     println!("{} packets of multicast DNS, {} of everything", multicast.len(), packets.len());
 }
+
+/// DISC-4: who is not there is looked for, and not for long.
+#[test]
+fn a_machine_that_is_not_there_is_given_up() {
+    let (lan, stage) = (Lan::new(), Stage::new());
+    let (_a, b) = stage.pair();
+    fs::write(stage.path("note"), "nobody").unwrap();
+    let note = stage.text("note");
+    let sent = lan.start(1, &b, &["send", &note, "--to", "device a", "--wait=1s"]).end();
+    assert_eq!(sent.code, 14, "{:?}", sent.events);
+}
+
+/// A code is for another device, also where it is looked for.
+#[test]
+fn a_device_that_types_its_own_code_is_told_so() {
+    let (lan, stage) = (Lan::new(), Stage::new());
+    let a = stage.device("a");
+    let mut up = lan.start(0, &a, &["up"]);
+    up.until("listening");
+    let code = stage.text("code");
+    let mut showing = lan.start(0, &a, &["pair", "--yes", "--code-file", &code]);
+    showing.until("code");
+    let joined = lan.start(0, &a, &["join", "--yes", "--code-file", &code]).end();
+    assert_eq!(joined.code, 7, "{:?}", joined.events);
+    assert!(joined.message().contains("another device"), "{}", joined.message());
+    drop(showing.kill());
+    drop(up.kill());
+}

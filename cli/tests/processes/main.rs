@@ -13,7 +13,6 @@ mod stage;
 mod chunks;
 mod disk;
 mod killed;
-mod lan;
 mod lies;
 mod messages;
 mod pairing;
