@@ -247,6 +247,8 @@ impl Host {
             if now().since(before) > NAP + OVERSLEPT {
                 debug!("the machine has slept, or the process was stopped");
                 self.handle(Input::Network(Fact::Awake));
+                // It may be another hour.
+                self.look_soon();
             }
         }
         drop(calls);
@@ -269,12 +271,10 @@ impl Host {
 
     /// Publishes and looks for what the Node says now.
     fn look(&mut self) {
-        self.look_at = Instant::now() + NAP;
-        if let Some(lan) = &self.lan {
-            let discovery = with_env(|env| self.node.discovery(env, Medium::Mdns));
-            self.look_at = Instant::now() + discovery.holds;
-            lan.want(discovery);
-        }
+        let Some(lan) = &self.lan else { return };
+        let discovery = with_env(|env| self.node.discovery(env, Medium::Mdns));
+        self.look_at = Instant::now() + discovery.holds;
+        lan.want(discovery);
     }
 
     /// Says goodbye to every peer; the loop ends soon after.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use mdns_sd::{IfKind, Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo, TxtProperty};
 use protocol_core::node::Discovery;
 use protocol_core::session::rendezvous::Medium;
@@ -89,31 +90,43 @@ async fn run(interfaces: Interfaces, mut wishes: watch::Receiver<Discovery>, lin
             Ok(Some((id, record))) => links.tell(Happened::Found { medium: Medium::Mdns, id, record }).await,
             Ok(None) => {
                 let wanted = wishes.borrow_and_update().clone();
-                let any = !(wanted.publish.is_empty() && wanted.seek.is_empty());
-                if responder.is_none() && any {
-                    responder = Responder::start(&interfaces).map_err(|error| warn!(%error, "no multicast DNS")).ok();
-                }
-                let failed = match &mut responder {
-                    Some(responder) => {
-                        responder.want(&wanted, &links).await.map_err(|error| debug!(%error, "multicast DNS failed")).is_err()
-                    }
-                    None => any,
-                };
-                if failed {
-                    responder = None;
+                if wanted.publish.is_empty() && wanted.seek.is_empty() {
+                    close(&mut responder).await;
+                } else if let Err(error) = begin(&mut responder, &interfaces, &wanted, &links).await {
+                    warn!(%error, "multicast DNS failed");
+                    close(&mut responder).await;
                     drop(timeout(AGAIN, wishes.changed()).await);
                     wishes.mark_changed();
                 }
             }
             Err(End::Lost) => {
                 debug!("multicast DNS fell behind, or ended");
-                responder = None;
+                close(&mut responder).await;
                 wishes.mark_changed();
             }
             Err(End::Over) => break,
         }
     }
-    if let Some(responder) = responder {
+    close(&mut responder).await;
+}
+
+/// Does what is wanted, with a responder that is started if there is none.
+async fn begin(
+    responder: &mut Option<Responder>,
+    interfaces: &Interfaces,
+    wanted: &Discovery,
+    links: &Links,
+) -> Result<(), mdns_sd::Error> {
+    let responder = match responder {
+        Some(responder) => responder,
+        None => responder.insert(Responder::start(interfaces)?),
+    };
+    responder.want(wanted, links).await
+}
+
+/// Ends the responder, if there is one: its thread and its sockets do not end by themselves.
+async fn close(responder: &mut Option<Responder>) {
+    if let Some(responder) = responder.take() {
         responder.close().await;
     }
 }
@@ -163,15 +176,15 @@ impl Seen {
 
 impl Responder {
     fn start(interfaces: &Interfaces) -> Result<Self, mdns_sd::Error> {
+        let mut name = [0; 16];
+        getrandom::fill(&mut name).map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
         let daemon = ServiceDaemon::new()?;
         if let Interfaces::With(addresses) = interfaces {
             daemon.disable_interface(IfKind::All)?;
             daemon.enable_interface(addresses.iter().map(|at| interface(*at)).collect::<Vec<_>>())?;
         }
-        let mut name = [0; 16];
-        getrandom::fill(&mut name).map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
         let (out, seek) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { daemon, host: format!("{}.local.", hex(&name)), out, seek, events: None, seen: Seen::default() })
+        Ok(Self { daemon, host: format!("{}.local.", HEXLOWER.encode(&name)), out, seek, events: None, seen: Seen::default() })
     }
 
     /// A record that was found and is sought; `None` when something else is wanted.
@@ -257,25 +270,20 @@ const fn interface(at: IpAddr) -> IfKind {
 fn instance(host: &str, id: &[u8], record: &[u8]) -> Result<ServiceInfo, mdns_sd::Error> {
     let text: Vec<TxtProperty> = KEYS.iter().zip(record.chunks(PART)).map(|(key, part)| TxtProperty::from((*key, part))).collect();
     // A port has to be there. Where this device is dialled is for who can open the record.
-    let mut instance = ServiceInfo::new(SERVICE, &hex(id), host, "", 9, text)?.enable_addr_auto();
+    let mut instance = ServiceInfo::new(SERVICE, &HEXLOWER.encode(id), host, "", 9, text)?.enable_addr_auto();
     // The name is of 128 random bits: nobody else has it.
     instance.set_requires_probe(false);
     Ok(instance)
 }
 
 fn name_of(id: &[u8]) -> String {
-    format!("{}.{SERVICE}", hex(id))
+    format!("{}.{SERVICE}", HEXLOWER.encode(id))
 }
 
 /// The id in the full name of an instance, if it is one of ours.
 fn id_of(name: &str) -> Option<Vec<u8>> {
     let digits = name.strip_suffix(SERVICE)?.strip_suffix('.')?;
-    let nibble = |digit: u8| char::from(digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase());
-    let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => u8::try_from(nibble(*high)? << 4 | nibble(*low)?).ok(),
-        _ => None,
-    });
-    pairs.collect::<Option<Vec<u8>>>().filter(|id| id.len() == 16)
+    HEXLOWER.decode(digits.as_bytes()).ok().filter(|id| id.len() == 16)
 }
 
 /// The id and the record of an instance.
@@ -284,10 +292,6 @@ fn read(service: &ResolvedService) -> Option<(Vec<u8>, Vec<u8>)> {
     let parts = KEYS.iter().map_while(|key| service.txt_properties.get(key).and_then(TxtProperty::val));
     let record: Vec<u8> = parts.flatten().copied().collect();
     (!record.is_empty()).then_some((id, record))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

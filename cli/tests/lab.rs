@@ -13,7 +13,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::stage::{Device, Running, Stage};
@@ -109,7 +108,7 @@ impl Sniffer {
     }
 
     fn end(mut self, from: &Path) -> Vec<Vec<u8>> {
-        kill_process(Pid::from_child(&self.0), Signal::KILL).unwrap();
+        self.0.kill().unwrap();
         self.0.wait().unwrap();
         let bytes = fs::read(from).unwrap();
         let mut rest = &bytes[..];
@@ -120,6 +119,13 @@ impl Sniffer {
             rest = behind;
         }
         packets
+    }
+}
+
+impl Drop for Sniffer {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -168,6 +174,19 @@ fn machines_that_have_moved_find_each_other() {
     }
 }
 
+/// The sockets of a process that are bound to the port of multicast DNS.
+fn multicast_sockets(running: &Running) -> usize {
+    let process = format!("/proc/{}", running.pid().as_raw_nonzero());
+    let open = fs::read_dir(format!("{process}/fd")).unwrap();
+    let open: Vec<String> = open.filter_map(|fd| Some(fs::read_link(fd.ok()?.path()).ok()?.to_str()?.to_owned())).collect();
+    let tables = ["udp", "udp6"].map(|table| fs::read_to_string(format!("{process}/net/{table}")).unwrap_or_default());
+    let bound = tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1)?.ends_with(":14E9").then(|| format!("socket:[{}]", fields[9]))
+    });
+    bound.filter(|socket| open.contains(socket)).count()
+}
+
 /// HOST-27: who does not want to be found says nothing; who does says nothing that tells who it is.
 #[test]
 fn what_is_published_tells_nothing() {
@@ -189,8 +208,12 @@ fn what_is_published_tells_nothing() {
     assert_eq!((showing.end().code, joined.code), (0, 0), "{}", joined.words);
     // And as paired devices, which look for each other.
     let mut up = [lan.start(0, &a, &["up"]), lan.start(1, &b, &["up"])];
-    up[1].until("listening");
-    while !up[1].until("device")["state"].as_str().unwrap().contains("onnected") {}
+    while up[1].until("device")["state"] != "connected" {}
+    // Who has nobody to look for has no socket for it.
+    let until = Instant::now() + Duration::from_secs(20);
+    while up.iter().any(|up| multicast_sockets(up) > 0) {
+        assert!(Instant::now() < until, "nothing is wanted, and the sockets are open");
+    }
     up.into_iter().for_each(|up| drop(up.kill()));
     let (first, second) = (a.run(&["id"]), b.run(&["id"]));
     let packets = sniffer.end(&packets);

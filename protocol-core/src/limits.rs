@@ -32,6 +32,8 @@ pub const CODE_FAILURES: u32 = 3;
 pub const JOINER_CONNECTIONS: usize = 4;
 /// Addresses that a joiner tries for one code.
 pub const JOINER_CANDIDATES: usize = 16;
+/// Addresses that one attempt tries at most where a lookup finds some, for a code or for a paired device.
+pub const FOUND_ADDRESSES: usize = 64;
 /// Devices for which a record is published: those that were seen last.
 pub const PUBLISHED_DEVICES: usize = 32;
 /// Pending roots that a device keeps for one peer.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use adapter_sim::{Dev, DialFault, LookupFault, Wire, World};
 use kin_tests::story::Duo;
-use protocol_core::effects::Event;
+use protocol_core::effects::{Event, Fact, Input};
 use protocol_core::faults::{LinkFailure, PairFailure};
 use protocol_core::limits;
 use protocol_core::node::Confirm;
@@ -241,4 +241,50 @@ fn a_code_that_is_over_is_not_published() {
     duo.world.hold(j, i, Duration::from_secs(20));
     duo.world.run_for(Duration::from_secs(3));
     assert!(published(&duo, i).is_empty());
+}
+
+/// A device tells these places of itself from now on, where nobody is, beside or instead of its own.
+fn tells_of(duo: &mut Duo, dev: Dev, numbers: std::ops::Range<u32>, own: bool) {
+    let mut transports = duo.world.transports(dev);
+    for transport in &mut transports {
+        if !own {
+            transport.addresses.clear();
+        }
+        transport.addresses.splice(0..0, numbers.clone().map(|number| format!("host9{number:03}")));
+    }
+    duo.world.call(dev, |node, env| node.handle(env, Input::Network(Fact::Local(transports))));
+    duo.world.run_for(Duration::from_secs(1));
+}
+
+/// DISC-4: a record that leads nowhere, a replayed one perhaps, takes no address away at which the device was reached before.
+#[test]
+fn what_is_found_takes_nothing_away() {
+    let mut duo = met(13, Wire::Sim);
+    let (i, j) = (duo.i, duo.j);
+    tells_of(&mut duo, i, 0..16, false);
+    // Where it was reached before, it is not just then.
+    duo.world.fault_dial(j, 1, DialFault::Unreachable);
+    duo.world.call(j, |node, env| node.keep_connected(env, true));
+    assert!(duo.world.run_until(Duration::from_secs(60), |world| world.connected(j, i)), "{}", duo.story());
+}
+
+/// PAIR-50: the one true record is tried, however many old ones lead nowhere, and also where it fails at first.
+#[test]
+fn an_initiator_is_found_behind_many_old_records() {
+    // In which order they are found is chance.
+    for seed in 14..24 {
+        let mut duo = looking(seed, Wire::Sim);
+        let (i, j) = (duo.i, duo.j);
+        let invite = duo.world.invite(i, Confirm::Automatic).unwrap();
+        duo.world.run_for(Duration::from_secs(1));
+        for record in 0..2 {
+            tells_of(&mut duo, i, record * 16..record * 16 + 16, false);
+        }
+        tells_of(&mut duo, i, 0..0, true);
+        duo.world.fault_lookup(LookupFault::Stale);
+        // All of them are found before the first dial has come to nothing.
+        duo.world.set_latency(Duration::from_secs(2), Duration::ZERO);
+        duo.world.join(j, &invite.code, &[], Confirm::Automatic).unwrap();
+        assert!(duo.world.run_until(Duration::from_secs(90), |world| world.connected(j, i)), "{seed}: {}", duo.story());
+    }
 }

@@ -167,7 +167,7 @@ fn failed(reason: PairFailure, role: Role) -> Problem {
             ("; if `kin devices` lists it, the next contact finishes the pairing. Else make a new code", Some("kin pair"))
         }
         (PairFailure::NotFound, _) => (
-            ": no address answered. Is `kin pair` running there, is the address right, does a firewall stand between?",
+            ": nobody answered. Is `kin pair` running there, on this network or at the address that was given? Does a firewall stand between?",
             Some("kin pair --address-file FILE  (on the other device)"),
         ),
         (PairFailure::RefusedHere, _) => ("; nobody was paired", None),

@@ -98,8 +98,9 @@ impl Node {
         let sought = self.sought(env, medium);
         let seek = sought.iter().map(|(id, _)| id.clone()).collect();
         self.discovery.sought.extend(sought.into_iter().map(|(id, whose)| ((medium, id), whose)));
-        let over = self.discovery.found.keys().copied().filter(|device| !self.is_looked_for(*device)).collect::<Vec<_>>();
-        over.iter().for_each(|device| drop(self.discovery.found.remove(device)));
+        let mut found = core::mem::take(&mut self.discovery.found);
+        found.retain(|device, _| self.is_looked_for(*device));
+        self.discovery.found = found;
         Discovery { publish, seek, holds }
     }
 
@@ -202,7 +203,7 @@ impl Node {
                     dialer.found(cx!(self, env), addresses);
                 } else if let Some(peer) = self.registry.by_id(device).map(|known| known.key).filter(|_| !planted!(FoundNotDialled)) {
                     // It is here: no reason to wait for its turn.
-                    self.begin_attempt(env, peer, addresses, false);
+                    self.begin_attempt(env, peer, Vec::new(), false);
                 }
             }
             Sought::Device(..) => {}

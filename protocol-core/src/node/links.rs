@@ -31,9 +31,10 @@ impl Node {
         let Some(device) = self.registry.get(&peer) else { return };
         let id = device.id;
         let mut addresses = first;
-        addresses.extend(self.discovery.found(id).cloned());
         addresses.extend(in_turn(device.addresses.iter().filter(|address| self.can_dial(address)).cloned()));
         addresses.truncate(limits::JOINER_CANDIDATES);
+        // What was found comes first, and takes no other's place: the record may be an old one.
+        addresses.splice(0..0, self.discovery.found(id).cloned());
         if let Some(dialer) = self.dialers.get_mut(&id) {
             if asked {
                 dialer.asked(self.now);

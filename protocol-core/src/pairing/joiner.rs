@@ -226,17 +226,16 @@ impl Joiner {
         (self.searching && (self.bound.is_none() || planted!(SoughtThoughFound))).then_some(&self.keys)
     }
 
-    /// A record of the initiator said that it is here. What an older one said, and was not reached, is not tried again.
+    /// A record of the initiator said that it is here. Which of several is the newest is not known: each is tried.
     // PAIR-50.
     pub(crate) fn found(&mut self, cx: &mut Cx<'_>, addresses: &[Address]) {
         if self.seeks().is_none() {
             return;
         }
-        self.refused.retain(|address| addresses.contains(address));
-        for address in addresses.iter().take(limits::JOINER_CANDIDATES) {
+        for address in addresses {
             let trying = self.tries.values().map(|attempt| &attempt.address);
-            let mut busy = self.waiting.iter().chain(&self.refused).chain(&self.dialing).chain(trying);
-            if !busy.any(|of| of == address) && self.waiting.len() < limits::JOINER_CANDIDATES {
+            let mut known = self.waiting.iter().chain(&self.refused).chain(&self.dialing).chain(trying);
+            if known.clone().count() < limits::FOUND_ADDRESSES && !known.any(|of| of == address) {
                 self.waiting.push_back(address.clone());
             }
         }

@@ -14,6 +14,7 @@ use super::handshake::{DialerDone, DialerWaiting};
 use crate::faults::{Failure, LinkFailure};
 use crate::ids::{ConnId, DeviceId, SessionRef, StreamId};
 use crate::info::Address;
+use crate::limits;
 use crate::outbox::{Cx, Purpose};
 use crate::time::Timestamp;
 use crate::timers::TimerKind;
@@ -22,8 +23,6 @@ use crate::wire::handshake::Notice;
 
 /// Addresses that are dialled at once.
 const AT_ONCE: usize = 4;
-/// Addresses that one attempt tries at most where some are found.
-const FOUND: usize = 64;
 /// How long an address that refuses is tried again, and how often.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 const REFUSED_EVERY: Duration = Duration::from_millis(500);
@@ -98,9 +97,11 @@ impl Dialer {
     /// A record of the device said that it is here.
     // DISC-4.
     pub(crate) fn found(&mut self, cx: &mut Cx<'_>, addresses: Vec<Address>) {
-        if self.known.len() + addresses.len() <= FOUND && addresses.iter().any(|address| !self.known.contains(address)) {
+        let mut fresh: Vec<Address> = addresses.into_iter().filter(|address| !self.known.contains(address)).collect();
+        fresh.truncate(limits::FOUND_ADDRESSES.saturating_sub(self.known.len()));
+        if !fresh.is_empty() {
             cx.set(TimerKind::Connect(self.device), CONNECT_WAIT);
-            self.add(cx, addresses);
+            self.add(cx, fresh);
         }
     }
 
@@ -345,7 +346,7 @@ pub(crate) struct Scans {
 
 impl Scans {
     pub(crate) const fn new() -> Self {
-        Self { left: crate::limits::ROOT_SCANS_PER_SECOND, filled: Timestamp::from_micros(0), waiting: VecDeque::new() }
+        Self { left: limits::ROOT_SCANS_PER_SECOND, filled: Timestamp::from_micros(0), waiting: VecDeque::new() }
     }
 
     /// Takes one scan, if there is one left in this second.
@@ -353,7 +354,7 @@ impl Scans {
     pub(crate) fn take(&mut self, now: Timestamp) -> bool {
         if now.since(self.filled) >= Duration::from_secs(1) {
             self.filled = now;
-            self.left = crate::limits::ROOT_SCANS_PER_SECOND;
+            self.left = limits::ROOT_SCANS_PER_SECOND;
         }
         let any = self.left > 0;
         self.left -= u32::from(any);
