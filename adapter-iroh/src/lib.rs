@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use adapter_tokio::service::Stack;
 use adapter_tokio::transport::Transport;
+pub use iroh::RelayUrl;
 use iroh::endpoint::{
     BindError, BindOpts, ConnectError, ConnectingError, Endpoint, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
 };
-use iroh::{EndpointAddr, EndpointId, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr};
+use iroh::{EndpointAddr, EndpointId, RelayMap, RelayMode, SecretKey, TransportAddr};
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::info::{Address, TransportInfo, TransportKind};
 use tokio::sync::{mpsc, watch};

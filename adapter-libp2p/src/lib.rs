@@ -10,6 +10,7 @@
 
 mod behaviour;
 mod handler;
+pub mod kademlia;
 mod link;
 mod streams;
 
@@ -23,8 +24,8 @@ use adapter_tokio::transport::Transport;
 use futures::StreamExt as _;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::{Multiaddr, Protocol};
-use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::info::{Address, TransportInfo, TransportKind};
@@ -166,7 +167,7 @@ fn swarm(keys: Keypair, streams: Streams) -> io::Result<Swarm<UnifiedBehaviour>>
 }
 
 /// Listens on every one of `at`, and says at which ports.
-async fn listen(swarm: &mut Swarm<UnifiedBehaviour>, at: &[SocketAddr]) -> io::Result<Vec<u16>> {
+async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, at: &[SocketAddr]) -> io::Result<Vec<u16>> {
     let mut ports = Vec::new();
     for at in at {
         // The library shares a port with any process of the same user that does the same: a port that is taken has to be noticed first.
@@ -191,7 +192,7 @@ async fn listen(swarm: &mut Swarm<UnifiedBehaviour>, at: &[SocketAddr]) -> io::R
     Ok(ports)
 }
 
-async fn listen_on(swarm: &mut Swarm<UnifiedBehaviour>, to: Multiaddr) -> io::Result<()> {
+async fn listen_on<B: NetworkBehaviour>(swarm: &mut Swarm<B>, to: Multiaddr) -> io::Result<()> {
     let all = to
         .iter()
         .any(|part| matches!(part, Protocol::Ip4(ip) if ip.is_unspecified()) || matches!(part, Protocol::Ip6(ip) if ip.is_unspecified()));

@@ -32,7 +32,7 @@ use self::links::{AnyTransport, Half, LONGEST, Links, Order, Read, Stream, Write
 use self::protocols::Protocols;
 use self::records_thread::Records;
 use self::transfers::Transfers;
-use crate::lan::Lan;
+use crate::lookup::Looking;
 use crate::metrics::Metrics;
 use crate::pipeline::receive::Receive;
 use crate::pipeline::send::Send as SendJob;
@@ -158,8 +158,8 @@ pub(crate) struct Host {
     pub(crate) subscribers: Subscribers,
     pub(crate) transports: Vec<Box<dyn AnyTransport>>,
     pub(crate) metrics: Metrics,
-    /// What finds devices on the local network, if the owner wants that.
-    lan: Option<Lan>,
+    /// What finds devices, as the owner wants it.
+    lookups: Vec<Looking>,
     /// When it is to be asked what is published and sought.
     look_at: Instant,
     links: Links,
@@ -198,7 +198,7 @@ impl Host {
         transfers: Transfers,
         subscribers: Subscribers,
         links: Links,
-        lan: Option<Lan>,
+        lookups: Vec<Looking>,
     ) -> Self {
         Self {
             node,
@@ -207,7 +207,7 @@ impl Host {
             subscribers,
             transports,
             metrics: Metrics::default(),
-            lan,
+            lookups,
             look_at: Instant::now(),
             links,
             records,
@@ -224,13 +224,13 @@ impl Host {
             transport.listen(&self.links);
         }
         self.tell_local();
-        self.handle(Input::Network(Fact::Searches(self.lan.is_some())));
+        self.handle(Input::Network(Fact::Searches(!self.lookups.is_empty())));
         self.write_snapshot();
         while !self.closing {
             let deadline = self.node.deadline();
             let (before, nap) = (now(), deadline.map(|deadline| deadline.at.since(now()).min(NAP)));
             let wake = Instant::now() + nap.unwrap_or(NAP);
-            let wake = if self.lan.is_some() { wake.min(self.look_at) } else { wake };
+            let wake = if self.lookups.is_empty() { wake } else { wake.min(self.look_at) };
             tokio::select! {
                 Some(what) = happened.recv() => self.on(what),
                 call = calls.recv() => match call {
@@ -271,10 +271,13 @@ impl Host {
 
     /// Publishes and looks for what the Node says now.
     fn look(&mut self) {
-        let Some(lan) = &self.lan else { return };
-        let discovery = with_env(|env| self.node.discovery(env, Medium::Mdns));
-        self.look_at = Instant::now() + discovery.holds;
-        lan.want(discovery);
+        let mut holds = NAP;
+        for lookup in &self.lookups {
+            let discovery = with_env(|env| self.node.discovery(env, lookup.medium));
+            holds = discovery.holds;
+            lookup.want(discovery);
+        }
+        self.look_at = Instant::now() + holds;
     }
 
     /// Says goodbye to every peer; the loop ends soon after.
@@ -306,10 +309,10 @@ impl Host {
         for conn in self.conns.values() {
             drop(conn.orders.send(Order::Close));
         }
-        let Self { transports, links, records, transfers, subscribers, conns, streams, lan, .. } = self;
+        let Self { transports, links, records, transfers, subscribers, conns, streams, lookups, .. } = self;
         let silent = async {
-            if let Some(lan) = lan {
-                lan.close().await;
+            for lookup in lookups {
+                lookup.close().await;
             }
         };
         drop((links, transfers, conns, streams));

@@ -15,14 +15,11 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use mdns_sd::{IfKind, Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo, TxtProperty};
 use protocol_core::node::Discovery;
-use protocol_core::session::rendezvous::Medium;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::driver::Happened;
-use crate::driver::links::Links;
+use crate::lookup::Finds;
 
 /// The type of our instances.
 const SERVICE: &str = "_kin._tcp.local.";
@@ -46,40 +43,8 @@ pub enum Interfaces {
     With(Vec<IpAddr>),
 }
 
-/// What is published and sought; behind it a task.
-#[derive(Debug)]
-pub(crate) struct Lan {
-    wanted: watch::Sender<Discovery>,
-    task: JoinHandle<()>,
-}
-
-impl Lan {
-    pub(crate) fn start(interfaces: Interfaces, links: Links) -> Self {
-        let (wanted, wishes) = watch::channel(Discovery::default());
-        let task = tokio::spawn(run(interfaces, wishes, links));
-        Self { wanted, task }
-    }
-
-    /// Publishes this and looks for that, and nothing else any more.
-    pub(crate) fn want(&self, discovery: Discovery) {
-        self.wanted.send_if_modified(|wanted| {
-            let other = (&wanted.publish, &wanted.seek) != (&discovery.publish, &discovery.seek);
-            *wanted = discovery;
-            other
-        });
-    }
-
-    /// Takes everything back.
-    pub(crate) async fn close(self) {
-        drop(self.wanted);
-        if timeout(GOODBYE * 2, self.task).await.is_err() {
-            debug!("multicast DNS was still busy at the end");
-        }
-    }
-}
-
 /// Does what is wanted, until nobody can want anything any more.
-async fn run(interfaces: Interfaces, mut wishes: watch::Receiver<Discovery>, links: Links) {
+pub(crate) async fn run(interfaces: Interfaces, mut wishes: watch::Receiver<Discovery>, finds: Finds) {
     let mut responder: Option<Responder> = None;
     loop {
         let found = match &mut responder {
@@ -87,12 +52,12 @@ async fn run(interfaces: Interfaces, mut wishes: watch::Receiver<Discovery>, lin
             None => wishes.changed().await.map_err(|_| End::Over).map(|()| None),
         };
         match found {
-            Ok(Some((id, record))) => links.tell(Happened::Found { medium: Medium::Mdns, id, record }).await,
+            Ok(Some((id, record))) => finds.tell(id, record).await,
             Ok(None) => {
                 let wanted = wishes.borrow_and_update().clone();
                 if wanted.publish.is_empty() && wanted.seek.is_empty() {
                     close(&mut responder).await;
-                } else if let Err(error) = begin(&mut responder, &interfaces, &wanted, &links).await {
+                } else if let Err(error) = begin(&mut responder, &interfaces, &wanted, &finds).await {
                     warn!(%error, "multicast DNS failed");
                     close(&mut responder).await;
                     drop(timeout(AGAIN, wishes.changed()).await);
@@ -115,13 +80,13 @@ async fn begin(
     responder: &mut Option<Responder>,
     interfaces: &Interfaces,
     wanted: &Discovery,
-    links: &Links,
+    finds: &Finds,
 ) -> Result<(), mdns_sd::Error> {
     let responder = match responder {
         Some(responder) => responder,
         None => responder.insert(Responder::start(interfaces)?),
     };
-    responder.want(wanted, links).await
+    responder.want(wanted, finds).await
 }
 
 /// Ends the responder, if there is one: its thread and its sockets do not end by themselves.
@@ -211,7 +176,7 @@ impl Responder {
         }
     }
 
-    async fn want(&mut self, wanted: &Discovery, links: &Links) -> Result<(), mdns_sd::Error> {
+    async fn want(&mut self, wanted: &Discovery, finds: &Finds) -> Result<(), mdns_sd::Error> {
         let publish: BTreeMap<_, _> = wanted.publish.iter().map(|notice| (notice.id.clone(), notice.record.clone())).collect();
         for id in self.out.keys().filter(|id| !publish.contains_key(*id)) {
             drop(self.daemon.unregister(&name_of(id))?);
@@ -234,7 +199,7 @@ impl Responder {
         }
         for id in begun {
             if let Some(record) = self.seen.record(&id) {
-                links.tell(Happened::Found { medium: Medium::Mdns, id, record: record.clone() }).await;
+                finds.tell(id, record.clone()).await;
             }
         }
         Ok(())

@@ -18,6 +18,8 @@ pub mod journal;
 #[cfg(unix)]
 mod lan;
 #[cfg(unix)]
+mod lookup;
+#[cfg(unix)]
 pub mod metrics;
 mod pipeline;
 #[cfg(unix)]

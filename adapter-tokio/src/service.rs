@@ -42,7 +42,6 @@ use crate::driver::{self, Call, Host, with_env};
 use crate::files;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journals, Unfinished};
-use crate::lan::Lan;
 use crate::store::{Store, StoreError};
 use crate::tcp::Tcp;
 use crate::transport::Transport;
@@ -58,6 +57,7 @@ use self::events::Subscribers;
 pub use self::snapshot::{Snapshot, read_snapshot};
 pub use crate::driver::transfers::Inbox;
 pub use crate::lan::Interfaces;
+pub use crate::lookup::{Finds, Lookup};
 pub use crate::request::{SLOWEST, SendRequest};
 
 /// Calls that may wait for the loop.
@@ -137,14 +137,14 @@ pub struct ServiceConfig {
     pub stacks: Vec<Stack>,
     /// Network stacks that run already, at most one of a kind.
     pub transports: Vec<BoxTransport>,
-    /// Whether, and on which interfaces, devices find each other on the local network by multicast DNS.
-    pub lan: Option<Interfaces>,
+    /// Over what devices find each other, at most one of a medium; none: each has to be told where the other is.
+    pub lookups: Vec<Lookup>,
 }
 
 impl ServiceConfig {
     /// Bare TCP on all interfaces, and nothing that speaks without being asked to: no discovery.
     pub fn new(home: impl Into<PathBuf>) -> Self {
-        Self { home: home.into(), name: None, stacks: vec![Stack::tcp()], transports: Vec::new(), lan: None }
+        Self { home: home.into(), name: None, stacks: vec![Stack::tcp()], transports: Vec::new(), lookups: Vec::new() }
     }
 }
 
@@ -247,7 +247,7 @@ impl NetworkingService {
     /// # Errors
     /// [`InitError`]; nothing runs then.
     pub async fn init_networking(config: ServiceConfig) -> Result<Self, InitError> {
-        let ServiceConfig { home, name, stacks, transports, lan } = config;
+        let ServiceConfig { home, name, stacks, transports, lookups } = config;
         let opened = tokio::task::spawn_blocking(move || open(&home, name)).await;
         let mut opened = opened.map_err(|error| InitError::Thread(error.into()))??;
         let mut listening: Vec<Box<dyn AnyTransport>> = Vec::new();
@@ -290,8 +290,8 @@ impl NetworkingService {
         let (calls, called) = mpsc::channel(CALLS);
         let (end, ended) = watch::channel(false);
         let subscribers = Subscribers::default();
-        let lan = lan.map(|interfaces| Lan::start(interfaces, links.clone()));
-        let host = Host::new(node, listening, records, Transfers::new(opened.journals), subscribers.clone(), links, lan);
+        let lookups = lookups.into_iter().map(|lookup| lookup.start(links.clone())).collect();
+        let host = Host::new(node, listening, records, Transfers::new(opened.journals), subscribers.clone(), links, lookups);
         tokio::spawn(async move {
             host.run(happened, called).await;
             end.send_replace(true);

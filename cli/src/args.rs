@@ -13,7 +13,7 @@ use protocol_core::info::Address;
 use protocol_core::limits::CODE_TTL_RANGE;
 
 use crate::commands::completions::{complete_device, complete_word};
-use crate::transports::{self, Bind, Transports, VERSION};
+use crate::transports::{self, Bind, DhtNode, Relay, Transports, VERSION};
 
 /// The longest wait that a flag takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -35,7 +35,7 @@ Two machines on one local network meet like this:
   first   $ kin recv ~/Downloads
   second  $ kin send ./album --to FIRST
 
-On different networks the second needs --address, each time the first has moved: see kin join --help.
+On different networks they need a DHT (kin dht --help), or the second needs --address (kin join --help).
 
 Try it on this machine alone: kin demo
 
@@ -84,6 +84,41 @@ pub(crate) struct Global {
     )]
     pub(crate) no_lan: bool,
 
+    /// A node of the DHT through which devices find each other across networks; more than one by commas. See kin dht --help.
+    #[arg(
+        long,
+        env = "KIN_DHT_BOOTSTRAP",
+        value_name = "ADDR",
+        value_parser = transports::dht_node,
+        value_delimiter = ',',
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) dht_bootstrap: Vec<DhtNode>,
+
+    /// Use no DHT, whatever the environment says.
+    #[arg(
+        long,
+        env = "KIN_NO_DHT",
+        value_parser = FalseyValueParser::new(),
+        action = ArgAction::SetTrue,
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) no_dht: bool,
+
+    /// A relay of Iroh, through which this device can be reached where nothing direct leads to it; or `off`.
+    #[arg(
+        long,
+        env = "KIN_RELAY",
+        value_name = "URL|off",
+        value_parser = transports::relay,
+        value_delimiter = ',',
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) relay: Vec<Relay>,
+
     /// Print one JSON object a line on standard output, and nothing else there.
     #[arg(long, env = "KIN_JSON", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
@@ -110,6 +145,18 @@ pub(crate) struct Global {
     /// Say more; twice: a lot more. RUST_LOG chooses in detail.
     #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "Global options")]
     pub(crate) verbose: u8,
+}
+
+impl Global {
+    /// Where devices that do not know where the other is look for each other, in words; `None`: nowhere.
+    pub(crate) fn looks(&self) -> Option<&'static str> {
+        match (!self.no_lan, !self.no_dht && !self.dht_bootstrap.is_empty()) {
+            (true, true) => Some("on the local network and through the DHT"),
+            (true, false) => Some("on the local network"),
+            (false, true) => Some("through the DHT"),
+            (false, false) => None,
+        }
+    }
 }
 
 /// How progress is shown.
@@ -153,6 +200,9 @@ pub(crate) enum Command {
     /// Stay up: receive by policy (who sits at the terminal is asked), deliver what is queued, keep connections; other commands of this home ask this one.
     #[command(after_help = UP_HELP)]
     Up(Up),
+    /// Be a node of the DHT through which devices find each other across networks.
+    #[command(after_help = DHT_HELP)]
+    Dht(Dht),
     /// Ask a device for a sign of life: the route, and how long the round trip takes.
     Ping(Ping),
     /// What is wrong, and what to do: home, disk, clock, network, a device.
@@ -180,7 +230,8 @@ How two machines meet:
   here   $ kin pair      shows twelve words
   there  $ kin join      asks for them, and finds this device if it is on the same local network
 
-On different networks, or where multicast does not come through:
+On different networks, or where multicast does not come through, they find each other through a DHT of your own
+(kin dht --help), or:
   here   $ kin pair --address-file addresses     the file says where this device listens
   there  $ kin join --address tcp:IP:PORT        one --address for each line of the file
 
@@ -212,8 +263,8 @@ How two machines meet:
   there  $ kin pair      shows twelve words
   here   $ kin join      asks for them; four letters of each are enough
 
-The other device is looked for on the local network, for ten minutes at most. With --address it is not looked for, and need not
-be on this network: `kin pair --address-file FILE` there says where it listens.";
+The other device is looked for on the local network, and with --dht-bootstrap everywhere, for ten minutes at most. With --address
+it need not be found: `kin pair --address-file FILE` there says where it listens.";
 
 /// `kin join`.
 #[derive(Debug, Args)]
@@ -354,6 +405,25 @@ pub(crate) struct Up {
     /// Print a unit for systemd, and end.
     #[arg(long)]
     pub(crate) systemd: bool,
+}
+
+const DHT_HELP: &str = "\
+On a machine that all devices can reach:
+  $ kin dht                          says at which address, on port 4711
+On each device:
+  $ export KIN_DHT_BOOTSTRAP=/ip4/203.0.113.7/tcp/4711/p2p/12D3KooW…
+  $ kin pair, kin join, kin send …   find each other from any network
+
+The node keeps sealed records for half an hour: it learns from which networks devices ask, and not who they are. Several nodes
+that know each other (--dht-bootstrap) serve each other's devices. What two devices that have found each other need besides is
+a way: an address of one of them that the other reaches, or a relay (--relay).";
+
+/// `kin dht`.
+#[derive(Debug, Args)]
+pub(crate) struct Dht {
+    /// Write this node's addresses to this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) address_file: Option<PathBuf>,
 }
 
 /// `kin ping`.

@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 mod demo;
 mod devices;
+mod dht;
 mod doctor;
 mod id;
 mod join;
@@ -59,6 +60,7 @@ pub(crate) async fn run(cli: Cli, out: Output) -> (Output, Outcome) {
         Command::Transfers(args) => transfers::run(&mut context, args.verb).await,
         Command::Msg(args) => msg::run(&context, &args.verb).await,
         Command::Up(args) => up::run(&mut context, &args).await,
+        Command::Dht(args) => dht::run(&context, &args).await,
         Command::Ping(args) => ping::run(&context, &args).await,
         Command::Doctor(args) => doctor::run(&context, &args).await,
         Command::Completions(args) => completions::run(&args.shell),

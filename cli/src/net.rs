@@ -60,8 +60,11 @@ impl Net {
         let home = context.home()?;
         let mut config = ServiceConfig::new(&home);
         config.name = start.name.map(str::to_owned);
-        config.lan = (!start.offline && !context.global.no_lan).then(|| transports::interfaces(&context.global.bind));
-        config.stacks = if start.offline { Vec::new() } else { context.global.transport.stacks(&context.global.bind) };
+        if !start.offline {
+            config.lookups = transports::lookups(&context.global);
+        }
+        config.stacks =
+            if start.offline { Vec::new() } else { context.global.transport.stacks(&context.global.bind, &context.global.relay) };
         let (stop, transports) = (context.stop.clone(), context.global.transport.clone());
         let service = match NetworkingService::init_networking(config).await {
             Ok(service) => service,

@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-use adapter_tokio::service::{Interfaces, Stack};
+use adapter_tokio::service::{Interfaces, Lookup, Stack};
 use protocol_core::info::{Address, TransportKind};
 
+use crate::args::Global;
 use crate::exit::{Outcome, Problem};
 
 /// Those that are built in, the best first: bare TCP has one layer of encryption less than the others.
@@ -34,14 +35,14 @@ pub(crate) struct Transports(Vec<&'static str>);
 
 impl Transports {
     /// The stacks to start, each at the addresses that are for it.
-    pub(crate) fn stacks(&self, bind: &[Bind]) -> Vec<Stack> {
+    pub(crate) fn stacks(&self, bind: &[Bind], relays: &[Relay]) -> Vec<Stack> {
         let started = |(number, name): (usize, &&'static str)| {
             // A port is one stack's: TCP and libp2p cannot share it, and nobody could tell their addresses apart.
             let at = bind.iter().filter(|bind| bind.transport.is_none_or(|only| only == *name)).map(|bind| match bind.transport {
                 None if number > 0 => SocketAddr::new(bind.at.ip(), 0),
                 _ => bind.at,
             });
-            stack(name).at(at.collect())
+            stack(name, relays).at(at.collect())
         };
         self.0.iter().enumerate().map(started).collect()
     }
@@ -65,12 +66,15 @@ impl fmt::Display for Transports {
     }
 }
 
-fn stack(name: &str) -> Stack {
+#[cfg_attr(not(feature = "iroh"), allow(unused_variables, reason = "only Iroh has relays"))]
+fn stack(name: &str, relays: &[Relay]) -> Stack {
     match name {
         #[cfg(feature = "libp2p")]
         "libp2p" => adapter_libp2p::Libp2p::stack(),
         #[cfg(feature = "iroh")]
-        "iroh" => adapter_iroh::Iroh::stack(adapter_iroh::IrohConfig::default()),
+        "iroh" => {
+            adapter_iroh::Iroh::stack(adapter_iroh::IrohConfig { relays: relays.iter().filter_map(|relay| relay.0.clone()).collect() })
+        }
         _ => Stack::tcp(),
     }
 }
@@ -88,6 +92,67 @@ pub(crate) fn interfaces(bind: &[Bind]) -> Interfaces {
     let all = addresses.is_empty() || addresses.iter().any(IpAddr::is_unspecified);
     if all { Interfaces::All } else { Interfaces::With(addresses) }
 }
+
+/// A node of the DHT.
+#[cfg(feature = "libp2p")]
+pub(crate) type DhtNode = adapter_libp2p::kademlia::Node;
+#[cfg(not(feature = "libp2p"))]
+pub(crate) type DhtNode = std::convert::Infallible;
+
+/// Reads the address of a node of the DHT.
+pub(crate) fn dht_node(text: &str) -> Result<DhtNode, String> {
+    built_in("libp2p")?;
+    #[cfg(feature = "libp2p")]
+    let node = text.parse().map_err(|error: adapter_libp2p::kademlia::NotANode| error.to_string());
+    #[cfg(not(feature = "libp2p"))]
+    let node = Err(format!("{text} cannot be used"));
+    node
+}
+
+#[cfg(feature = "iroh")]
+type RelayUrl = adapter_iroh::RelayUrl;
+#[cfg(not(feature = "iroh"))]
+type RelayUrl = std::convert::Infallible;
+
+/// A relay, or the wish for none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Relay(Option<RelayUrl>);
+
+/// Reads the URL of a relay, or `off`.
+pub(crate) fn relay(text: &str) -> Result<Relay, String> {
+    if text == "off" {
+        return Ok(Relay(None));
+    }
+    built_in("iroh")?;
+    #[cfg(feature = "iroh")]
+    if let Some(url) = text.parse().ok().filter(|_| text.starts_with("https://") || text.starts_with("http://")) {
+        return Ok(Relay(Some(url)));
+    }
+    Err("a relay is a URL, https://relay.example".to_owned())
+}
+
+/// What devices look for each other over.
+pub(crate) fn lookups(global: &Global) -> Vec<Lookup> {
+    let lan = (!global.no_lan).then(|| Lookup::lan(interfaces(&global.bind)));
+    #[cfg(feature = "libp2p")]
+    let dht = (!global.no_dht && !global.dht_bootstrap.is_empty()).then(|| adapter_libp2p::kademlia::lookup(global.dht_bootstrap.clone()));
+    #[cfg(not(feature = "libp2p"))]
+    let dht = None;
+    lan.into_iter().chain(dht).collect()
+}
+
+/// Where a node of the DHT listens.
+#[cfg(feature = "libp2p")]
+pub(crate) fn dht_binds(bind: &[Bind]) -> Vec<SocketAddr> {
+    let chosen = bind.iter().filter(|bind| bind.transport.is_none_or(|only| only == "libp2p")).map(|bind| bind.at);
+    let chosen: Vec<SocketAddr> = chosen.collect();
+    let everywhere = || vec![(std::net::Ipv4Addr::UNSPECIFIED, DHT_PORT).into(), (std::net::Ipv6Addr::UNSPECIFIED, DHT_PORT).into()];
+    if chosen.is_empty() { everywhere() } else { chosen }
+}
+
+/// The port of a node of the DHT.
+#[cfg(feature = "libp2p")]
+const DHT_PORT: u16 = 4711;
 
 /// Reads `auto`, or a list of names.
 pub(crate) fn transports(text: &str) -> Result<Transports, String> {

@@ -258,6 +258,13 @@ pub struct Address {
     pub text: String,
 }
 
+impl Address {
+    /// Whether it leads through a relay.
+    pub fn is_relayed(&self) -> bool {
+        self.kind == TransportKind::Iroh && self.text.contains("://")
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.kind, self.text)

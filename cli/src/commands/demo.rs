@@ -23,7 +23,18 @@ use crate::progress::Progress;
 use crate::scratch::Scratch;
 
 /// The environment that must not reach the two devices.
-const ENVIRONMENT: [&str; 7] = ["KIN_HOME", "KIN_NO_LAN", "KIN_TRANSPORT", "KIN_BIND", "KIN_JSON", "KIN_NO_INPUT", "KIN_CODE"];
+const ENVIRONMENT: [&str; 10] = [
+    "KIN_HOME",
+    "KIN_NO_LAN",
+    "KIN_DHT_BOOTSTRAP",
+    "KIN_NO_DHT",
+    "KIN_RELAY",
+    "KIN_TRANSPORT",
+    "KIN_BIND",
+    "KIN_JSON",
+    "KIN_NO_INPUT",
+    "KIN_CODE",
+];
 /// What a device says on standard error that is kept for a report, in bytes.
 const STDERR: u64 = 64 * 1024;
 

@@ -21,9 +21,9 @@ const REPLY_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_CODE: u64 = 4096;
 
 pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
-    if args.address.is_empty() && context.global.no_lan {
+    if args.address.is_empty() && context.global.looks().is_none() {
         return Err(Problem::usage(
-            "with --no-lan nobody is looked for: say where the other device listens (it runs `kin pair --address-file FILE`)",
+            "with --no-lan and no DHT nobody is looked for: say where the other device listens (it runs `kin pair --address-file FILE`)",
         )
         .next("kin join --address tcp:IP:PORT"));
     }
@@ -38,8 +38,10 @@ pub(super) async fn run(context: &mut Context, args: &Join) -> Outcome {
 async fn join(context: &mut Context, net: &mut Net, args: &Join, code: PairingCode) -> Outcome {
     net.introduce(&context.out, None).await?;
     let session = net.join(code, &args.address, args.yes).await?;
-    let place = if args.address.is_empty() { " on the local network" } else { "" };
-    context.out.say(&format!("Looking for the other device{place}…"));
+    match context.global.looks().filter(|_| args.address.is_empty()) {
+        Some(place) => context.out.say(&format!("Looking for the other device {place}…")),
+        None => context.out.say("Looking for the other device…"),
+    }
     let paired = follow(context, net, session, args.yes, (Role::Joiner, None)).await?;
     first_reply(net, paired.device).await
 }

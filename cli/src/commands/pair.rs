@@ -37,8 +37,8 @@ async fn pair(context: &mut Context, net: &mut Net, args: &Pair) -> Outcome {
     // One that is likely to work is enough to read; the file has all.
     let at = addresses.first().map(|address| format!("kin join --address {address}"));
     match at {
-        Some(at) if context.global.no_lan => context.out.say(&format!("On the other device:  {at}")),
-        Some(at) => context.out.say(&format!("On the other device:  kin join\nIf it is not on this network:  {at}")),
+        Some(at) if context.global.looks().is_none() => context.out.say(&format!("On the other device:  {at}")),
+        Some(at) => context.out.say(&format!("On the other device:  kin join\nIf it does not find this one:  {at}")),
         None => context.out.say("On the other device:  kin join"),
     }
     let paired = follow(context, net, invite.session, args.yes, (Role::Initiator, Some(expires))).await?;

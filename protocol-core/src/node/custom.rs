@@ -7,6 +7,8 @@
 //!
 //! What is said on such a stream never comes here. The Node counts them, and ends them with the last session of their device.
 
+#[cfg(feature = "testing")]
+use alloc::collections::BTreeMap;
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -142,8 +144,8 @@ impl Node {
 
     /// Streams of protocols with a device.
     pub(super) fn protocol_streams(&self, device: DeviceId) -> usize {
-        let wanted = self.wanted.values().filter(|wanted| wanted.what.is_protocol_with(device)).count();
-        wanted + self.streams.values().filter(|slot| is_protocol_with(&slot.role, device)).count()
+        let wanted = self.wanted.values().filter(|wanted| wanted.what.protocol_with() == Some(device)).count();
+        wanted + self.streams.values().filter(|slot| protocol_with(&slot.role) == Some(device)).count()
     }
 
     /// A stream of a protocol that the peer opened, and that is proved.
@@ -196,7 +198,7 @@ impl Node {
     // CUST-7.
     pub(super) fn end_protocols(&mut self, env: &mut Env<'_>, device: DeviceId, code: u32) {
         let wanted: Vec<u64> =
-            self.wanted.iter().filter(|(_, wanted)| wanted.what.is_protocol_with(device)).map(|(&number, _)| number).collect();
+            self.wanted.iter().filter(|(_, wanted)| wanted.what.protocol_with() == Some(device)).map(|(&number, _)| number).collect();
         for number in wanted {
             self.out.forget(|purpose| matches!(purpose, Purpose::Data { number: of, .. } if *of == number));
             if let Some(wanted) = self.wanted.remove(&number) {
@@ -204,10 +206,21 @@ impl Node {
             }
         }
         let open: Vec<StreamId> =
-            self.streams.iter().filter(|(_, slot)| is_protocol_with(&slot.role, device)).map(|(&stream, _)| stream).collect();
+            self.streams.iter().filter(|(_, slot)| protocol_with(&slot.role) == Some(device)).map(|(&stream, _)| stream).collect();
         for stream in open {
             self.give_up_stream(env, stream, code, OpenError::NotConnected);
         }
+    }
+
+    /// Streams of protocols with the device that has the most, open and on their way.
+    #[cfg(feature = "testing")]
+    pub(super) fn probe_protocol_streams(&self) -> usize {
+        let mut counts = BTreeMap::new();
+        let wanted = self.wanted.values().filter_map(|wanted| wanted.what.protocol_with());
+        for device in wanted.chain(self.streams.values().filter_map(|slot| protocol_with(&slot.role))) {
+            *counts.entry(device).or_insert(0) += 1;
+        }
+        counts.into_values().max().unwrap_or(0)
     }
 
     /// Streams that applications have, and with whom.
@@ -218,10 +231,11 @@ impl Node {
     }
 }
 
-fn is_protocol_with(role: &Role, device: DeviceId) -> bool {
+/// The device with which a stream is for a protocol, or is to be.
+const fn protocol_with(role: &Role) -> Option<DeviceId> {
     match role {
-        Role::Protocol(with) => *with == device,
-        Role::AwaitReply(opened) => opened.what.is_protocol_with(device),
-        _ => false,
+        Role::Protocol(with) => Some(*with),
+        Role::AwaitReply(opened) => opened.what.protocol_with(),
+        _ => None,
     }
 }

@@ -48,9 +48,9 @@ impl For {
         }
     }
 
-    /// Whether it is for a protocol with this device.
-    pub(super) fn is_protocol_with(&self, with: DeviceId) -> bool {
-        matches!(self, Self::Protocol { device, .. } if *device == with)
+    /// The device with which it is for a protocol.
+    pub(super) const fn protocol_with(&self) -> Option<DeviceId> {
+        if let Self::Protocol { device, .. } = self { Some(*device) } else { None }
     }
 }
 

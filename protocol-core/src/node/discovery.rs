@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::time::Duration;
 
+use super::links::in_turn;
 use super::{Node, cx};
 use crate::effects::Env;
 use crate::ids::{DeviceId, SessionRef};
@@ -48,8 +49,9 @@ pub(super) struct Discovering {
     sealed: BTreeMap<(Medium, Vec<u8>), Vec<u8>>,
     /// Whose the ids are that are looked for.
     sought: BTreeMap<(Medium, Vec<u8>), Sought>,
-    /// Where devices were found that are still looked for: a record is found once, and tried as often as they are dialled.
-    found: BTreeMap<DeviceId, Vec<Address>>,
+    /// Where devices were found that are still looked for: a record is found once, and tried as often as they are dialled. What one
+    /// medium says, an old record perhaps, does not displace what another says.
+    found: BTreeMap<(DeviceId, Medium), Vec<Address>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +73,8 @@ impl Discovering {
 
     /// Where a device that is being reached was found.
     pub(super) fn found(&self, device: DeviceId) -> impl Iterator<Item = &Address> {
-        self.found.get(&device).into_iter().flatten().filter(|_| !planted!(FoundForgotten))
+        let of_device = (device, Medium::Mdns)..=(device, Medium::Pkarr);
+        self.found.range(of_device).flat_map(|(_, addresses)| addresses).filter(|_| !planted!(FoundForgotten))
     }
 }
 
@@ -99,7 +102,7 @@ impl Node {
         let seek = sought.iter().map(|(id, _)| id.clone()).collect();
         self.discovery.sought.extend(sought.into_iter().map(|(id, whose)| ((medium, id), whose)));
         let mut found = core::mem::take(&mut self.discovery.found);
-        found.retain(|device, _| self.is_looked_for(*device));
+        found.retain(|(device, _), _| self.is_looked_for(*device));
         self.discovery.found = found;
         Discovery { publish, seek, holds }
     }
@@ -110,7 +113,7 @@ impl Node {
         self.advance(env);
         if let Some(whose) = self.discovery.sought.get(&(medium, id.to_vec())).copied() {
             match self.open_record(whose, medium, record) {
-                Some(advert) => self.found_at(env, whose, &advert),
+                Some(advert) => self.found_at(env, medium, whose, &advert),
                 None => self.stats.bad_records = self.stats.bad_records.saturating_add(1),
             }
         }
@@ -188,9 +191,10 @@ impl Node {
     }
 
     /// The addresses of a record are dialled, where that is still wanted.
-    fn found_at(&mut self, env: &mut Env<'_>, whose: Sought, advert: &Advert) {
+    fn found_at(&mut self, env: &mut Env<'_>, medium: Medium, whose: Sought, advert: &Advert) {
         let addresses = advert.transports.iter().flat_map(TransportInfo::dialable).filter(|address| self.can_dial(address));
-        let addresses: Vec<Address> = addresses.take(limits::JOINER_CANDIDATES).collect();
+        let mut addresses = in_turn(addresses);
+        addresses.truncate(limits::JOINER_CANDIDATES);
         match whose {
             Sought::Code => {
                 if let Some(joiner) = &mut self.joiner {
@@ -198,7 +202,7 @@ impl Node {
                 }
             }
             Sought::Device(device, ..) if self.is_looked_for(device) && !self.primary.contains_key(&device) => {
-                self.discovery.found.insert(device, addresses.clone());
+                self.discovery.found.insert((device, medium), addresses.clone());
                 if let Some(dialer) = self.dialers.get_mut(&device) {
                     dialer.found(cx!(self, env), addresses);
                 } else if let Some(peer) = self.registry.by_id(device).map(|known| known.key).filter(|_| !planted!(FoundNotDialled)) {

@@ -470,13 +470,13 @@ pub(super) fn remember(recent: &mut VecDeque<[u8; 32]>, hello: &ReceivedHello) {
     recent.push_back(*hello.th1());
 }
 
-/// Addresses with their transports in turn, the first of each first: a few are dialled at once, and one transport that leads nowhere
-/// does not keep the others waiting.
-fn in_turn(addresses: impl Iterator<Item = Address>) -> Vec<Address> {
+/// Addresses with their transports in turn, the first of each first, and a relay as a transport of its own: a few are dialled at once,
+/// and one way that leads nowhere does not keep the others waiting.
+pub(super) fn in_turn(addresses: impl Iterator<Item = Address>) -> Vec<Address> {
     let mut counts = BTreeMap::new();
     let mut places: Vec<(usize, Address)> = addresses
         .map(|address| {
-            let count = counts.entry(address.kind.clone()).or_insert(0_usize);
+            let count = counts.entry((address.kind.clone(), address.is_relayed())).or_insert(0_usize);
             *count += 1;
             (*count, address)
         })

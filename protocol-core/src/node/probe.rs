@@ -258,7 +258,8 @@ impl Node {
         for (ticket, state) in self.out.probe_states() {
             add(Machine::Ticket, ticket.0.into(), state, 0);
         }
-        all.sort_unstable();
+        // Nearly all of it is in order already, which a stable sort makes use of.
+        all.sort();
         all
     }
 
@@ -347,7 +348,7 @@ impl Node {
             }),
             most_of_peer: self.transfers.probe_most(),
             wanted: self.wanted.len(),
-            protocols: self.registry.iter().map(|device| self.protocol_streams(device.id)).max().unwrap_or(0),
+            protocols: self.probe_protocol_streams(),
             joining: self.joiner.as_ref().map_or(0, crate::pairing::joiner::Joiner::probe_connections),
             dialling: self.dialers.values().map(crate::session::link::Dialer::probe_dials).sum(),
             unfinished_roots: self.registry.iter().map(unfinished).max().unwrap_or(0),

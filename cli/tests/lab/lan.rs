@@ -1,48 +1,20 @@
-//! The lab: machines on a network of their own, made of network namespaces. Nothing leaves them, and they are gone at the end.
-//!
-//! Needs root, `ip` (iproute2) and `python3`, and is no part of `cargo test`: `cargo test -p kin --test lab -- --nocapture`.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![allow(dead_code, reason = "what is shared with the other processes is not all needed here")]
-
-#[path = "processes/stage.rs"]
-mod stage;
+//! Two machines on one local network.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::machines::{Machine, Sniffer, run};
 use crate::stage::{Device, Running, Stage};
 
-fn run(line: &str) -> String {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// Two machines and the cable between them: no router, no name service, no way out.
-struct Lan([String; 2]);
+struct Lan([Machine; 2]);
 
 impl Lan {
     fn new() -> Self {
-        let mut random = [0; 4];
-        getrandom::fill(&mut random).unwrap();
-        let lan = Self(["a", "b"].map(|name| format!("kin-{:08x}-{name}", u32::from_ne_bytes(random))));
-        for machine in &lan.0 {
-            run(&format!("ip netns add {machine}"));
-            // What the system itself says over IPv6 would be counted with what we say.
-            run(&format!("ip netns exec {machine} sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"));
-            run(&format!("ip -n {machine} link set lo up"));
-        }
-        let [a, b] = &lan.0;
-        run(&format!("ip link add lan netns {a} type veth peer name lan netns {b}"));
-        for machine in &lan.0 {
-            run(&format!("ip -n {machine} link set lan up"));
-        }
+        let lan = Self(["a", "b"].map(Machine::new));
+        lan.0[0].cable("lan", &lan.0[1], "lan");
         lan.address(0, 1);
         lan.address(1, 2);
         lan
@@ -50,82 +22,19 @@ impl Lan {
 
     /// A machine gets another address.
     fn address(&self, machine: usize, number: u8) {
-        let name = &self.0[machine];
-        run(&format!("ip -n {name} addr flush dev lan"));
-        run(&format!("ip -n {name} addr add 10.77.0.{number}/24 broadcast 10.77.0.255 dev lan"));
+        let machine = &self.0[machine];
+        machine.ip("addr flush dev lan");
+        machine.ip(&format!("addr add 10.77.0.{number}/24 broadcast 10.77.0.255 dev lan"));
     }
 
     /// What a machine has sent so far, in packets.
     fn sent(&self, machine: usize) -> u64 {
-        let shown: Value = serde_json::from_str(&run(&format!("ip -n {} -s -j link show lan", self.0[machine]))).unwrap();
+        let shown: Value = serde_json::from_str(&run(&format!("ip -n {} -s -j link show lan", self.0[machine].name()))).unwrap();
         shown[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
     }
 
-    /// `kin` on a machine, which listens on all interfaces and looks around.
     fn start(&self, machine: usize, device: &Device, line: &[&str]) -> Running {
-        let kin = device.command();
-        let mut command = Command::new("ip");
-        for (name, value) in kin.get_envs() {
-            match value.filter(|_| name != "KIN_BIND" && name != "KIN_NO_LAN") {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.args(["netns", "exec", &self.0[machine]]).arg(kin.get_program()).arg("--json").args(line).stdin(Stdio::null());
-        Running::new(command, line.join(" "))
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        for machine in &self.0 {
-            drop(Command::new("ip").args(["netns", "del", machine]).status());
-        }
-    }
-}
-
-/// Writes down every packet that a machine sees.
-struct Sniffer(Child);
-
-impl Sniffer {
-    fn new(lan: &Lan, machine: usize, into: &Path) -> Self {
-        let script = "import socket, struct, sys\n\
-            s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))\n\
-            f = open(sys.argv[1], 'wb', buffering=0)\n\
-            print('ready', flush=True)\n\
-            while True:\n\
-            \x20   p = s.recv(65535); f.write(struct.pack('>I', len(p)) + p)";
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &lan.0[machine], "python3", "-c", script])
-            .arg(into)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut said).unwrap();
-        assert_eq!(said, "ready\n");
-        Self(child)
-    }
-
-    fn end(mut self, from: &Path) -> Vec<Vec<u8>> {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-        let bytes = fs::read(from).unwrap();
-        let mut rest = &bytes[..];
-        let mut packets = Vec::new();
-        while let Some((len, behind)) = rest.split_first_chunk::<4>() {
-            let Some((packet, behind)) = behind.split_at_checked(u32::from_be_bytes(*len) as usize) else { break };
-            packets.push(packet.to_vec());
-            rest = behind;
-        }
-        packets
-    }
-}
-
-impl Drop for Sniffer {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        self.0[machine].kin(device, line)
     }
 }
 
@@ -201,7 +110,7 @@ fn what_is_published_tells_nothing() {
     drop(quiet.kill());
 
     let packets = stage.path("packets");
-    let sniffer = Sniffer::new(&lan, 1, &packets);
+    let sniffer = Sniffer::new(&lan.0[1], &packets);
     let mut showing = lan.start(0, &a, &["pair", "--yes", "--code-file", &code]);
     let words = showing.until("code")["words"].clone();
     let joined = lan.start(1, &b, &["join", "--yes", "--name", "another's laptop", "--code-file", &code]).end();

@@ -1,0 +1,319 @@
+//! Finding devices across networks: records in a Kademlia DHT, kept by nodes that the owner names (PROTOCOL.md, section 5; HOST-28).
+//!
+//! [`lookup`] publishes and seeks there, [`Server`] is such a node. Records are sealed: a node sees ids that are random to it, lengths
+//! that are all alike, and from which network somebody asks. So that it cannot tell who asked yesterday, a device comes under another key
+//! of libp2p each time that what it wants has changed, at least once an hour; it listens for nobody there, and keeps nothing.
+//!
+//! Anybody may store anything under an id that it has seen asked for. The node opens what is its own, and every value that is there is
+//! told of: a lie costs its reader one try to open it.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use adapter_tokio::service::{Finds, Lookup};
+use futures::StreamExt as _;
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::identity::Keypair;
+use libp2p::kad::store::MemoryStore;
+use libp2p::kad::{self, GetRecordOk, PutRecordError, QueryId, QueryResult, Quorum, Record};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
+use protocol_core::node::Discovery;
+use protocol_core::session::rendezvous::Medium;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, warn};
+
+mod server;
+mod shelf;
+
+pub use self::server::Server;
+
+/// The name of the DHT.
+const NAME: StreamProtocol = StreamProtocol::new("/kin/kad/1");
+/// For how long nodes keep a record, and how often it is stored again: a node that was started anew has none.
+const KEPT: Duration = Duration::from_secs(30 * 60);
+const AGAIN: Duration = Duration::from_secs(5 * 60);
+/// Between two tries: the first pause, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long a question to the DHT may take.
+const QUERY: Duration = Duration::from_secs(10);
+/// Bytes of a record that is looked at.
+const RECORD: usize = 1024;
+/// Values of a search that are remembered as told.
+const TOLD: usize = 4096;
+/// Connections to nodes.
+const CONNECTIONS: u32 = 64;
+/// How long a connection stays that nobody uses.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// A node of the DHT, as a multiaddr with the node's id: `/ip4/203.0.113.7/tcp/4711/p2p/12D3KooW…`, or `/dns/…` instead of `/ip4/…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    peer: PeerId,
+    at: Multiaddr,
+}
+
+impl FromStr for Node {
+    type Err = NotANode;
+
+    fn from_str(text: &str) -> Result<Self, NotANode> {
+        let text = text.strip_prefix("libp2p:").unwrap_or(text);
+        let (peer, at) = crate::read(text).ok_or(NotANode)?;
+        let mut parts = at.iter();
+        let host = parts.next();
+        let known = matches!(host, Some(Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)));
+        match (known, parts.next(), parts.next()) {
+            (true, Some(Protocol::Tcp(1..)), None) => Ok(Self { peer, at }),
+            _ => Err(NotANode),
+        }
+    }
+}
+
+/// A text that names no node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotANode;
+
+impl std::fmt::Display for NotANode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a node of the DHT looks like /ip4/203.0.113.7/tcp/4711/p2p/12D3KooW…")
+    }
+}
+
+impl std::error::Error for NotANode {}
+
+impl Node {
+    /// Where it is now: a name is looked up each time.
+    async fn places(&self) -> Vec<Multiaddr> {
+        let mut parts = self.at.iter();
+        let (Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)), Some(Protocol::Tcp(port))) =
+            (parts.next(), parts.next())
+        else {
+            return vec![self.at.clone()];
+        };
+        match tokio::net::lookup_host((name.as_ref(), port)).await {
+            Ok(found) => found.map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).collect(),
+            Err(error) => {
+                debug!(%name, %error, "a node of the DHT has no address");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Lookups in the DHT of these nodes. None of them is contacted before there is something to publish or to look for.
+pub fn lookup(nodes: Vec<Node>) -> Lookup {
+    Lookup::new(Medium::Kad, move |wishes, finds: Finds| async move {
+        let (tell, mut told) = mpsc::channel(16);
+        let forward = async {
+            while let Some((id, record)) = told.recv().await {
+                finds.tell(id, record).await;
+            }
+        };
+        tokio::join!(run(&nodes, wishes, tell), forward);
+    })
+}
+
+type Found = (Vec<u8>, Vec<u8>);
+
+/// Does what is wanted, until nobody can want anything any more.
+async fn run(nodes: &[Node], mut wishes: watch::Receiver<Discovery>, tell: mpsc::Sender<Found>) {
+    loop {
+        let wanted = wishes.borrow_and_update().clone();
+        let work = async {
+            if wanted.publish.is_empty() && wanted.seek.is_empty() {
+                return std::future::pending().await;
+            }
+            match Client::new(nodes, &wanted, &tell).await {
+                Ok(client) => client.run().await,
+                Err(error) => {
+                    warn!(%error, "no DHT");
+                    sleep(PAUSE.1).await;
+                }
+            }
+        };
+        tokio::select! {
+            changed = wishes.changed() => if changed.is_err() { return },
+            () = work => {}
+        }
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct Asking {
+    limits: connection_limits::Behaviour,
+    kademlia: kad::Behaviour<MemoryStore>,
+}
+
+/// What is wanted of one id.
+struct Task {
+    id: Vec<u8>,
+    what: What,
+    /// When it is tried, if it is not being tried.
+    due: Option<Instant>,
+    /// The pause before the next try but for success.
+    pause: Duration,
+}
+
+enum What {
+    Publish {
+        record: Vec<u8>,
+    },
+    Seek {
+        /// Values that were told of, by hash.
+        told: HashSet<u64>,
+        /// There was one that had not been told of, in this try.
+        news: bool,
+    },
+}
+
+/// Asks the DHT under a key that nobody has seen before.
+struct Client<'a> {
+    swarm: Swarm<Asking>,
+    nodes: &'a [Node],
+    tasks: Vec<Task>,
+    tries: HashMap<QueryId, usize>,
+    hasher: RandomState,
+    tell: &'a mpsc::Sender<Found>,
+}
+
+impl<'a> Client<'a> {
+    async fn new(nodes: &'a [Node], wanted: &Discovery, tell: &'a mpsc::Sender<Found>) -> io::Result<Self> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        let swarm = swarm(seed, |keys| {
+            let bounds = ConnectionLimits::default().with_max_established(Some(CONNECTIONS)).with_max_established_incoming(Some(0));
+            let me = keys.public().to_peer_id();
+            let mut kademlia = kad::Behaviour::with_config(me, MemoryStore::new(me), config());
+            kademlia.set_mode(Some(kad::Mode::Client));
+            Asking { limits: connection_limits::Behaviour::new(bounds), kademlia }
+        })?;
+        let due = Some(Instant::now());
+        let publish = wanted.publish.iter().map(|notice| (&notice.id, What::Publish { record: notice.record.clone() }));
+        let seek = wanted.seek.iter().map(|id| (id, What::Seek { told: HashSet::new(), news: false }));
+        let tasks = publish.chain(seek).map(|(id, what)| Task { id: id.clone(), what, due, pause: PAUSE.0 }).collect();
+        Ok(Self { swarm, nodes, tasks, tries: HashMap::new(), hasher: RandomState::new(), tell })
+    }
+
+    async fn run(mut self) {
+        loop {
+            let next = self.tasks.iter().filter_map(|task| task.due).min();
+            let due = async {
+                match next {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => self.begin().await,
+                event = self.swarm.select_next_some() => {
+                    if let SwarmEvent::Behaviour(AskingEvent::Kademlia(kad::Event::OutboundQueryProgressed { id, result, step, .. })) = event {
+                        self.on(id, result, step.last).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries what is due.
+    async fn begin(&mut self) {
+        for node in self.nodes {
+            for at in node.places().await {
+                // Again each time: one that could not be reached is forgotten.
+                self.swarm.behaviour_mut().kademlia.add_address(&node.peer, at);
+            }
+        }
+        let now = Instant::now();
+        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+        for (number, task) in self.tasks.iter_mut().enumerate().filter(|(_, task)| task.due.is_some_and(|due| due <= now)) {
+            let key = kad::RecordKey::new(&task.id);
+            let query = match &mut task.what {
+                What::Publish { record } => {
+                    let expires = Some((now + KEPT).into_std());
+                    kademlia.put_record(Record { key, value: record.clone(), publisher: None, expires }, Quorum::All).ok()
+                }
+                What::Seek { news, .. } => {
+                    *news = false;
+                    Some(kademlia.get_record(key))
+                }
+            };
+            task.due = if query.is_some() { None } else { Some(now + PAUSE.1) };
+            self.tries.extend(query.map(|query| (query, number)));
+        }
+    }
+
+    async fn on(&mut self, query: QueryId, result: QueryResult, last: bool) {
+        let Some(task) = self.tries.get(&query).and_then(|number| self.tasks.get_mut(*number)) else { return };
+        let done = match (&mut task.what, result) {
+            (What::Seek { told, news }, QueryResult::GetRecord(result)) => {
+                if let Ok(GetRecordOk::FoundRecord(found)) = result
+                    && found.record.key.as_ref() == task.id
+                    && found.record.value.len() <= RECORD
+                {
+                    if told.len() >= TOLD {
+                        told.clear();
+                    }
+                    if told.insert(self.hasher.hash_one(&found.record.value)) {
+                        *news = true;
+                        drop(self.tell.send((task.id.clone(), found.record.value)).await);
+                    }
+                }
+                // Nodes that hold several values give them out in turn.
+                news.then_some(Duration::ZERO)
+            }
+            (What::Publish { .. }, QueryResult::PutRecord(result)) => {
+                let stored = match result {
+                    Ok(_) => true,
+                    Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }) => !success.is_empty(),
+                };
+                stored.then_some(AGAIN)
+            }
+            _ => None,
+        };
+        if last {
+            self.tries.remove(&query);
+            let wait = done.unwrap_or(task.pause);
+            task.pause = if done.is_some() { PAUSE.0 } else { (task.pause * 2).min(PAUSE.1) };
+            task.due = Some(Instant::now() + wait);
+        }
+    }
+}
+
+/// What clients and servers have in common.
+fn config() -> kad::Config {
+    let mut config = kad::Config::new(NAME);
+    config
+        .set_query_timeout(QUERY)
+        .set_caching(kad::Caching::Disabled)
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_periodic_bootstrap_interval(None);
+    config
+}
+
+fn swarm<B: NetworkBehaviour>(seed: [u8; 32], behaviour: impl FnOnce(&Keypair) -> B) -> io::Result<Swarm<B>> {
+    let keys = Keypair::ed25519_from_bytes(seed).map_err(io::Error::other)?;
+    let muxer = || {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(crate::STREAMS);
+        config
+    };
+    let swarm = SwarmBuilder::with_existing_identity(keys)
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, muxer)
+        .map_err(io::Error::other)?
+        .with_behaviour(behaviour)
+        .map_err(|never| match never {})
+        .unwrap_or_else(|never: std::convert::Infallible| match never {})
+        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE).with_max_negotiating_inbound_streams(crate::NEGOTIATING))
+        .build();
+    Ok(swarm)
+}
+
+#[cfg(test)]
+mod tests;

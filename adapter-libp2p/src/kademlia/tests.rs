@@ -1,0 +1,132 @@
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+
+use protocol_core::node::Notice;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(30);
+
+async fn server(seed: u8, others: Vec<Node>) -> (Server, Node) {
+    let server = Server::bind([seed; 32], &[(Ipv4Addr::LOCALHOST, 0).into()], others).await.unwrap();
+    let node = server.addresses()[0].parse().unwrap();
+    (server, node)
+}
+
+fn id(number: u8) -> Vec<u8> {
+    vec![number; 32]
+}
+
+fn publishes(number: u8, record: &[u8]) -> Discovery {
+    let publish = vec![Notice { id: id(number), record: record.to_vec() }];
+    Discovery { publish, seek: Vec::new(), holds: LONG }
+}
+
+fn seeks(number: u8) -> Discovery {
+    Discovery { publish: Vec::new(), seek: vec![id(number)], holds: LONG }
+}
+
+/// A device that wants this, until the sender is dropped.
+fn device(tasks: &mut JoinSet<()>, node: &Node, wanted: Discovery) -> (watch::Sender<Discovery>, mpsc::Receiver<Found>) {
+    let (wants, wishes) = watch::channel(wanted);
+    let (tell, told) = mpsc::channel(16);
+    let node = node.clone();
+    tasks.spawn(async move { run(&[node], wishes, tell).await });
+    (wants, told)
+}
+
+async fn next(told: &mut mpsc::Receiver<Found>) -> Found {
+    timeout(LONG, told.recv()).await.expect("in time").expect("the client runs")
+}
+
+#[tokio::test]
+async fn what_is_published_is_found_over_another_node() {
+    let mut tasks = JoinSet::new();
+    let (mut first, at_first) = server(1, Vec::new()).await;
+    let (mut second, at_second) = server(2, vec![at_first.clone()]).await;
+    tasks.spawn(async move { first.run().await });
+    tasks.spawn(async move { second.run().await });
+    // Who looks first finds it too.
+    let (looking, mut told) = device(&mut tasks, &at_second, seeks(7));
+    let (publishing, _) = device(&mut tasks, &at_first, publishes(7, b"here"));
+    assert_eq!(next(&mut told).await, (id(7), b"here".to_vec()));
+    // It moves: the new record is found, and the old one is not told again.
+    publishing.send(publishes(7, b"there")).unwrap();
+    looking.send(Discovery { seek: vec![id(7), id(8)], ..seeks(7) }).unwrap();
+    let mut found = BTreeSet::new();
+    while !found.contains(&(id(7), b"there".to_vec())) {
+        assert!(found.insert(next(&mut told).await), "told twice");
+    }
+    // Nothing is wanted any more: the tasks of both end.
+    drop((looking, publishing));
+    for _ in 0..2 {
+        timeout(LONG, tasks.join_next()).await.unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_true_value_is_found_among_lies() {
+    let mut tasks = JoinSet::new();
+    let (mut server, node) = server(3, Vec::new()).await;
+    for liar in 0..15_u8 {
+        assert!(server.keep(&format!("liar {liar}"), &id(9), &[liar; 100]));
+    }
+    // What is too long is looked at by nobody, and no node of ours keeps it.
+    assert!(!server.keep("longest", &id(9), &[99; RECORD + 1]));
+    tasks.spawn(async move { server.run().await });
+    let (_publishing, _) = device(&mut tasks, &node, publishes(9, b"true"));
+    let (_looking, mut told) = device(&mut tasks, &node, seeks(9));
+    let mut lies = BTreeSet::new();
+    loop {
+        let (_, record) = next(&mut told).await;
+        if record == b"true" {
+            break;
+        }
+        assert!(record.len() == 100 && lies.insert(record), "a value is told once");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_comes_later_is_found_by_those_who_wait() {
+    let mut tasks = JoinSet::new();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let at = free.local_addr().unwrap();
+    let peer = Keypair::ed25519_from_bytes([4; 32]).unwrap().public().to_peer_id();
+    let node: Node = format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", at.port()).parse().unwrap();
+    let (_publishing, _) = device(&mut tasks, &node, publishes(5, b"late"));
+    let (_looking, mut told) = device(&mut tasks, &node, seeks(5));
+    // Both have called, and nobody was there.
+    free.set_nonblocking(true).unwrap();
+    let free = tokio::net::TcpListener::from_std(free).unwrap();
+    for _ in 0..2 {
+        drop(timeout(LONG, free.accept()).await.unwrap().unwrap());
+    }
+    drop(free);
+    let mut server = Server::bind([4; 32], &[at], Vec::new()).await.unwrap();
+    tasks.spawn(async move { server.run().await });
+    assert_eq!(next(&mut told).await, (id(5), b"late".to_vec()));
+}
+
+#[tokio::test]
+async fn a_device_is_another_each_time() {
+    let (tell, _told) = mpsc::channel(1);
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let client = Client::new(&[], &seeks(1), &tell).await.unwrap();
+        assert!(seen.insert(*client.swarm.local_peer_id()));
+    }
+}
+
+#[test]
+fn nodes_are_read() {
+    let peer = Keypair::ed25519_from_bytes([4; 32]).unwrap().public().to_peer_id();
+    for good in ["/ip4/203.0.113.7/tcp/4711", "/ip6/2001:db8::1/tcp/1", "/dns/dht.example/tcp/4711", "libp2p:/dns4/dht.example/tcp/4711"] {
+        assert!(format!("{good}/p2p/{peer}").parse::<Node>().is_ok(), "{good}");
+    }
+    for bad in ["", "/ip4/203.0.113.7", "/ip4/203.0.113.7/tcp/0", "/ip4/203.0.113.7/udp/1", "/tcp/1", "/dns/x/tcp/1/ws"] {
+        assert_eq!(format!("{bad}/p2p/{peer}").parse::<Node>(), Err(NotANode), "{bad}");
+    }
+    assert_eq!("/ip4/203.0.113.7/tcp/4711".parse::<Node>(), Err(NotANode));
+}

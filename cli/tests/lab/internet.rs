@@ -1,0 +1,229 @@
+//! Machines in different networks: two homes behind routers that translate addresses, and the internet between them, with a machine that
+//! all can reach.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::machines::{Machine, Sniffer};
+use crate::stage::{Device, Running, Stage};
+
+/// Machines `a` and `b`, each behind a router of its own, and `meet`, which has a public address.
+struct Internet {
+    /// The cables between all that have a public address.
+    exchange: Machine,
+    meet: Machine,
+    routers: [Machine; 2],
+    homes: [Machine; 2],
+}
+
+/// The public address of the machine that all reach.
+const MEET: &str = "203.0.113.1";
+
+impl Internet {
+    fn new() -> Self {
+        let internet = Self {
+            exchange: Machine::new("x"),
+            meet: Machine::new("meet"),
+            routers: ["ra", "rb"].map(Machine::new),
+            homes: ["a", "b"].map(Machine::new),
+        };
+        internet.exchange.ip("link add switch type bridge");
+        internet.exchange.ip("link set switch up");
+        internet.public(&internet.meet, 1);
+        for (number, (router, home)) in (1..).zip(internet.routers.iter().zip(&internet.homes)) {
+            internet.public(router, 10 + number);
+            router.cable("lan", home, "lan");
+            router.ip(&format!("addr add 10.{number}.0.1/24 dev lan"));
+            router.run("sysctl -qw net.ipv4.ip_forward=1");
+            // The internet takes packets for other people's private addresses, and nobody hears of them again.
+            router.ip("route add blackhole 10.0.0.0/8");
+            router.run("nft add table ip nat");
+            router.run("nft add chain ip nat out { type nat hook postrouting priority 100 ; }");
+            router.run("nft add rule ip nat out oifname wan masquerade");
+            router.run("nft add table ip filter");
+            router.run("nft add chain ip filter through { type filter hook forward priority 0 ; policy drop ; }");
+            router.run("nft add rule ip filter through ct state established,related accept");
+            router.run("nft add rule ip filter through iifname lan accept");
+            internet.home(number, 2);
+        }
+        internet
+    }
+
+    /// Gives a machine a public address.
+    fn public(&self, machine: &Machine, number: u8) {
+        let port = format!("p{number}");
+        self.exchange.cable(&port, machine, "wan");
+        self.exchange.ip(&format!("link set {port} master switch"));
+        machine.ip(&format!("addr add 203.0.113.{number}/24 dev wan"));
+    }
+
+    /// Gives the machine of a home another address there.
+    fn home(&self, number: u8, address: u8) {
+        let home = &self.homes[usize::from(number) - 1];
+        home.ip("addr flush dev lan");
+        home.ip(&format!("addr add 10.{number}.0.{address}/24 dev lan"));
+        home.ip(&format!("route add default via 10.{number}.0.1"));
+    }
+
+    /// A node of the DHT on the machine that all reach, and where it is.
+    fn dht(&self, stage: &Stage) -> (Running, String) {
+        let mut node = self.meet.kin(&stage.device("meet"), &["dht"]);
+        let listening = node.until("listening");
+        let addresses = listening["addresses"].as_array().unwrap().iter().map(|at| at.as_str().unwrap());
+        let at = addresses.map(ToOwned::to_owned).find(|at| at.contains(MEET)).unwrap();
+        (node, at)
+    }
+
+    /// A machine's `kin`, which knows the DHT.
+    fn start(machine: &Machine, device: &Device, dht: &str, line: &[&str]) -> Running {
+        let mut all = vec!["--dht-bootstrap", dht];
+        all.extend(line);
+        machine.kin(device, &all)
+    }
+}
+
+/// A relay of Iroh on the machine that all reach.
+struct Relay(Child);
+
+impl Relay {
+    fn new(internet: &Internet) -> (Self, String) {
+        let program = Path::new(env!("CARGO_BIN_EXE_kin")).with_file_name("examples").join("relay");
+        assert!(program.exists(), "cargo build -p adapter-iroh --example relay");
+        let mut child = internet.meet.command(program).arg(format!("{MEET}:3340")).stdout(Stdio::piped()).spawn().unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        assert!(url.starts_with("http://"), "{url}");
+        (Self(child), url.trim().to_owned())
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn note(stage: &Stage, text: &str) -> (PathBuf, String) {
+    let path = stage.path("note");
+    fs::write(&path, text).unwrap();
+    (stage.path("into"), path.to_str().unwrap().to_owned())
+}
+
+/// PAIR-50, DISC-4, HOST-28: a machine behind a router finds one that it can reach, by twelve words and then again after it has moved.
+#[test]
+fn twelve_words_find_a_machine_in_another_network() {
+    for transport in ["tcp", "libp2p", "iroh", "auto"] {
+        let (internet, stage) = (Internet::new(), Stage::over(transport));
+        let (_node, dht) = internet.dht(&stage);
+        let (reached, a) = (Machine::new("p"), &internet.homes[0]);
+        internet.public(&reached, 21);
+        let (p, of_a) = (stage.device("p"), stage.device("a"));
+        let code = stage.text("code");
+        let mut showing = Internet::start(&reached, &p, &dht, &["pair", "--yes", "--name", "p", "--code-file", &code]);
+        showing.until("code");
+        let began = Instant::now();
+        let mut joining = Internet::start(a, &of_a, &dht, &["join", "--yes", "--name", "a", "--code-file", &code]);
+        joining.until("pair_request");
+        let found = began.elapsed();
+        let (shown, joined) = (showing.end(), joining.end());
+        assert_eq!((shown.code, joined.code), (0, 0), "{}{}", shown.words, joined.words);
+        // Both move.
+        reached.ip("addr flush dev wan");
+        reached.ip("addr add 203.0.113.22/24 dev wan");
+        internet.home(1, 3);
+        let (into, what) = note(&stage, "far away");
+        let mut receiving = Internet::start(&reached, &p, &dht, &["recv", into.to_str().unwrap(), "--yes", "--once"]);
+        receiving.until("listening");
+        let began = Instant::now();
+        let mut sending = Internet::start(a, &of_a, &dht, &["send", &what, "--to", "p"]);
+        sending.until("accepted");
+        println!(
+            "{transport}: found and proved {:.2} s after `kin join` began, and {:.2} s after `kin send` where both had moved",
+            found.as_secs_f64(),
+            began.elapsed().as_secs_f64()
+        );
+        let (sent, received) = (sending.end(), receiving.end());
+        assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
+        assert_eq!(fs::read_to_string(into.join("note")).unwrap(), "far away");
+    }
+}
+
+/// HOST-28: a relay and a DHT are enough where both are behind routers; where UDP is blocked too, all goes through the relay.
+#[test]
+fn machines_behind_two_routers_meet_through_a_relay() {
+    for blocked in [false, true] {
+        let (internet, stage) = (Internet::new(), Stage::over("auto"));
+        let (_node, dht) = internet.dht(&stage);
+        let (_relay, url) = Relay::new(&internet);
+        if blocked {
+            for router in &internet.routers {
+                router.run("nft insert rule ip filter through meta l4proto udp drop");
+            }
+        }
+        let [a, b] = &internet.homes;
+        let (of_a, of_b) = (stage.device("a"), stage.device("b"));
+        let code = stage.text("code");
+        let mut showing = Internet::start(a, &of_a, &dht, &["--relay", &url, "pair", "--yes", "--name", "a", "--code-file", &code]);
+        showing.until("code");
+        let began = Instant::now();
+        let mut joining = Internet::start(b, &of_b, &dht, &["--relay", &url, "join", "--yes", "--name", "b", "--code-file", &code]);
+        joining.until("pair_request");
+        let found = began.elapsed();
+        let (shown, joined) = (showing.end(), joining.end());
+        assert_eq!((shown.code, joined.code), (0, 0), "{}{}", shown.words, joined.words);
+        let (into, what) = note(&stage, "relayed");
+        let mut receiving = Internet::start(a, &of_a, &dht, &["--relay", &url, "recv", into.to_str().unwrap(), "--yes", "--once"]);
+        receiving.until("listening");
+        let began = Instant::now();
+        let mut sending = Internet::start(b, &of_b, &dht, &["--relay", &url, "send", &what, "--to", "a"]);
+        let route = sending.until("route");
+        sending.until("accepted");
+        println!(
+            "relay, UDP {}: found and proved {:.2} s after `kin join` began, accepted {:.2} s after `kin send`, {} {}",
+            if blocked { "blocked" } else { "open" },
+            found.as_secs_f64(),
+            began.elapsed().as_secs_f64(),
+            route["transport"],
+            route["kind"]
+        );
+        let (sent, received) = (sending.end(), receiving.end());
+        assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
+        assert_eq!(fs::read_to_string(into.join("note")).unwrap(), "relayed");
+    }
+}
+
+/// HOST-28: whoever does not want it asks nobody, also where the environment names nodes; and with nothing to look for, nobody is asked.
+#[test]
+fn nobody_is_asked_who_was_not_to_be() {
+    let (internet, stage) = (Internet::new(), Stage::over("auto"));
+    let (_node, dht) = internet.dht(&stage);
+    let packets = stage.path("packets");
+    let sniffer = Sniffer::new(&internet.routers[0], &packets);
+    let a = stage.device("a");
+    let code = stage.text("code");
+    let mut showing = Internet::start(&internet.homes[0], &a, &dht, &["--no-dht", "--no-lan", "pair", "--yes", "--code-file", &code]);
+    showing.until("code");
+    showing.listen(Duration::from_secs(3));
+    drop(showing.kill());
+    let mut up = Internet::start(&internet.homes[0], &a, &dht, &["--no-lan", "up"]);
+    up.until("listening");
+    up.listen(Duration::from_secs(3));
+    drop(up.kill());
+    let mut asking = Internet::start(&internet.homes[0], &a, &dht, &["--no-lan", "pair", "--yes", "--code-file", &code]);
+    asking.until("code");
+    let began = Instant::now();
+    asking.listen(Duration::from_secs(3));
+    println!("asked for {:.1} s", began.elapsed().as_secs_f64());
+    drop(asking.kill());
+    // Ethernet, IPv4, TCP: a packet that begins a connection.
+    let begins = |packet: &&Vec<u8>| packet.len() > 47 && packet[12..14] == [8, 0] && packet[23] == 6 && packet[47] & 0x12 == 2;
+    let packets = sniffer.end(&packets);
+    let begun: Vec<_> = packets.iter().filter(begins).map(|packet| (packet[30..34].to_vec(), packet[36..38].to_vec())).collect();
+    // Each is seen on both sides of the router. The first two `kin` began none: the third began some, and all of them to the node.
+    assert!(!begun.is_empty() && begun.len() <= 8, "{begun:?}");
+    assert!(begun.iter().all(|(to, port)| to[..] == [203, 0, 113, 1] && port[..] == 4711_u16.to_be_bytes()), "{begun:?}");
+}
