@@ -107,6 +107,12 @@ impl Server {
         self.swarm.behaviour_mut().kademlia.store_mut().keep(source, record, Instant::now())
     }
 
+    /// All that it keeps.
+    #[cfg(test)]
+    pub(super) fn kept(&mut self) -> Vec<kad::Record> {
+        self.swarm.behaviour_mut().kademlia.store_mut().all().cloned().collect()
+    }
+
     async fn sweep(&mut self) {
         let mut known = Vec::new();
         for node in &self.others {

@@ -82,6 +82,12 @@ impl Shelf {
         keys.iter().for_each(|key| self.expire(key, now));
     }
 
+    /// All that is here.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Record> {
+        self.rows.values().flat_map(|row| &row.values).map(|value| &value.record)
+    }
+
     fn expire(&mut self, key: &RecordKey, now: Instant) {
         self.drop_where(key, |value| value.record.is_expired(now));
     }

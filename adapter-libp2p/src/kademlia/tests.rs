@@ -1,7 +1,11 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 
-use protocol_core::node::Notice;
+use adapter_tokio::service::{Events, NetworkingService, ServiceConfig, Stack};
+use protocol_core::effects::{DeviceState, Event};
+use protocol_core::node::{Confirm, Notice};
+use protocol_core::pairing::code::PairingCode;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -107,6 +111,92 @@ async fn a_node_that_comes_later_is_found_by_those_who_wait() {
     let mut server = Server::bind([4; 32], &[at], Vec::new()).await.unwrap();
     tasks.spawn(async move { server.run().await });
     assert_eq!(next(&mut told).await, (id(5), b"late".to_vec()));
+}
+
+/// A directory that is gone in the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).unwrap();
+        Self(std::env::temp_dir().join(format!("kin-dht-{:016x}", u64::from_ne_bytes(name))))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+async fn service(scratch: &Scratch, name: &str, at: [u8; 4], node: &Node) -> NetworkingService {
+    let mut config = ServiceConfig::new(scratch.0.join(name));
+    config.name = Some(format!("the desk of {name}"));
+    config.stacks = vec![Stack::tcp().at(vec![(at, 0).into()])];
+    config.lookups = vec![lookup(vec![node.clone()])];
+    NetworkingService::init_networking(config).await.unwrap()
+}
+
+async fn until(events: &mut Events, what: impl Fn(&Event) -> bool) {
+    let seen = async { while !what(&events.next().await.expect("the service runs")) {} };
+    timeout(LONG, seen).await.expect("in time");
+}
+
+/// HOST-28, PAIR-50, DISC-4: two devices meet by twelve words, and again where one has moved, over a node that learns nothing of them.
+#[tokio::test]
+async fn a_node_learns_nothing_of_those_it_serves() {
+    let scratch = Scratch::new();
+    let (mut server, node) = server(6, Vec::new()).await;
+    let stop = tokio::sync::Notify::new();
+    let serve = async {
+        tokio::select! {
+            () = server.run() => {}
+            () = stop.notified() => {}
+        }
+        server.kept()
+    };
+    let meet = async {
+        let (first, second) =
+            (service(&scratch, "one", [127, 0, 0, 1], &node).await, service(&scratch, "two", [127, 0, 0, 1], &node).await);
+        let (mut of_first, mut of_second) = (first.events(), second.events());
+        let invite = first.start_pairing_as_initiator(Duration::from_secs(300), Confirm::Automatic).await.unwrap();
+        let code = invite.code.words().join(" ");
+        second.start_pairing_as_joiner(PairingCode::parse(&code).unwrap(), Vec::new(), Confirm::Automatic).await.unwrap();
+        let connected = |event: &Event| matches!(event, Event::Device { state: DeviceState::Connected, .. });
+        until(&mut of_first, connected).await;
+        until(&mut of_second, connected).await;
+        let (one, two) = (first.identity().clone(), second.identity().clone());
+        // One is elsewhere now, and the other looks for it.
+        first.shutdown().await;
+        let first = service(&scratch, "one", [127, 0, 0, 2], &node).await;
+        until(&mut of_second, |event| matches!(event, Event::Device { state: DeviceState::Disconnected, .. })).await;
+        second.connect(one.id, Vec::new()).await.unwrap();
+        until(&mut of_second, connected).await;
+        let route = second.devices().await.unwrap()[0].route.clone().unwrap();
+        assert!(route.address.starts_with("127.0.0.2:"), "{route:?}");
+        first.shutdown().await;
+        second.shutdown().await;
+        stop.notify_one();
+        (one, two, code)
+    };
+    let (kept, (one, two, code)) = tokio::join!(serve, meet);
+    // A code's record, and one that the first device had out for the second.
+    assert!(kept.len() >= 2, "{}", kept.len());
+    let publishers: BTreeSet<_> = kept.iter().map(|record| record.publisher.unwrap()).collect();
+    assert!(publishers.len() >= 2, "under one name it published a code and looked for a device: {publishers:?}");
+    let mut secrets: Vec<Vec<u8>> = vec![b"desk".to_vec(), b"127.0.0.".to_vec(), vec![127, 0, 0, 1]];
+    for who in [&one, &two] {
+        secrets.extend([who.id.0.to_vec(), who.key.0.to_vec(), who.endpoint_id.to_vec(), who.peer_id[6..].to_vec()]);
+    }
+    secrets.extend(code.split(' ').filter(|word| word.len() > 4).map(|word| word.as_bytes().to_vec()));
+    for record in kept {
+        assert_eq!((record.key.as_ref().len(), record.value.len()), (32, 553), "no length tells anything");
+        let seen = [record.key.to_vec(), record.value, record.publisher.unwrap().to_bytes()].concat();
+        for secret in &secrets {
+            assert!(!seen.windows(secret.len()).any(|part| part == secret), "{secret:?} is there");
+        }
+    }
 }
 
 #[tokio::test]
