@@ -175,3 +175,46 @@ fn a_device_that_types_its_own_code_is_told_so() {
     drop(showing.kill());
     drop(up.kill());
 }
+
+/// XFER-24, KEEP-1: a transfer whose path is cut goes on over another transport, then over the third, and ends identical.
+#[test]
+fn a_transfer_goes_over_to_another_transport() {
+    let (lan, stage) = (Lan::new(), Stage::over("auto"));
+    let (a, b) = (stage.device("a"), stage.device("b"));
+    let (code, into, what) = (stage.text("code"), stage.text("into"), stage.text("big"));
+    let mut bytes = vec![0; 60_000_000];
+    getrandom::fill(&mut bytes).unwrap();
+    fs::write(stage.path("big"), &bytes).unwrap();
+    let mut showing = lan.start(0, &a, &["pair", "--yes", "--name", "a", "--code-file", &code]);
+    showing.until("code");
+    let joined = lan.start(1, &b, &["join", "--yes", "--name", "b", "--code-file", &code]).end();
+    assert_eq!((showing.end().code, joined.code), (0, 0), "{}", joined.words);
+    // So that one can be cut alone.
+    let at = |number: u8| format!("tcp:10.77.0.{number}:7001,libp2p:10.77.0.{number}:7002,iroh:10.77.0.{number}:7003");
+    let mut receiving = lan.start(0, &a, &["--bind", &at(1), "recv", &into, "--yes", "--once"]);
+    receiving.until("listening");
+    let mut sending = lan.start(1, &b, &["--bind", &at(2), "send", &what, "--to", "a", "--limit-rate", "4M"]);
+    let machine = &lan.0[0];
+    machine.run("nft add table ip cut");
+    machine.run("nft add chain ip cut in { type filter hook input priority 0 ; }");
+    let mut durable = 0;
+    let mut goes_on = |sending: &mut Running, what: &str| {
+        let (since, more) = (Instant::now(), durable + 8_000_000);
+        while durable < more {
+            durable = sending.until("progress")["bytes_durable"].as_u64().unwrap();
+        }
+        println!("{what}: {durable} bytes durable, {:.1} s later", since.elapsed().as_secs_f64());
+    };
+    goes_on(&mut sending, "all ways open");
+    for (transport, protocol, port) in [("tcp", "tcp", 7001), ("iroh", "udp", 7003)] {
+        machine.run(&format!("nft add rule ip cut in {protocol} dport {port} drop"));
+        machine.run(&format!("nft add rule ip cut in {protocol} sport {port} drop"));
+        goes_on(&mut sending, &format!("{transport} cut"));
+    }
+    let (sent, received) = (sending.end(), receiving.end());
+    assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
+    assert!(fs::read(stage.path("into").join("big")).unwrap() == bytes, "it is not the same");
+    let routes: Vec<_> = sent.all("route").iter().map(|route| route["transport"].as_str().unwrap()).collect();
+    println!("routes: {}", routes.join(", "));
+    assert!(routes.contains(&"tcp") && routes.last() == Some(&"libp2p"), "{routes:?}");
+}
