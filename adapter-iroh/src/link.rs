@@ -1,10 +1,12 @@
 //! A connection and its streams.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use adapter_tokio::transport::{Connection, Rx, Tx, source};
+use futures::StreamExt as _;
 use iroh::TransportAddr;
-use iroh::endpoint::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use iroh::endpoint::{ConnectionError, PathList, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use protocol_core::effects::Remote;
 use protocol_core::info::TransportKind;
 
@@ -16,6 +18,8 @@ const EXPORTER: &[u8] = b"EXPORTER-kin/1";
 pub struct IrohConnection {
     conn: iroh::endpoint::Connection,
     remote: Remote,
+    /// Which way it goes, as [`Connection::moved`] has told last.
+    way: Mutex<String>,
 }
 
 impl IrohConnection {
@@ -27,13 +31,26 @@ impl IrohConnection {
         let (address, from) = match path.as_ref().map(|path| path.remote_addr()) {
             Some(TransportAddr::Ip(at)) => (at.to_string(), source(at.ip())),
             // Whoever comes through a relay can have as many keys as it likes: all of a relay share a bound.
-            Some(other) => (other.to_string(), other.to_string()),
+            Some(other) => (place(other), place(other)),
             None => (String::new(), String::new()),
         };
         let id = conn.remote_id().as_bytes().to_vec();
         let remote = Remote { kind: TransportKind::Iroh, id, exporter, address, source: from, one_stream: false };
-        Ok(Self { conn, remote })
+        Ok(Self { conn, way: Mutex::new(remote.address.clone()), remote })
     }
+}
+
+/// Where a remote is that is not at an address of IP.
+fn place(at: &TransportAddr) -> String {
+    if let TransportAddr::Relay(url) = at { url.to_string() } else { at.to_string() }
+}
+
+/// The way that is taken now.
+fn way(paths: &PathList<'_>) -> Option<String> {
+    paths.iter().find(|path| path.is_selected()).map(|path| match path.remote_addr() {
+        TransportAddr::Ip(at) => at.to_string(),
+        other => place(other),
+    })
 }
 
 impl Connection for IrohConnection {
@@ -52,6 +69,20 @@ impl Connection for IrohConnection {
     async fn accept(&self) -> io::Result<(IrohTx, IrohRx)> {
         let (tx, rx) = self.conn.accept_bi().await.map_err(lost)?;
         Ok((IrohTx { tx, finished: false }, IrohRx(rx)))
+    }
+
+    async fn moved(&self) -> String {
+        let mut paths = self.conn.paths_stream();
+        while let Some(paths) = paths.next().await {
+            let Some(now) = way(&paths) else { continue };
+            let mut told = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+            if *told != now {
+                now.clone_into(&mut told);
+                return now;
+            }
+        }
+        // The connection is over.
+        std::future::pending().await
     }
 
     fn close(&self, code: u32) {

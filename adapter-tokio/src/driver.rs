@@ -68,6 +68,11 @@ pub(crate) enum Happened {
     ConnDown {
         conn: ConnId,
     },
+    /// It goes another way.
+    ConnMoved {
+        conn: ConnId,
+        address: String,
+    },
     StreamUp {
         stream: StreamId,
         opened: Option<Ticket>,
@@ -392,6 +397,7 @@ impl Host {
             }
             Happened::Forged { stream } => self.handle(Input::Forged { stream }),
             Happened::Done { ticket, result } => self.handle(Input::Done { ticket, result }),
+            Happened::ConnMoved { conn, address } => self.handle(Input::ConnMoved { conn, address }),
             Happened::Moved => self.tell_local(),
             Happened::Found { medium, id, record } => {
                 with_env(|env| self.node.found(env, medium, &id, &record));

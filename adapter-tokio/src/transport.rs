@@ -75,6 +75,12 @@ pub trait Connection: Send + Sync + 'static {
     /// The connection is down: closed by either side, lost, or (with one stream) both halves of the stream are dropped.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Tx, Self::Rx)>> + Send;
 
+    /// Waits until the connection goes another way than it did, through a relay or past it, and returns the place of the remote as
+    /// [`Remote::address`] has it. One that never does waits for ever. Dropped early, nothing is lost.
+    fn moved(&self) -> impl Future<Output = String> + Send {
+        std::future::pending()
+    }
+
     /// Closes the connection at once: every operation on it and its streams ends with an error.
     fn close(&self, code: u32);
 }

@@ -485,6 +485,8 @@ pub(crate) enum WarningCode {
     RemovedThere,
     /// An offer came that the policy of its device leaves to a person, and nobody is there.
     NobodyToAsk,
+    /// A big transfer goes through a relay.
+    Relayed,
 }
 
 /// A transfer that was begun and is not finished.
@@ -677,6 +679,7 @@ mod tests {
             WarningCode::PortChanged,
             WarningCode::RemovedThere,
             WarningCode::NobodyToAsk,
+            WarningCode::Relayed,
         ];
         all.extend(findings());
         all.push(Event::Pong { device_id: id(), rtt_ms: 0.5 });

@@ -119,6 +119,13 @@ pub enum Input {
         /// The other end.
         remote: Remote,
     },
+    /// A connection goes another way than before: a direct one instead of a relay, or the other way round.
+    ConnMoved {
+        /// Its number.
+        conn: ConnId,
+        /// The place of the other end, as [`Remote::address`] has it.
+        address: String,
+    },
     /// A connection is gone. Its streams' ends have been, or will be, told by `StreamDown`.
     ConnDown {
         /// Its number.
@@ -523,6 +530,13 @@ pub enum Event {
         route: Option<Route>,
         /// Without: why the last one ended.
         reason: Option<LinkFailure>,
+    },
+    /// A device's session goes another way than before.
+    Rerouted {
+        /// Which.
+        device: DeviceId,
+        /// Its way now.
+        route: Route,
     },
     /// The other side has answered on a session that we opened: it holds everything that a pairing or reconnect gave it.
     Answered {

@@ -342,6 +342,7 @@ impl Node {
             Input::Network(Fact::Awake) => self.on_awake(env),
             Input::Network(Fact::Searches(searches)) => self.discovery.set_searches(searches),
             Input::ConnUp { conn, dialed, remote } => self.on_conn_up(env, conn, dialed, remote),
+            Input::ConnMoved { conn, address } => self.on_conn_moved(env, conn, &address),
             Input::ConnDown { conn } => self.on_conn_down(env, conn),
             Input::StreamUp { stream, conn, opened } => self.on_stream_up(env, stream, conn, opened),
             Input::StreamDown { stream, how } => self.on_stream_down(env, stream, how),

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use adapter_sim::{Answer, At, Damage, Dev, DialFault, Rule, Side, StoreFault, Wire, World};
 use kin_tests::story::{Duo, sample_tree};
-use protocol_core::effects::{DeviceState, Event, TransferKey};
+use protocol_core::effects::{DeviceState, Event, Input, TransferKey};
 use protocol_core::faults::LinkFailure;
+use protocol_core::ids::ConnId;
 use protocol_core::limits;
 use protocol_core::node::Confirm;
 use protocol_core::records::TOMBSTONES;
@@ -514,4 +515,36 @@ fn forged_records_and_chunks_end_the_session() {
         assert_eq!(sample_tree().get(path), Some(item), "wrong bytes under a final name");
     }
     assert!(duo.reconnect(j), "{}", duo.story());
+}
+
+/// KEEP-9: a route is the way that its connection takes now, and a change of it is told once.
+#[test]
+fn a_route_follows_its_connection() {
+    let mut duo = Duo::paired(40, Wire::Sim);
+    let (i, j) = (duo.i, duo.j);
+    // Every connection that there may be: what is not known is nobody's.
+    let moves = |duo: &mut Duo, to: &str| {
+        duo.world.clear_events();
+        for conn in (0..64).map(ConnId) {
+            duo.world.call(j, |node, env| node.handle(env, Input::ConnMoved { conn, address: to.to_owned() }));
+        }
+        let told = duo.world.events().iter().map(|(dev, event)| match event {
+            Event::Rerouted { device, route } => (*dev, *device, route.address.clone()),
+            other => panic!("{other:?}"),
+        });
+        told.collect::<Vec<_>>()
+    };
+    let id = duo.world.id(i);
+    for way in ["https://relay.example/", "192.0.2.1:7"] {
+        assert_eq!(moves(&mut duo, way), [(j, id, way.to_owned())]);
+        assert!(moves(&mut duo, way).is_empty(), "it is told once");
+        let view = duo.world.call(j, |node, _| node.devices()).pop().unwrap();
+        assert_eq!((view.route.unwrap().address, view.last_route.unwrap().address), (way.to_owned(), way.to_owned()));
+    }
+    // It is kept with the device, and what is sent is not touched by it.
+    send_both_ways(&mut duo);
+    duo.world.crash(j);
+    duo.world.restart(j);
+    let view = duo.world.call(j, |node, _| node.devices()).pop().unwrap();
+    assert_eq!((view.route, view.last_route.unwrap().address), (None, "192.0.2.1:7".to_owned()));
 }

@@ -181,6 +181,7 @@ fn told(event: &Event, lanes: &[Lane]) -> Words {
             say(tone, format!("{}: {state}{why}", who(device)))
         }
         Event::DataRoute { transfer, route } => say(Plain, format!("data goes over {}{}", route.transport, id(transfer))),
+        Event::Rerouted { device, route } => say(Plain, format!("{} is reached by {}:{} now", who(device), route.transport, route.address)),
         Event::Answered { device } => say(Plain, format!("{} answered", who(device))),
         Event::ConnectFailed { device, reason } => say(Bad, format!("no connection to {}: {reason}", who(device))),
         Event::Removed { device } => say(Bad, format!("{} is no longer paired", who(device))),

@@ -205,6 +205,10 @@ async fn serve<C: Connection>(conn: Arc<C>, dialed: Option<Ticket>, links: Links
                 Ok((tx, rx)) => start(tx, rx, Deframer::accepting(), id, None, &links).await,
                 Err(_) => break,
             },
+            address = conn.moved() => {
+                debug!(?id, %address, "connection moved");
+                links.tell(Happened::ConnMoved { conn: id, address }).await;
+            }
         }
     }
     debug!(?id, "connection down");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adapter_tokio::files::{Scan, Selection, SkipReason, SymlinkPolicy, scan};
 use adapter_tokio::service::{SendRequest, Sharing};
-use protocol_core::effects::{DeviceState, Event as CoreEvent, TransferKey};
+use protocol_core::effects::{DeviceState, Event as CoreEvent, Route, TransferKey};
 use protocol_core::faults::{CancelReason, TransferFailure};
 use protocol_core::info::Address;
 use protocol_core::limits::{LABEL, USER_WAIT};
@@ -159,7 +159,7 @@ async fn offer(out: &Output, net: &mut Net, sent: &Sent<'_>) -> Outcome {
     let excluded = left_out(excluded);
     out.say(&format!("{label}  {}  {} → {}   {way}{excluded}", files(number), size(bytes), shown(&target.name)));
     let done = match wait_for_answer(out, net, key, &target).await {
-        Ok(()) => transfer(out, net, (key, manifest, skipped), sent).await,
+        Ok(()) => transfer(out, net, (key, manifest, skipped), (sent, &route)).await,
         Err(problem) => Err(problem),
     };
     if sent.once && done.as_ref().is_err_and(|problem| problem.exit != Exit::Partial) {
@@ -206,6 +206,7 @@ async fn wait_for_answer(out: &Output, net: &mut Net, key: TransferKey, target: 
                 CoreEvent::Accepted { transfer } if transfer == key => return Ok(()),
                 // The manifest goes before the answer comes.
                 CoreEvent::DataRoute { transfer, route } if transfer == key => drop(tell_route(out, &route)),
+                CoreEvent::Rerouted { device, route } if device == target.id => drop(tell_route(out, &route)),
                 CoreEvent::Failed { transfer, reason } if transfer == key => return Err(refused(out, key, reason)),
                 CoreEvent::Device { device, state: DeviceState::Disconnected, .. } if device == target.id => {
                     out.say("The connection was lost; it is awaited.");
@@ -231,8 +232,14 @@ fn refused(out: &Output, key: TransferKey, reason: TransferFailure) -> Problem {
     Problem::new(reason.exit(), reason.to_string())
 }
 
-async fn transfer(out: &Output, net: &mut Net, (key, manifest, skipped): (TransferKey, Arc<Manifest>, u64), sent: &Sent<'_>) -> Outcome {
+async fn transfer(
+    out: &Output,
+    net: &mut Net,
+    (key, manifest, skipped): (TransferKey, Arc<Manifest>, u64),
+    (sent, route): (&Sent<'_>, &Route),
+) -> Outcome {
     let mut running = Running::new(out, key, manifest);
+    running.hint(route);
     let next = |problem: Problem| if sent.once { problem } else { problem.next(sent.again("")) };
     loop {
         let event = match net.next().await {

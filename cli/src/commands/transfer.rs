@@ -25,7 +25,12 @@ pub(super) struct Running<'a> {
     manifest: Arc<Manifest>,
     start: Instant,
     progress: Progress<'a>,
+    /// It was told that a relay makes it slow.
+    hinted: bool,
 }
+
+/// Bytes of a transfer that it matters for which way it goes.
+const BIG: u64 = 100_000_000;
 
 /// How an entry ended.
 struct Finished {
@@ -102,11 +107,28 @@ impl<'a> Running<'a> {
         let (files, bytes) = amount(&manifest);
         out.event(&Event::Accepted { id: key.id.to_string() });
         let progress = Progress::new(out, key.id.to_string(), bytes, files);
-        Self { out, key, manifest, start: Instant::now(), progress }
+        Self { out, key, manifest, start: Instant::now(), progress, hinted: false }
     }
 
     pub(super) const fn key(&self) -> TransferKey {
         self.key
+    }
+
+    /// It goes this way now.
+    fn goes(&mut self, route: &Route) {
+        drop(tell_route(self.out, route));
+        self.hint(route);
+    }
+
+    /// Says once, of a big transfer, that a relay makes it slow.
+    pub(super) fn hint(&mut self, route: &Route) {
+        let (_, bytes) = amount(&self.manifest);
+        if bytes >= BIG && !self.hinted && route_kind(&route.address) == RouteKind::Relayed {
+            self.hinted = true;
+            let message = "this goes through a relay, which may be slow and is somebody's to pay for; it goes over to a direct path \
+                if one appears. A port that one of the routers lets through would be one (kin doctor)";
+            self.out.warning(WarningCode::Relayed, message);
+        }
     }
 
     /// Takes an event of the core. `Some` when the transfer is over.
@@ -117,13 +139,14 @@ impl<'a> Running<'a> {
                 let blake3 = digest.map(|digest| HEXLOWER.encode(&digest));
                 self.entry(entry, Finished { status: status(outcome, renamed_to.is_some()), blake3, renamed_to, fault });
             }
-            CoreEvent::DataRoute { transfer, route } if transfer == self.key => drop(tell_route(self.out, &route)),
+            CoreEvent::DataRoute { transfer, route } if transfer == self.key => self.goes(&route),
+            CoreEvent::Rerouted { device, route } if device == self.key.device => self.goes(&route),
             CoreEvent::Suspended { transfer } if transfer == self.key => {
                 let message = format!("the connection was lost; for {} s it is awaited, and what has arrived is kept", AWAY.as_secs());
                 self.out.warning(WarningCode::Suspended, &message);
             }
             CoreEvent::Device { device, state: DeviceState::Connected, route: Some(route), .. } if device == self.key.device => {
-                drop(tell_route(self.out, &route));
+                self.goes(&route);
             }
             CoreEvent::Resumed { transfer, durable } if transfer == self.key => {
                 self.out.say(&if durable > 0 {
@@ -225,15 +248,14 @@ pub(super) fn tell_route(out: &Output, route: &Route) -> String {
 
 /// Private, local and loopback addresses are near; everything else is somewhere in the internet.
 fn route_kind(address: &str) -> RouteKind {
+    if address.contains("://") {
+        return RouteKind::Relayed;
+    }
     let near = ip(address).is_some_and(|ip| match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     });
-    match near {
-        true => RouteKind::Lan,
-        false if address.contains("://") => RouteKind::Relayed,
-        false => RouteKind::Direct,
-    }
+    if near { RouteKind::Lan } else { RouteKind::Direct }
 }
 
 #[cfg(test)]
@@ -248,6 +270,8 @@ mod tests {
         for far in ["1.1.1.1:1", "[2001:db8::1]:1", "/ip4/1.1.1.1/udp/1/quic-v1", "nonsense"] {
             assert_eq!(route_kind(far), RouteKind::Direct, "{far}");
         }
-        assert_eq!(route_kind("https://relay.example/"), RouteKind::Relayed);
+        for relay in ["https://relay.example/", "http://10.0.0.1/"] {
+            assert_eq!(route_kind(relay), RouteKind::Relayed, "{relay}");
+        }
     }
 }

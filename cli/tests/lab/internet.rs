@@ -227,3 +227,56 @@ fn nobody_is_asked_who_was_not_to_be() {
     assert!(!begun.is_empty() && begun.len() <= 8, "{begun:?}");
     assert!(begun.iter().all(|(to, port)| to[..] == [203, 0, 113, 1] && port[..] == 4711_u16.to_be_bytes()), "{begun:?}");
 }
+
+/// KEEP-9: a session that began through a relay goes over to a direct path when there is one, and back when it is gone; what is told of it
+/// is true.
+#[test]
+fn a_route_is_told_as_it_is() {
+    let (internet, stage) = (Internet::new(), Stage::over("iroh"));
+    let (_relay, url) = Relay::new(&internet);
+    let (reached, router) = (Machine::new("p"), &internet.routers[0]);
+    internet.public(&reached, 21);
+    let (p, a) = (stage.device("p"), stage.device("a"));
+    let (code, at) = (stage.text("code"), stage.text("at"));
+    let block = || router.run("nft insert rule ip filter through meta l4proto udp drop");
+    let open = || {
+        // What the router has seen of a path that it let through would stay open.
+        router.run("nft flush chain ip filter through");
+        router.run("nft add rule ip filter through ct state established,related accept");
+        router.run("nft add rule ip filter through iifname lan accept");
+    };
+    block();
+    let mut showing = reached.kin(&p, &["--relay", &url, "pair", "--yes", "--name", "p", "--code-file", &code, "--address-file", &at]);
+    showing.until("code");
+    let id = fs::read_to_string(&at).unwrap().lines().next().unwrap().split('@').next().unwrap().to_owned();
+    let by_relay = format!("{id}@{url}");
+    let joining = internet.homes[0].kin(&a, &["--relay", &url, "join", "--yes", "--code-file", &code, "--address", &by_relay]).end();
+    assert_eq!((showing.end().code, joining.code), (0, 0), "{}", joining.words);
+    let bytes = vec![7; 60_000_000];
+    fs::write(stage.path("big"), &bytes).unwrap();
+    let into = stage.text("into");
+    let mut receiving = reached.kin(&p, &["--relay", &url, "recv", &into, "--yes", "--once"]);
+    receiving.until("listening");
+    let what = stage.text("big");
+    let mut sending =
+        internet.homes[0].kin(&a, &["--relay", &url, "send", &what, "--to", "p", "--limit-rate", "3M", "--address", &by_relay]);
+    let mut began = Instant::now();
+    let mut goes = |kind: &str, sending: &mut Running| {
+        let route = sending.until("route");
+        println!("{kind} {:.1} s later", began.elapsed().as_secs_f64());
+        assert_eq!((&route["transport"], &route["kind"]), (&"iroh".into(), &kind.into()));
+        let before = sending.until("progress")["bytes_durable"].as_u64().unwrap();
+        while sending.until("progress")["bytes_durable"].as_u64().unwrap() < before + 4_000_000 {}
+        began = Instant::now();
+    };
+    goes("relayed", &mut sending);
+    open();
+    goes("direct", &mut sending);
+    block();
+    goes("relayed", &mut sending);
+    open();
+    goes("direct", &mut sending);
+    let (sent, received) = (sending.end(), receiving.end());
+    assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
+    assert!(fs::read(stage.path("into").join("big")).unwrap() == bytes, "it is not the same");
+}

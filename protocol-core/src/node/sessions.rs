@@ -1,12 +1,13 @@
 //! Live sessions: from the first record to the erasing of their secrets (PROTOCOL.md, section 9.1).
 
+use alloc::borrow::ToOwned as _;
 use alloc::vec::Vec;
 
 use super::{Node, Role, cx};
 use crate::devices::policy::{FilePolicy, Policy};
 use crate::effects::{Cut, DeviceState, Env, Event, Output, Route};
 use crate::faults::{LinkFailure, TransferFailure, code};
-use crate::ids::{DeviceId, PeerKey, SessionRef, StreamId};
+use crate::ids::{ConnId, DeviceId, PeerKey, SessionRef, StreamId};
 use crate::limits;
 use crate::outbox::Purpose;
 use crate::session::keys::seq_ref;
@@ -84,6 +85,24 @@ impl Node {
         let Some((peer, (ours, _))) = session.map(|session| (session.peer, session.names)) else { return };
         self.transfers.on_session(cx!(self, env), device, roles);
         self.messages.on_session(cx!(self, env), peer, env.unix_s, ours);
+    }
+
+    /// A connection goes another way: so do the sessions on it.
+    // KEEP-9.
+    pub(super) fn on_conn_moved(&mut self, env: &mut Env<'_>, conn: ConnId, address: &str) {
+        let Some(connection) = self.conns.get_mut(&conn).filter(|connection| connection.remote.address != address) else { return };
+        connection.remote.address = address.to_owned();
+        let mut moved = Vec::new();
+        for session in self.sessions.values_mut().filter(|session| session.conn == conn) {
+            session.remote.address = address.to_owned();
+            if self.primary.get(&session.device) == Some(&session.session_ref) {
+                moved.push((session.device, session.peer, session.route()));
+            }
+        }
+        for (device, peer, route) in moved {
+            self.note_route(env, &peer, route.clone());
+            cx!(self, env).notify(Event::Rerouted { device, route });
+        }
     }
 
     fn note_route(&mut self, env: &mut Env<'_>, peer: &PeerKey, route: Route) {
