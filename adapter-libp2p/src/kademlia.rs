@@ -8,8 +8,10 @@
 //! told of: a lie costs its reader one try to open it.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -20,17 +22,20 @@ use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::kad::{self, GetRecordOk, PutRecordError, QueryId, QueryResult, Quorum, Record};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent, dummy};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
 use protocol_core::node::Discovery;
 use protocol_core::session::rendezvous::Medium;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
+mod mirror;
 mod server;
 mod shelf;
 
+pub use self::mirror::{Mirrored, mirror};
 pub use self::server::Server;
 
 /// The name of the DHT.
@@ -78,8 +83,8 @@ impl FromStr for Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotANode;
 
-impl std::fmt::Display for NotANode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for NotANode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a node of the DHT looks like /ip4/203.0.113.7/tcp/4711/p2p/12D3KooW…")
     }
 }
@@ -88,21 +93,60 @@ impl std::error::Error for NotANode {}
 
 impl Node {
     /// Where it is now: a name is looked up each time.
-    async fn places(&self) -> Vec<Multiaddr> {
+    async fn sockets(&self) -> Vec<SocketAddr> {
         let mut parts = self.at.iter();
-        let (Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)), Some(Protocol::Tcp(port))) =
-            (parts.next(), parts.next())
-        else {
-            return vec![self.at.clone()];
-        };
-        match tokio::net::lookup_host((name.as_ref(), port)).await {
-            Ok(found) => found.map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).collect(),
-            Err(error) => {
-                debug!(%name, %error, "a node of the DHT has no address");
-                Vec::new()
+        let (host, port) = (parts.next(), parts.next());
+        let Some(Protocol::Tcp(port)) = port else { return Vec::new() };
+        match host {
+            Some(Protocol::Ip4(ip)) => vec![(ip, port).into()],
+            Some(Protocol::Ip6(ip)) => vec![(ip, port).into()],
+            Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => {
+                match tokio::net::lookup_host((name.as_ref(), port)).await {
+                    Ok(found) => found.collect(),
+                    Err(error) => {
+                        debug!(%name, %error, "a node of the DHT has no address");
+                        Vec::new()
+                    }
+                }
             }
+            _ => Vec::new(),
         }
     }
+
+    async fn places(&self) -> Vec<Multiaddr> {
+        self.sockets().await.into_iter().map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).collect()
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/p2p/{}", self.at, self.peer)
+    }
+}
+
+/// Whether a node is there, and is the one that it should be. Asked under a key that nobody has seen before.
+///
+/// # Errors
+/// `PermissionDenied` where somebody else is there; else what the system says.
+pub async fn answers(node: &Node) -> io::Result<()> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let mut swarm = swarm(seed, |_| dummy::Behaviour)?;
+    let places = node.places().await;
+    if places.is_empty() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    swarm.dial(DialOpts::peer_id(node.peer).addresses(places).build()).map_err(io::Error::other)?;
+    let answered = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { .. } => return Ok(()),
+                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(crate::streams::dial_failed(&error)),
+                _ => {}
+            }
+        }
+    };
+    timeout(QUERY, answered).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Lookups in the DHT of these nodes. None of them is contacted before there is something to publish or to look for.

@@ -270,7 +270,7 @@ pub(crate) fn source_of(address: &Multiaddr) -> String {
     ip(address).map_or_else(|| address.to_string(), source)
 }
 
-fn dial_failed(error: &DialError) -> io::Error {
+pub(crate) fn dial_failed(error: &DialError) -> io::Error {
     let kind = match error {
         DialError::WrongPeerId { .. } => io::ErrorKind::PermissionDenied,
         DialError::LocalPeerId { .. } | DialError::NoAddresses | DialError::DialPeerConditionFalse(_) => io::ErrorKind::InvalidInput,

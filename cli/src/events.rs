@@ -437,6 +437,8 @@ pub(crate) enum Topic {
     Network,
     /// What else the machine lets through.
     Firewall,
+    /// Over what devices find each other.
+    Lookup,
     /// A device.
     Device,
     /// The versions of the two programs.
@@ -585,7 +587,8 @@ mod tests {
 
     /// What `doctor` finds.
     fn findings() -> impl Iterator<Item = Event> {
-        let topics = [Topic::Home, Topic::Disk, Topic::Clock, Topic::Network, Topic::Firewall, Topic::Device, Topic::Version];
+        let topics =
+            [Topic::Home, Topic::Disk, Topic::Clock, Topic::Network, Topic::Firewall, Topic::Lookup, Topic::Device, Topic::Version];
         let verdicts = [Verdict::Ok, Verdict::Hint, Verdict::Wrong];
         topics.into_iter().zip(verdicts.into_iter().cycle()).map(|(about, verdict)| Event::Finding {
             about,

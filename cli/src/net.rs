@@ -137,6 +137,12 @@ impl Net {
         Ok(addresses)
     }
 
+    /// Where this device listens now.
+    pub(crate) async fn addresses(&self) -> Outcome<Vec<Address>> {
+        let Answer::Who(_, addresses) = self.ask(Request::Who).await? else { return Err(local::strange()) };
+        Ok(addresses)
+    }
+
     pub(crate) async fn devices(&self) -> Outcome<Vec<DeviceView>> {
         Ok(self.metrics().await?.into_iter().map(|(device, _)| device).collect())
     }

@@ -131,6 +131,11 @@ pub(crate) fn relay(text: &str) -> Result<Relay, String> {
     Err("a relay is a URL, https://relay.example".to_owned())
 }
 
+/// The relays that are wanted, as text.
+pub(crate) fn relays(wanted: &[Relay]) -> Vec<String> {
+    wanted.iter().filter_map(|relay| relay.0.as_ref().map(ToString::to_string)).collect()
+}
+
 /// What devices look for each other over.
 pub(crate) fn lookups(global: &Global) -> Vec<Lookup> {
     let lan = (!global.no_lan).then(|| Lookup::lan(interfaces(&global.bind)));

@@ -10,11 +10,13 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::kad::{self, InboundRequest};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{PeerId, Swarm, identify};
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::shelf::Shelf;
-use super::{NAME, Node, config, swarm};
+use super::{NAME, Node, config, mirror, swarm};
 use crate::streams::source_of;
 
 /// Connections, those whose handshakes are under way, those of one peer and those of one network.
@@ -38,6 +40,8 @@ struct Serving {
 pub struct Server {
     swarm: Swarm<Serving>,
     others: Vec<Node>,
+    /// What answers on UDP, at the same ports.
+    _mirrors: JoinSet<()>,
     /// From which network each connection comes.
     sources: HashMap<ConnectionId, String>,
 }
@@ -67,8 +71,20 @@ impl Server {
             kademlia.set_mode(Some(kad::Mode::Server));
             Serving { limits: connection_limits::Behaviour::new(bounds), identify: identify::Behaviour::new(identify), kademlia }
         })?;
-        crate::listen(&mut swarm, at).await?;
-        let mut server = Self { swarm, others, sources: HashMap::new() };
+        let ports = crate::listen(&mut swarm, at).await?;
+        let mut mirrors = JoinSet::new();
+        let mut places: Vec<_> = at.iter().zip(ports).map(|(at, port)| SocketAddr::new(at.ip(), port)).collect();
+        // A socket on all interfaces of IPv6 may serve IPv4 too, and then has the port of both.
+        places.sort_by_key(SocketAddr::is_ipv4);
+        for place in places {
+            match UdpSocket::bind(place).await {
+                Ok(socket) => drop(mirrors.spawn(mirror::answer(socket))),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && !mirrors.is_empty() => {}
+                // Records are kept without it.
+                Err(error) => warn!(%error, %place, "UDP cannot be had there: nobody is told how it is seen from here"),
+            }
+        }
+        let mut server = Self { swarm, others, _mirrors: mirrors, sources: HashMap::new() };
         // Of all interfaces, what is known of them now.
         while let Some(event) = server.swarm.select_next_some().now_or_never() {
             server.on(event);

@@ -220,3 +220,23 @@ fn nodes_are_read() {
     }
     assert_eq!("/ip4/203.0.113.7/tcp/4711".parse::<Node>(), Err(NotANode));
 }
+
+#[tokio::test]
+async fn a_node_says_how_it_sees_who_asks() {
+    let mut tasks = JoinSet::new();
+    let (mut server, node) = server(8, Vec::new()).await;
+    let (peer, at) = (server.peer(), node.to_string());
+    tasks.spawn(async move { server.run().await });
+    answers(&node).await.unwrap();
+    let mirrored = mirror(&node).await.unwrap();
+    assert_eq!((mirrored.seen.ip(), mirrored.seen), (Ipv4Addr::LOCALHOST.into(), mirrored.own), "no router is between");
+    assert!(mirrored.ahead.abs() <= 1, "{mirrored:?}");
+    // Somebody else at that address, and nobody.
+    let other = Keypair::ed25519_from_bytes([9; 32]).unwrap().public().to_peer_id();
+    let another: Node = at.replace(&peer.to_string(), &other.to_string()).parse().unwrap();
+    assert_eq!(answers(&another).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let nobody: Node = format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", free.port()).parse().unwrap();
+    assert_eq!(answers(&nobody).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    assert!(mirror(&nobody).await.is_err());
+}

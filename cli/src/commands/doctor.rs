@@ -5,18 +5,21 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use protocol_core::effects::{DeviceState, Event as CoreEvent};
+use protocol_core::effects::{DeviceState, Event as CoreEvent, Route};
 use protocol_core::faults::LinkFailure;
-use protocol_core::info::{Address, TransportKind};
+use protocol_core::info::Address;
 use protocol_core::node::DeviceView;
 
+use super::transfer::route_kind;
 use super::{Context, devices};
 use crate::args::Doctor;
-use crate::events::{Event, Topic, Verdict};
+use crate::events::{Event, RouteKind, Topic, Verdict};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::net::{Net, Start};
 use crate::output::{Output, quoted, shell_word, shown, size};
 use crate::transports::ip;
+
+mod lookup;
 
 /// Below so many free bytes the registry itself may not be written.
 const DISK_WRONG: u64 = 64 << 20;
@@ -26,6 +29,8 @@ const DISK_HINT: u64 = 1 << 30;
 const CLOCK_FIRST: u64 = 1_735_689_600;
 /// How long a device is looked for.
 const DEVICE_WAIT: Duration = Duration::from_secs(30);
+/// How long a direct path may take to be found beside a relay.
+const SETTLE: Duration = Duration::from_secs(4);
 
 /// What was found so far.
 struct Chart<'a> {
@@ -69,7 +74,7 @@ pub(super) async fn run(context: &Context, args: &Doctor) -> Outcome {
     match Net::start(context, Start::default()).await {
         Ok(mut net) => {
             chart.ok(Topic::Home, &format!("the home {} can be used", shown(&home.to_string_lossy())));
-            let looked = look(&mut chart, &mut net, args).await;
+            let looked = look(context, &mut chart, &mut net, args).await;
             net.close().await;
             looked?;
         }
@@ -136,16 +141,18 @@ fn firewall(chart: &Chart<'_>) {
     }
 }
 
-async fn look(chart: &mut Chart<'_>, net: &mut Net, args: &Doctor) -> Outcome {
+async fn look(context: &Context, chart: &mut Chart<'_>, net: &mut Net, args: &Doctor) -> Outcome {
     let addresses = net.introduce(chart.out, None).await?;
     network(chart, &addresses);
+    let relayed = lookup::relay(chart, net, &context.global, addresses).await?;
+    lookup::nodes(chart, &context.global, relayed).await;
     let known = net.devices().await?;
     for device in &known {
         about_record(chart, device);
     }
     if let Some(wanted) = &args.device {
         let found = devices::find_view(&known, wanted)?.clone();
-        device(chart, net, args, &found).await?;
+        device(context, chart, net, args, &found).await?;
     } else if known.is_empty() {
         chart.hint(Topic::Device, "no device is paired", Some("kin pair".to_owned()));
     }
@@ -161,7 +168,7 @@ fn network(chart: &mut Chart<'_>, addresses: &[Address]) {
         chart.hint(
             Topic::Network,
             "this device can be reached from this machine alone: has it a network, and does --bind name another address?",
-            None,
+            Some("ip address  (on Linux: what networks the machine has)".to_owned()),
         );
     } else {
         let names: Vec<String> = addresses.iter().map(|address| address.kind.name().to_owned()).collect();
@@ -187,14 +194,15 @@ fn about_record(chart: &Chart<'_>, device: &DeviceView) {
     }
 }
 
-async fn device(chart: &mut Chart<'_>, net: &mut Net, args: &Doctor, view: &DeviceView) -> Outcome {
+async fn device(context: &Context, chart: &mut Chart<'_>, net: &mut Net, args: &Doctor, view: &DeviceView) -> Outcome {
     let name = quoted(&view.name);
     if view.blocked.is_some() {
         let problem = Problem::new(Exit::Refused, format!("{name} is blocked here"));
         chart.wrong(Topic::Device, problem.next(format!("kin devices block --off {}", view.id)));
         return Ok(());
     }
-    if view.addresses.is_empty() && args.address.is_empty() {
+    let looks = context.global.looks();
+    if view.addresses.is_empty() && args.address.is_empty() && looks.is_none() {
         let problem = Problem::new(Exit::Unreachable, format!("no address of {name} is known: start `kin up` there, and give one"));
         chart.wrong(Topic::Device, problem.next(format!("kin doctor {} --address tcp:IP:PORT", view.id)));
         return Ok(());
@@ -214,21 +222,64 @@ async fn device(chart: &mut Chart<'_>, net: &mut Net, args: &Doctor, view: &Devi
     match tokio::time::timeout(DEVICE_WAIT, reached).await {
         Ok(reached) => match reached? {
             Ok(route) => {
-                let relayed = route.transport == TransportKind::Iroh && route.address.contains("://");
-                let how = if relayed { "through a relay" } else { "directly" };
-                chart.ok(Topic::Device, &format!("{name} answers {how}, over {}:{}", route.transport, shown(&route.address)));
+                answers(chart, view, &settled(net, view, route).await?);
                 version(chart, &name, net, view).await?;
             }
-            Err(reason) => failed(chart, view, reason),
+            Err(reason) => failed(chart, view, reason, looks),
         },
-        Err(_) => failed(chart, view, LinkFailure::Unreachable),
+        Err(_) => failed(chart, view, LinkFailure::Unreachable, looks),
     }
     Ok(())
 }
 
-fn failed(chart: &mut Chart<'_>, view: &DeviceView, reason: LinkFailure) {
+/// A path through a relay, or the direct one that it goes over to soon.
+async fn settled(net: &mut Net, view: &DeviceView, mut route: Route) -> Outcome<Route> {
+    let settles = async {
+        while route_kind(&route.address) == RouteKind::Relayed {
+            if let CoreEvent::Rerouted { device, route: other } = net.next().await?
+                && device == view.id
+            {
+                route = other;
+            }
+        }
+        Ok::<_, Problem>(())
+    };
+    tokio::time::timeout(SETTLE, settles).await.unwrap_or(Ok(()))?;
+    Ok(route)
+}
+
+/// A device is there: how it is reached, and what that shows.
+fn answers(chart: &Chart<'_>, view: &DeviceView, route: &Route) {
+    let name = quoted(&view.name);
+    let relayed = route_kind(&route.address) == RouteKind::Relayed;
+    let how = if relayed { "through a relay" } else { "directly" };
+    chart.ok(Topic::Device, &format!("{name} answers {how}, over {}:{}", route.transport, shown(&route.address)));
+    if relayed {
+        let message =
+            format!("no direct path to {name} has been found yet: UDP is blocked, or neither router lets in what it was not asked for");
+        let next = "kin up --bind tcp:0.0.0.0:PORT  (on the side whose router can let a port through)";
+        chart.hint(Topic::Network, &message, Some(next.to_owned()));
+    }
+    let known = view.addresses.iter().any(|address| address.kind == route.transport && address.text.ends_with(&route.address));
+    if !view.addresses.is_empty() && !known && !relayed {
+        let message = format!("{name} was not at the {} addresses that it had before: it was found", view.addresses.len());
+        chart.hint(Topic::Device, &message, Some(format!("kin devices show {}  (it has the new ones now)", view.id)));
+    }
+}
+
+fn failed(chart: &mut Chart<'_>, view: &DeviceView, reason: LinkFailure, looks: Option<&str>) {
     let name = quoted(&view.name);
     let (exit, message, next) = match reason {
+        LinkFailure::Unreachable if looks.is_some() => (
+            Exit::Unreachable,
+            format!(
+                "{name} answers at none of the {} known addresses and was not found {}: it is off or behind a firewall, looks for nobody \
+                 there, or its clock or this one is more than an hour wrong",
+                view.addresses.len(),
+                looks.unwrap_or_default()
+            ),
+            format!("kin doctor  (on {name}, with the same --dht-bootstrap and --relay)"),
+        ),
         LinkFailure::Unreachable => (
             Exit::Unreachable,
             format!(
@@ -255,7 +306,11 @@ async fn version(chart: &Chart<'_>, name: &str, net: &Net, view: &DeviceView) ->
     if app == ours {
         chart.ok(Topic::Version, &format!("{name} runs the same version"));
     } else {
-        chart.hint(Topic::Version, &format!("{name} runs {}, and this device {ours}", shown(&app)), None);
+        chart.hint(
+            Topic::Version,
+            &format!("{name} runs {}, and this device {ours}", shown(&app)),
+            Some("kin --version  (on both)".to_owned()),
+        );
     }
     Ok(())
 }

@@ -247,7 +247,7 @@ pub(super) fn tell_route(out: &Output, route: &Route) -> String {
 }
 
 /// Private, local and loopback addresses are near; everything else is somewhere in the internet.
-fn route_kind(address: &str) -> RouteKind {
+pub(super) fn route_kind(address: &str) -> RouteKind {
     if address.contains("://") {
         return RouteKind::Relayed;
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::machines::{Machine, Sniffer};
 use crate::stage::{Device, Running, Stage};
 
@@ -279,4 +281,71 @@ fn a_route_is_told_as_it_is() {
     let (sent, received) = (sending.end(), receiving.end());
     assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
     assert!(fs::read(stage.path("into").join("big")).unwrap() == bytes, "it is not the same");
+}
+
+/// What `kin doctor` found on these words: about what, how bad, and what to do.
+fn finding(machine: &Machine, device: &Device, line: &[&str], words: &str) -> (String, String, Option<String>) {
+    let looked = machine.kin(device, line).end();
+    let text = |finding: &Value, key: &str| finding[key].as_str().map(ToOwned::to_owned);
+    let found = looked.all("finding").into_iter().find(|finding| text(finding, "message").unwrap().contains(words));
+    let found = found.unwrap_or_else(|| panic!("nothing about {words:?} in {:?}", looked.all("finding")));
+    println!("{found}");
+    let command = text(found, "next_command");
+    assert_eq!(command.is_some(), found["verdict"] != "ok", "what is wrong comes with a command to try");
+    (text(found, "about").unwrap(), text(found, "verdict").unwrap(), command)
+}
+
+/// HOST-28: `kin doctor` says in a sentence what stands between two devices, and what to try.
+#[test]
+fn doctor_knows_what_stands_between() {
+    let (internet, stage) = (Internet::new(), Stage::over("auto"));
+    let (node, dht) = internet.dht(&stage);
+    let (relay, url) = Relay::new(&internet);
+    let reached = Machine::new("p");
+    internet.public(&reached, 21);
+    let home = &internet.homes[0];
+    let (p, a) = (stage.device("p"), stage.device("a"));
+    let code = stage.text("code");
+    let mut showing = Internet::start(&reached, &p, &dht, &["pair", "--yes", "--name", "p", "--code-file", &code]);
+    showing.until("code");
+    let joined = Internet::start(home, &a, &dht, &["join", "--yes", "--name", "a", "--code-file", &code]).end();
+    assert_eq!((showing.end().code, joined.code), (0, 0), "{}", joined.words);
+
+    let with_dht = ["--dht-bootstrap", &dht, "doctor"];
+    let with_both = ["--dht-bootstrap", &dht, "--relay", &url, "doctor"];
+    let is = |machine, device, line: &[&str], words, about: &str, verdict: &str| {
+        let (of, found, _) = finding(machine, device, line, words);
+        assert_eq!((&of[..], &found[..]), (about, verdict), "{words}");
+    };
+    is(&reached, &p, &with_dht, "no router translates", "network", "ok");
+    // A router without a relay, and with one.
+    is(home, &a, &with_dht, "10.1.0.2 is 203.0.113.11 from outside): from other networks nobody", "network", "hint");
+    is(home, &a, &with_both, "and it has a relay", "network", "ok");
+    // Nobody is there; then it is, at another address; then through a relay alone.
+    let to_p = ["--dht-bootstrap", &dht, "--relay", &url, "doctor", "p"];
+    is(home, &a, &to_p, "was not found on the local network and through the DHT", "device", "wrong");
+    reached.ip("addr flush dev wan");
+    reached.ip("addr add 203.0.113.22/24 dev wan");
+    // One that dials nobody by itself.
+    let into = stage.text("into");
+    let mut waiting = reached.kin(&p, &["--dht-bootstrap", &dht, "recv", &into]);
+    waiting.until("listening");
+    is(home, &a, &to_p, "it was found", "device", "hint");
+    is(home, &a, &to_p, "runs the same version", "version", "ok");
+    drop(waiting.kill());
+    // UDP is blocked.
+    internet.routers[0].run("nft insert rule ip filter through meta l4proto udp drop");
+    is(home, &a, &with_both, "UDP does not come through", "network", "hint");
+    internet.routers[0].run("nft insert rule ip filter through ip daddr 203.0.113.22 drop");
+    let mut up = reached.kin(&p, &["--dht-bootstrap", &dht, "--relay", &url, "up"]);
+    up.until("listening");
+    is(home, &a, &to_p, "no direct path to", "network", "hint");
+    drop(up.kill());
+    // The relay is gone, the node is gone, the network is gone.
+    drop(relay);
+    is(home, &a, &with_both, "does not answer", "lookup", "wrong");
+    drop(node.kill());
+    is(home, &a, &with_dht, "no node of the DHT answers", "lookup", "wrong");
+    home.ip("addr flush dev lan");
+    is(home, &a, &["doctor"], "from this machine alone", "network", "hint");
 }
