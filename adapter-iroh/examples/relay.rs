@@ -1,5 +1,5 @@
 //! A relay of Iroh without TLS, for tests on a network of one's own: `cargo run -p adapter-iroh --example relay -- 127.0.0.1:3340`.
-//! It prints its URL. What runs in public is the program `iroh-relay`, with a certificate (docs/RELAY.md).
+//! It prints its URL. What runs in public is the program `iroh-relay`, with a certificate (docs/SERVERS.md).
 
 use std::net::SocketAddr;
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use adapter_tokio::service::Stack;
 use adapter_tokio::transport::Transport;
 pub use iroh::RelayUrl;
+use iroh::dns::DnsResolver;
 use iroh::endpoint::{
     BindError, BindOpts, ConnectError, ConnectingError, Endpoint, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
 };
@@ -95,6 +96,8 @@ impl Iroh {
             .alpns(vec![ALPN.to_vec()])
             .transport_config(quic)
             .relay_mode(relays)
+            // The names of relays are looked up where the system does, and nowhere else.
+            .dns_resolver(DnsResolver::builder().with_system_defaults().disable_fallback().build())
             // A port mapper asks the gateway by multicast: nothing that was not wished for is contacted.
             .portmapper_config(PortmapperConfig::Disabled)
             .clear_ip_transports();

@@ -1,13 +1,16 @@
 //! Finding devices across networks: records in a Kademlia DHT, kept by nodes that the owner names (PROTOCOL.md, section 5; HOST-28).
 //!
-//! [`lookup`] publishes and seeks there, [`Server`] is such a node. Records are sealed: a node sees ids that are random to it, lengths
-//! that are all alike, and from which network somebody asks. So that it cannot tell who asked yesterday, a device comes under another key
-//! of libp2p each time that what it wants has changed, at least once an hour; it listens for nobody there, and keeps nothing.
+//! [`lookup`] publishes and seeks there, [`Server`] is such a node. Nodes know the nodes that their owners named, and no others: it is a
+//! small DHT of people who know each other, and not one that a stranger can fill with nodes of its own.
 //!
-//! Anybody may store anything under an id that it has seen asked for. The node opens what is its own, and every value that is there is
-//! told of: a lie costs its reader one try to open it.
+//! Records are sealed: a node sees ids that are random to it, lengths that are all alike, and from which network somebody asks for what at
+//! once. A device comes under another key of libp2p each time that what it wants has changed, every quarter of an hour at least; it
+//! listens for nobody there, and keeps nothing. What a node that keeps a log can still put together is in docs/SERVERS.md.
+//!
+//! Anybody may store anything under an id that it has seen asked for. Every value that is there is told of, and who can open it decides: a
+//! lie costs its reader one try to open it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -31,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
+mod door;
 mod mirror;
 mod server;
 mod shelf;
@@ -45,14 +49,24 @@ const KEPT: Duration = Duration::from_secs(30 * 60);
 const AGAIN: Duration = Duration::from_secs(5 * 60);
 /// Between two tries: the first pause, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long a question to the DHT may take.
+/// How long a question to the DHT may take, and the look for the address of a node.
 const QUERY: Duration = Duration::from_secs(10);
+const NAME_WAIT: Duration = Duration::from_secs(2);
+/// How long a device asks under one key, and at the addresses that nodes had.
+const LIFE: Duration = Duration::from_secs(15 * 60);
+/// Questions at once.
+const AT_ONCE: usize = 32;
+/// How often an id is asked for again at once, because the last answers were new ones: nodes give their values out in turn, sixteen each.
+const REPEATS: u32 = 16;
 /// Bytes of a record that is looked at.
 const RECORD: usize = 1024;
 /// Values of a search that are remembered as told.
 const TOLD: usize = 4096;
 /// Connections to nodes.
 const CONNECTIONS: u32 = 64;
+const DIALS: u32 = 16;
+/// Streams on a connection.
+const STREAMS: usize = 16;
 /// How long a connection stays that nobody uses.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -114,8 +128,15 @@ impl Node {
     }
 
     async fn places(&self) -> Vec<Multiaddr> {
-        self.sockets().await.into_iter().map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).collect()
+        let sockets = timeout(NAME_WAIT, self.sockets()).await.unwrap_or_default();
+        sockets.into_iter().map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).collect()
     }
+}
+
+/// Where these nodes are now.
+async fn places(nodes: &[Node]) -> Vec<(PeerId, Multiaddr)> {
+    let found = futures::future::join_all(nodes.iter().map(Node::places)).await;
+    nodes.iter().zip(found).flat_map(|(node, found)| found.into_iter().map(|at| (node.peer, at))).collect()
 }
 
 impl fmt::Display for Node {
@@ -172,11 +193,13 @@ async fn run(nodes: &[Node], mut wishes: watch::Receiver<Discovery>, tell: mpsc:
             if wanted.publish.is_empty() && wanted.seek.is_empty() {
                 return std::future::pending().await;
             }
-            match Client::new(nodes, &wanted, &tell).await {
-                Ok(client) => client.run().await,
-                Err(error) => {
-                    warn!(%error, "no DHT");
-                    sleep(PAUSE.1).await;
+            loop {
+                match Client::new(places(nodes).await, &wanted, &tell) {
+                    Ok(client) => drop(timeout(LIFE, client.run()).await),
+                    Err(error) => {
+                        warn!(%error, "no DHT");
+                        sleep(PAUSE.1).await;
+                    }
                 }
             }
         };
@@ -212,13 +235,16 @@ enum What {
         told: HashSet<u64>,
         /// There was one that had not been told of, in this try.
         news: bool,
+        /// How often it was asked for again at once.
+        repeats: u32,
     },
 }
 
 /// Asks the DHT under a key that nobody has seen before.
 struct Client<'a> {
     swarm: Swarm<Asking>,
-    nodes: &'a [Node],
+    /// Where the nodes are.
+    places: Vec<(PeerId, Multiaddr)>,
     tasks: Vec<Task>,
     tries: HashMap<QueryId, usize>,
     hasher: RandomState,
@@ -226,11 +252,14 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    async fn new(nodes: &'a [Node], wanted: &Discovery, tell: &'a mpsc::Sender<Found>) -> io::Result<Self> {
+    fn new(places: Vec<(PeerId, Multiaddr)>, wanted: &Discovery, tell: &'a mpsc::Sender<Found>) -> io::Result<Self> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let swarm = swarm(seed, |keys| {
-            let bounds = ConnectionLimits::default().with_max_established(Some(CONNECTIONS)).with_max_established_incoming(Some(0));
+            let bounds = ConnectionLimits::default()
+                .with_max_established(Some(CONNECTIONS))
+                .with_max_pending_outgoing(Some(DIALS))
+                .with_max_established_incoming(Some(0));
             let me = keys.public().to_peer_id();
             let mut kademlia = kad::Behaviour::with_config(me, MemoryStore::new(me), config());
             kademlia.set_mode(Some(kad::Mode::Client));
@@ -238,14 +267,14 @@ impl<'a> Client<'a> {
         })?;
         let due = Some(Instant::now());
         let publish = wanted.publish.iter().map(|notice| (&notice.id, What::Publish { record: notice.record.clone() }));
-        let seek = wanted.seek.iter().map(|id| (id, What::Seek { told: HashSet::new(), news: false }));
+        let seek = wanted.seek.iter().map(|id| (id, What::Seek { told: HashSet::new(), news: false, repeats: 0 }));
         let tasks = publish.chain(seek).map(|(id, what)| Task { id: id.clone(), what, due, pause: PAUSE.0 }).collect();
-        Ok(Self { swarm, nodes, tasks, tries: HashMap::new(), hasher: RandomState::new(), tell })
+        Ok(Self { swarm, places, tasks, tries: HashMap::new(), hasher: RandomState::new(), tell })
     }
 
     async fn run(mut self) {
         loop {
-            let next = self.tasks.iter().filter_map(|task| task.due).min();
+            let next = self.tasks.iter().filter_map(|task| task.due).min().filter(|_| self.tries.len() < AT_ONCE);
             let due = async {
                 match next {
                     Some(at) => sleep_until(at).await,
@@ -253,7 +282,7 @@ impl<'a> Client<'a> {
                 }
             };
             tokio::select! {
-                () = due => self.begin().await,
+                () = due => self.begin(),
                 event = self.swarm.select_next_some() => {
                     if let SwarmEvent::Behaviour(AskingEvent::Kademlia(kad::Event::OutboundQueryProgressed { id, result, step, .. })) = event {
                         self.on(id, result, step.last).await;
@@ -264,36 +293,37 @@ impl<'a> Client<'a> {
     }
 
     /// Tries what is due.
-    async fn begin(&mut self) {
-        for node in self.nodes {
-            for at in node.places().await {
-                // Again each time: one that could not be reached is forgotten.
-                self.swarm.behaviour_mut().kademlia.add_address(&node.peer, at);
-            }
-        }
+    fn begin(&mut self) {
         let now = Instant::now();
         let kademlia = &mut self.swarm.behaviour_mut().kademlia;
-        for (number, task) in self.tasks.iter_mut().enumerate().filter(|(_, task)| task.due.is_some_and(|due| due <= now)) {
+        for (peer, at) in &self.places {
+            // Again each time: one that could not be reached is forgotten.
+            kademlia.add_address(peer, at.clone());
+        }
+        let nodes: BTreeSet<PeerId> = self.places.iter().map(|(peer, _)| *peer).collect();
+        let due = self.tasks.iter_mut().enumerate().filter(|(_, task)| task.due.is_some_and(|due| due <= now));
+        for (number, task) in due.take(AT_ONCE - self.tries.len().min(AT_ONCE)) {
             let key = kad::RecordKey::new(&task.id);
             let query = match &mut task.what {
+                // At the nodes that the owner named: others could crowd them out.
                 What::Publish { record } => {
-                    let expires = Some((now + KEPT).into_std());
-                    kademlia.put_record(Record { key, value: record.clone(), publisher: None, expires }, Quorum::All).ok()
+                    let record = Record { key, value: record.clone(), publisher: None, expires: Some((now + KEPT).into_std()) };
+                    kademlia.put_record_to(record, nodes.iter().copied(), Quorum::All)
                 }
                 What::Seek { news, .. } => {
                     *news = false;
-                    Some(kademlia.get_record(key))
+                    kademlia.get_record(key)
                 }
             };
-            task.due = if query.is_some() { None } else { Some(now + PAUSE.1) };
-            self.tries.extend(query.map(|query| (query, number)));
+            task.due = None;
+            self.tries.insert(query, number);
         }
     }
 
     async fn on(&mut self, query: QueryId, result: QueryResult, last: bool) {
         let Some(task) = self.tries.get(&query).and_then(|number| self.tasks.get_mut(*number)) else { return };
         let done = match (&mut task.what, result) {
-            (What::Seek { told, news }, QueryResult::GetRecord(result)) => {
+            (What::Seek { told, news, repeats }, QueryResult::GetRecord(result)) => {
                 if let Ok(GetRecordOk::FoundRecord(found)) = result
                     && found.record.key.as_ref() == task.id
                     && found.record.value.len() <= RECORD
@@ -306,8 +336,11 @@ impl<'a> Client<'a> {
                         drop(self.tell.send((task.id.clone(), found.record.value)).await);
                     }
                 }
-                // Nodes that hold several values give them out in turn.
-                news.then_some(Duration::ZERO)
+                let again = *news && *repeats < REPEATS;
+                if last {
+                    *repeats = if again { *repeats + 1 } else { 0 };
+                }
+                again.then_some(Duration::ZERO)
             }
             (What::Publish { .. }, QueryResult::PutRecord(result)) => {
                 let stored = match result {
@@ -321,7 +354,11 @@ impl<'a> Client<'a> {
         if last {
             self.tries.remove(&query);
             let wait = done.unwrap_or(task.pause);
-            task.pause = if done.is_some() { PAUSE.0 } else { (task.pause * 2).min(PAUSE.1) };
+            task.pause = match task.what {
+                What::Publish { .. } if done.is_some() => PAUSE.0,
+                _ if done.is_some() => task.pause,
+                _ => (task.pause * 2).min(PAUSE.1),
+            };
             task.due = Some(Instant::now() + wait);
         }
     }
@@ -333,6 +370,7 @@ fn config() -> kad::Config {
     config
         .set_query_timeout(QUERY)
         .set_caching(kad::Caching::Disabled)
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_replication_interval(None)
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
@@ -344,7 +382,7 @@ fn swarm<B: NetworkBehaviour>(seed: [u8; 32], behaviour: impl FnOnce(&Keypair) -
     let keys = Keypair::ed25519_from_bytes(seed).map_err(io::Error::other)?;
     let muxer = || {
         let mut config = yamux::Config::default();
-        config.set_max_num_streams(crate::STREAMS);
+        config.set_max_num_streams(STREAMS);
         config
     };
     let swarm = SwarmBuilder::with_existing_identity(keys)

@@ -47,6 +47,8 @@ pub(crate) mod transfers;
 const WAITING: usize = 256;
 /// The longest sleep: the timer's clock stops while the machine sleeps, ours does not.
 const NAP: Duration = Duration::from_secs(5);
+/// How long what is published and sought holds at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 /// How long changes are gathered before it is said anew what is published and sought.
 const GATHER: Duration = Duration::from_millis(50);
 /// A turn of the loop that takes so much longer than the longest sleep means that nobody was awake.
@@ -276,13 +278,13 @@ impl Host {
 
     /// Publishes and looks for what the Node says now.
     fn look(&mut self) {
-        let mut holds = NAP;
+        let mut holds = Duration::MAX;
         for lookup in &self.lookups {
             let discovery = with_env(|env| self.node.discovery(env, lookup.medium));
-            holds = discovery.holds;
+            holds = holds.min(discovery.holds);
             lookup.want(discovery);
         }
-        self.look_at = Instant::now() + holds;
+        self.look_at = Instant::now() + holds.min(LOOK_AGAIN);
     }
 
     /// Says goodbye to every peer; the loop ends soon after.

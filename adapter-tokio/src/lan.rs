@@ -60,7 +60,9 @@ pub(crate) async fn run(interfaces: Interfaces, mut wishes: watch::Receiver<Disc
                 } else if let Err(error) = begin(&mut responder, &interfaces, &wanted, &finds).await {
                     warn!(%error, "multicast DNS failed");
                     close(&mut responder).await;
-                    drop(timeout(AGAIN, wishes.changed()).await);
+                    if let Ok(Err(_)) = timeout(AGAIN, wishes.changed()).await {
+                        break;
+                    }
                     wishes.mark_changed();
                 }
             }

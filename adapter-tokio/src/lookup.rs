@@ -90,10 +90,11 @@ impl Looking {
     }
 
     /// Takes everything back.
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(mut self) {
         drop(self.wanted);
-        if timeout(GOODBYE, self.task).await.is_err() {
+        if timeout(GOODBYE, &mut self.task).await.is_err() {
             debug!(medium = ?self.medium, "a lookup was still busy at the end");
+            self.task.abort();
         }
     }
 }

@@ -150,7 +150,7 @@ pub(crate) struct Global {
 impl Global {
     /// Where devices that do not know where the other is look for each other, in words; `None`: nowhere.
     pub(crate) fn looks(&self) -> Option<&'static str> {
-        match (!self.no_lan, !self.no_dht && !self.dht_bootstrap.is_empty()) {
+        match (!self.no_lan, !transports::dht_nodes(self).is_empty()) {
             (true, true) => Some("on the local network and through the DHT"),
             (true, false) => Some("on the local network"),
             (false, true) => Some("through the DHT"),

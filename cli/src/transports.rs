@@ -93,17 +93,28 @@ pub(crate) fn interfaces(bind: &[Bind]) -> Interfaces {
     if all { Interfaces::All } else { Interfaces::With(addresses) }
 }
 
-/// A node of the DHT.
 #[cfg(feature = "libp2p")]
-pub(crate) type DhtNode = adapter_libp2p::kademlia::Node;
+type Node = adapter_libp2p::kademlia::Node;
 #[cfg(not(feature = "libp2p"))]
-pub(crate) type DhtNode = std::convert::Infallible;
+type Node = std::convert::Infallible;
 
-/// Reads the address of a node of the DHT.
+/// A node of the DHT, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DhtNode(Option<Node>);
+
+/// The nodes of the DHT that are wanted.
+pub(crate) fn dht_nodes(global: &Global) -> Vec<Node> {
+    global.dht_bootstrap.iter().filter(|_| !global.no_dht).filter_map(|node| node.0.clone()).collect()
+}
+
+/// Reads the address of a node of the DHT; nothing is none.
 pub(crate) fn dht_node(text: &str) -> Result<DhtNode, String> {
+    if text.is_empty() {
+        return Ok(DhtNode(None));
+    }
     built_in("libp2p")?;
     #[cfg(feature = "libp2p")]
-    let node = text.parse().map_err(|error: adapter_libp2p::kademlia::NotANode| error.to_string());
+    let node = text.parse().map(|node| DhtNode(Some(node))).map_err(|error: adapter_libp2p::kademlia::NotANode| error.to_string());
     #[cfg(not(feature = "libp2p"))]
     let node = Err(format!("{text} cannot be used"));
     node
@@ -118,9 +129,9 @@ type RelayUrl = std::convert::Infallible;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Relay(Option<RelayUrl>);
 
-/// Reads the URL of a relay, or `off`.
+/// Reads the URL of a relay, or `off`; nothing is none too.
 pub(crate) fn relay(text: &str) -> Result<Relay, String> {
-    if text == "off" {
+    if text == "off" || text.is_empty() {
         return Ok(Relay(None));
     }
     built_in("iroh")?;
@@ -140,7 +151,7 @@ pub(crate) fn relays(wanted: &[Relay]) -> Vec<String> {
 pub(crate) fn lookups(global: &Global) -> Vec<Lookup> {
     let lan = (!global.no_lan).then(|| Lookup::lan(interfaces(&global.bind)));
     #[cfg(feature = "libp2p")]
-    let dht = (!global.no_dht && !global.dht_bootstrap.is_empty()).then(|| adapter_libp2p::kademlia::lookup(global.dht_bootstrap.clone()));
+    let dht = Some(dht_nodes(global)).filter(|nodes| !nodes.is_empty()).map(adapter_libp2p::kademlia::lookup);
     #[cfg(not(feature = "libp2p"))]
     let dht = None;
     lan.into_iter().chain(dht).collect()
@@ -148,11 +159,15 @@ pub(crate) fn lookups(global: &Global) -> Vec<Lookup> {
 
 /// Where a node of the DHT listens.
 #[cfg(feature = "libp2p")]
-pub(crate) fn dht_binds(bind: &[Bind]) -> Vec<SocketAddr> {
+pub(crate) fn dht_binds(bind: &[Bind]) -> Outcome<Vec<SocketAddr>> {
     let chosen = bind.iter().filter(|bind| bind.transport.is_none_or(|only| only == "libp2p")).map(|bind| bind.at);
     let chosen: Vec<SocketAddr> = chosen.collect();
     let everywhere = || vec![(std::net::Ipv4Addr::UNSPECIFIED, DHT_PORT).into(), (std::net::Ipv6Addr::UNSPECIFIED, DHT_PORT).into()];
-    if chosen.is_empty() { everywhere() } else { chosen }
+    match (bind.is_empty(), chosen.is_empty()) {
+        (true, _) => Ok(everywhere()),
+        (false, true) => Err(Problem::usage("no address of --bind is for libp2p, over which a node of the DHT listens")),
+        (false, false) => Ok(chosen),
+    }
 }
 
 /// The port of a node of the DHT.

@@ -6,15 +6,15 @@
 //! answer  = "kin-mirror/1" ‖ token 16 ‖ u64 unix seconds ‖ IPv6 address 16 (IPv4 mapped) ‖ u16 port
 //! ```
 //!
-//! An answer is as long as its request: nobody is hurt by asking in another's name. Nothing of it is secret or relied upon; it is for
-//! `kin doctor`.
+//! An answer is as long as its request, and is none itself: asking in another's name gains nothing. Nothing of it is secret or relied
+//! upon; it is for `kin doctor`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::UdpSocket;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Node;
 
@@ -91,8 +91,11 @@ fn read(answer: &[u8], request: &[u8; LEN]) -> Option<(u64, SocketAddr)> {
 pub(super) async fn answer(socket: UdpSocket) {
     let mut request = [0; LEN + 1];
     loop {
-        // An error is that of an earlier answer, which did not arrive.
-        let Ok((len, from)) = socket.recv_from(&mut request).await else { continue };
+        let Ok((len, from)) = socket.recv_from(&mut request).await else {
+            // As a rule it tells of an earlier answer, which did not arrive.
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
         if let Some(answer) = request.get(..len).and_then(|request| reflect(request, from, unix_now())) {
             drop(socket.send_to(&answer, from).await);
         }
@@ -100,7 +103,9 @@ pub(super) async fn answer(socket: UdpSocket) {
 }
 
 fn reflect(request: &[u8], from: SocketAddr, unix_s: u64) -> Option<Vec<u8>> {
-    if request.len() != LEN || !request.starts_with(NAME) {
+    let (name, zeros) = (request.get(..NAME.len())?, request.get(NAME.len() + TOKEN..)?);
+    // An answer tells a time, and is nobody's question.
+    if request.len() != LEN || name != NAME || zeros.iter().any(|byte| *byte != 0) {
         return None;
     }
     let ip = match from.ip().to_canonical() {
@@ -121,12 +126,14 @@ mod tests {
 
     #[test]
     fn an_answer_is_as_long_as_its_request_and_for_nobody_else() {
-        let mut request = [7; LEN];
+        let mut request = [0; LEN];
         request[..NAME.len()].copy_from_slice(NAME);
+        request[NAME.len()..NAME.len() + TOKEN].fill(7);
         for from in ["203.0.113.7:4711", "[2001:db8::1]:9"] {
             let from = from.parse().unwrap();
             let answer = reflect(&request, from, 1_800_000_000).unwrap();
             assert_eq!((answer.len(), read(&answer, &request)), (LEN, Some((1_800_000_000, from))));
+            assert_eq!(reflect(&answer, from, 1_800_000_000), None, "two nodes would answer each other for ever");
             let mut other = request;
             other[NAME.len()] ^= 1;
             assert_eq!(read(&answer, &other), None);

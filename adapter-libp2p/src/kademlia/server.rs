@@ -1,6 +1,5 @@
 //! A node of the DHT.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,42 +7,45 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt as _, StreamExt as _};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::kad::{self, InboundRequest};
-use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
-use libp2p::{PeerId, Swarm, identify};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
+use super::door::Door;
 use super::shelf::Shelf;
-use super::{NAME, Node, config, mirror, swarm};
-use crate::streams::source_of;
+use super::{Node, config, mirror, places, swarm};
 
-/// Connections, those whose handshakes are under way, those of one peer and those of one network.
+/// Connections, those whose handshakes are under way, those of one peer; of one network: see [`Door`].
 const CONNECTIONS: u32 = 2048;
-const PENDING: u32 = 128;
+const PENDING: u32 = 1024;
 const PER_PEER: u32 = 4;
-const PER_SOURCE: usize = 64;
 /// The longest life of a value.
 const LIFE: Duration = Duration::from_secs(3600);
-/// How often values that have expired are dropped, and other nodes looked for.
+/// How often values that have expired are dropped, and the names of other nodes looked up.
 const SWEEP: Duration = Duration::from_secs(60);
 
 #[derive(NetworkBehaviour)]
 struct Serving {
     limits: connection_limits::Behaviour,
-    identify: identify::Behaviour,
+    door: Door,
     kademlia: kad::Behaviour<Shelf>,
 }
 
-/// A node of the DHT: it keeps records for others, and tells them of further nodes. It has no device, and can open nothing.
+/// A node of the DHT: it keeps records for others, and tells them of the nodes that its owner named, and of no others: a stranger that
+/// says that it is a node is asked by nobody. It has no device, and can open nothing.
 pub struct Server {
     swarm: Swarm<Serving>,
     others: Vec<Node>,
     /// What answers on UDP, at the same ports.
     _mirrors: JoinSet<()>,
-    /// From which network each connection comes.
-    sources: HashMap<ConnectionId, String>,
+    /// Where the others were found to be.
+    found: JoinSet<Vec<(PeerId, Multiaddr)>>,
+    /// Under which ids records came.
+    #[cfg(test)]
+    pub(super) publishers: std::collections::BTreeSet<PeerId>,
 }
 
 impl std::fmt::Debug for Server {
@@ -63,13 +65,12 @@ impl Server {
                 .with_max_pending_incoming(Some(PENDING))
                 .with_max_established(Some(CONNECTIONS))
                 .with_max_established_per_peer(Some(PER_PEER));
-            let identify = identify::Config::new("kin/1".to_owned(), keys.public()).with_agent_version("kin".to_owned()).with_cache_size(0);
             let me = keys.public().to_peer_id();
             let mut config = config();
             config.set_record_filtering(kad::StoreInserts::FilterBoth).set_record_ttl(Some(LIFE));
             let mut kademlia = kad::Behaviour::with_config(me, Shelf::default(), config);
             kademlia.set_mode(Some(kad::Mode::Server));
-            Serving { limits: connection_limits::Behaviour::new(bounds), identify: identify::Behaviour::new(identify), kademlia }
+            Serving { limits: connection_limits::Behaviour::new(bounds), door: Door::default(), kademlia }
         })?;
         let ports = crate::listen(&mut swarm, at).await?;
         let mut mirrors = JoinSet::new();
@@ -84,7 +85,14 @@ impl Server {
                 Err(error) => warn!(%error, %place, "UDP cannot be had there: nobody is told how it is seen from here"),
             }
         }
-        let mut server = Self { swarm, others, _mirrors: mirrors, sources: HashMap::new() };
+        let mut server = Self {
+            swarm,
+            others,
+            _mirrors: mirrors,
+            found: JoinSet::new(),
+            #[cfg(test)]
+            publishers: std::collections::BTreeSet::new(),
+        };
         // Of all interfaces, what is known of them now.
         while let Some(event) = server.swarm.select_next_some().now_or_never() {
             server.on(event);
@@ -99,7 +107,7 @@ impl Server {
 
     /// Where it listens, in the form that [`Node`] reads.
     pub fn addresses(&self) -> Vec<String> {
-        let named = |at: &libp2p::Multiaddr| at.clone().with_p2p(self.peer()).unwrap_or_else(|at| at).to_string();
+        let named = |at: &Multiaddr| at.clone().with_p2p(self.peer()).unwrap_or_else(|at| at).to_string();
         self.swarm.listeners().map(named).collect()
     }
 
@@ -109,7 +117,12 @@ impl Server {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = sweep.tick() => self.sweep().await,
+                _ = sweep.tick() => self.sweep(),
+                Some(Ok(places)) = self.found.join_next() => {
+                    for (peer, at) in places {
+                        self.swarm.behaviour_mut().kademlia.add_address(&peer, at);
+                    }
+                }
                 event = self.swarm.select_next_some() => self.on(event),
             }
         }
@@ -129,48 +142,26 @@ impl Server {
         self.swarm.behaviour_mut().kademlia.store_mut().all().cloned().collect()
     }
 
-    async fn sweep(&mut self) {
-        let mut known = Vec::new();
-        for node in &self.others {
-            known.extend(node.places().await.into_iter().map(|at| (node.peer, at)));
-        }
-        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
-        kademlia.store_mut().sweep(Instant::now());
-        for (peer, at) in known {
-            kademlia.add_address(&peer, at);
-        }
-        // Alone there is nobody to ask.
-        drop(kademlia.bootstrap());
+    fn sweep(&mut self) {
+        self.swarm.behaviour_mut().kademlia.store_mut().sweep(Instant::now());
+        // Names may take their time.
+        let others = self.others.clone();
+        self.found.spawn(async move { places(&others).await });
     }
 
     fn on(&mut self, event: SwarmEvent<ServingEvent>) {
-        match event {
-            SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
-                let source = source_of(endpoint.get_remote_address());
-                let crowd = endpoint.is_listener() && self.sources.values().filter(|of| **of == source).count() >= PER_SOURCE;
-                self.sources.insert(connection_id, source);
-                if crowd {
-                    self.swarm.close_connection(connection_id);
-                }
-            }
-            SwarmEvent::ConnectionClosed { connection_id, .. } => drop(self.sources.remove(&connection_id)),
-            SwarmEvent::Behaviour(ServingEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
-                // Another node. A client of the DHT does not say that it speaks it.
-                if info.protocols.contains(&NAME) {
-                    for at in info.listen_addrs.into_iter().take(8) {
-                        self.swarm.behaviour_mut().kademlia.add_address(&peer_id, at);
-                    }
-                }
-            }
-            SwarmEvent::Behaviour(ServingEvent::Kademlia(kad::Event::InboundRequest {
-                request: InboundRequest::PutRecord { connection, record: Some(record), .. },
-            })) => {
-                let Some(source) = self.sources.get(&connection) else { return };
-                if !self.swarm.behaviour_mut().kademlia.store_mut().keep(source, record, Instant::now()) {
-                    debug!(%source, "a record was not kept");
-                }
-            }
-            _ => {}
+        let SwarmEvent::Behaviour(ServingEvent::Kademlia(kad::Event::InboundRequest {
+            request: InboundRequest::PutRecord { source, connection, record: Some(record) },
+        })) = event
+        else {
+            return;
+        };
+        #[cfg(test)]
+        self.publishers.insert(source);
+        let Serving { door, kademlia, .. } = self.swarm.behaviour_mut();
+        let kept = door.source(connection).is_some_and(|source| kademlia.store_mut().keep(source, record, Instant::now()));
+        if !kept {
+            debug!(%source, "a record was not kept");
         }
     }
 }

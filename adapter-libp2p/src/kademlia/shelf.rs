@@ -1,7 +1,8 @@
 //! What a node of the DHT keeps for others.
 //!
-//! Values cannot be judged: they are sealed. So a value of a stranger stands beside what is there, and takes nothing away: each network
-//! has one place under a key, those that came first keep theirs, and whoever asks is given one after the other.
+//! Values cannot be judged: they are sealed. So a value of another network stands beside what is there, and takes nothing away: each
+//! network has one place under a key, those that came first keep theirs, and whoever asks is given one after the other. Somebody on the
+//! publisher's own network can displace its value, and sixteen networks that know a key before its publisher can keep it out.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -52,8 +53,13 @@ impl Shelf {
         }
         self.expire(&record.key, now);
         let row = self.rows.entry(record.key.clone()).or_default();
-        if let Some(value) = row.values.iter_mut().find(|value| value.source == source) {
-            value.record = record;
+        // The same from elsewhere is the same: who moves between networks fills no places with it, and who repeats it shortens no life.
+        if let Some(same) = row.values.iter_mut().find(|value| value.record.value == record.value) {
+            same.record.expires = same.record.expires.max(record.expires);
+            return true;
+        }
+        if let Some(own) = row.values.iter_mut().find(|value| value.source == source) {
+            own.record = record;
             return true;
         }
         if row.values.len() >= PER_KEY {
@@ -185,6 +191,10 @@ mod tests {
             assert_eq!(kept, usize::from(liar) < PER_KEY - 1);
         }
         assert!(given(&shelf, 1, PER_KEY).contains(&b"true".to_vec()));
+        // What is there already takes no place, wherever it comes from.
+        assert!(shelf.keep("honest elsewhere", record(1, b"true", now + Duration::from_secs(1)), now));
+        shelf.sweep(now + Duration::from_secs(2));
+        assert_eq!(shelf.held, PER_KEY, "whoever repeats it does not end it");
         // Its own it may change, as often as it likes.
         assert!(shelf.keep("honest", record(1, b"moved", until), now));
         let given = given(&shelf, 1, PER_KEY);

@@ -101,7 +101,7 @@ async fn a_node_that_comes_later_is_found_by_those_who_wait() {
     let node: Node = format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", at.port()).parse().unwrap();
     let (_publishing, _) = device(&mut tasks, &node, publishes(5, b"late"));
     let (_looking, mut told) = device(&mut tasks, &node, seeks(5));
-    // Both have called, and nobody was there.
+    // They have called, and nobody was there.
     free.set_nonblocking(true).unwrap();
     let free = tokio::net::TcpListener::from_std(free).unwrap();
     for _ in 0..2 {
@@ -154,7 +154,7 @@ async fn a_node_learns_nothing_of_those_it_serves() {
             () = server.run() => {}
             () = stop.notified() => {}
         }
-        server.kept()
+        (server.kept(), std::mem::take(&mut server.publishers))
     };
     let meet = async {
         let (first, second) =
@@ -180,11 +180,12 @@ async fn a_node_learns_nothing_of_those_it_serves() {
         stop.notify_one();
         (one, two, code)
     };
-    let (kept, (one, two, code)) = tokio::join!(serve, meet);
+    let ((kept, publishers), (one, two, code)) = tokio::join!(serve, meet);
     // A code's record, and one that the first device had out for the second.
     assert!(kept.len() >= 2, "{}", kept.len());
-    let publishers: BTreeSet<_> = kept.iter().map(|record| record.publisher.unwrap()).collect();
-    assert!(publishers.len() >= 2, "under one name it published a code and looked for a device: {publishers:?}");
+    for id in [&one.peer_id, &two.peer_id] {
+        assert!(publishers.iter().all(|publisher| publisher.to_bytes() != *id), "a device came under its own id");
+    }
     let mut secrets: Vec<Vec<u8>> = vec![b"desk".to_vec(), b"127.0.0.".to_vec(), vec![127, 0, 0, 1]];
     for who in [&one, &two] {
         secrets.extend([who.id.0.to_vec(), who.key.0.to_vec(), who.endpoint_id.to_vec(), who.peer_id[6..].to_vec()]);
@@ -192,7 +193,8 @@ async fn a_node_learns_nothing_of_those_it_serves() {
     secrets.extend(code.split(' ').filter(|word| word.len() > 4).map(|word| word.as_bytes().to_vec()));
     for record in kept {
         assert_eq!((record.key.as_ref().len(), record.value.len()), (32, 553), "no length tells anything");
-        let seen = [record.key.to_vec(), record.value, record.publisher.unwrap().to_bytes()].concat();
+        let seen = [record.key.to_vec(), record.value].concat();
+        assert_eq!(record.publisher, None);
         for secret in &secrets {
             assert!(!seen.windows(secret.len()).any(|part| part == secret), "{secret:?} is there");
         }
@@ -204,9 +206,28 @@ async fn a_device_is_another_each_time() {
     let (tell, _told) = mpsc::channel(1);
     let mut seen = BTreeSet::new();
     for _ in 0..3 {
-        let client = Client::new(&[], &seeks(1), &tell).await.unwrap();
+        let client = Client::new(Vec::new(), &seeks(1), &tell).unwrap();
         assert!(seen.insert(*client.swarm.local_peer_id()));
     }
+}
+
+/// HOST-28: a node cannot tell by its key who published before.
+#[tokio::test]
+async fn another_wish_comes_under_another_key() {
+    let mut tasks = JoinSet::new();
+    let (mut server, node) = server(7, Vec::new()).await;
+    let (publishing, _) = device(&mut tasks, &node, publishes(1, b"first"));
+    let (_looking, mut told) = device(&mut tasks, &node, Discovery { seek: vec![id(1), id(2)], ..seeks(1) });
+    let both = async {
+        assert_eq!(next(&mut told).await, (id(1), b"first".to_vec()));
+        publishing.send(publishes(2, b"second")).unwrap();
+        assert_eq!(next(&mut told).await, (id(2), b"second".to_vec()));
+    };
+    tokio::select! {
+        () = both => {}
+        () = server.run() => {}
+    }
+    assert_eq!((server.kept().len(), server.publishers.len()), (2, 2));
 }
 
 #[test]

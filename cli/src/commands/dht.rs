@@ -33,8 +33,7 @@ mod node {
 
     pub(super) async fn run(context: &Context, args: &Dht) -> Outcome {
         let seed = key(&context.home()?)?;
-        let others = if context.global.no_dht { Vec::new() } else { context.global.dht_bootstrap.clone() };
-        let bound = Server::bind(seed, &transports::dht_binds(&context.global.bind), others).await;
+        let bound = Server::bind(seed, &transports::dht_binds(&context.global.bind)?, transports::dht_nodes(&context.global)).await;
         let mut server = bound.map_err(|error| {
             Problem::new(Exit::State, format!("the node cannot listen: {error}")).next("kin dht --bind 0.0.0.0:PORT  (another port)")
         })?;

@@ -260,7 +260,8 @@ fn answers(chart: &Chart<'_>, view: &DeviceView, route: &Route) {
         let next = "kin up --bind tcp:0.0.0.0:PORT  (on the side whose router can let a port through)";
         chart.hint(Topic::Network, &message, Some(next.to_owned()));
     }
-    let known = view.addresses.iter().any(|address| address.kind == route.transport && address.text.ends_with(&route.address));
+    // The port is the device's own only where this side dialled.
+    let known = view.addresses.iter().any(|address| ip(&address.text).is_some_and(|known| ip(&route.address) == Some(known)));
     if !view.addresses.is_empty() && !known && !relayed {
         let message = format!("{name} was not at the {} addresses that it had before: it was found", view.addresses.len());
         chart.hint(Topic::Device, &message, Some(format!("kin devices show {}  (it has the new ones now)", view.id)));

@@ -30,7 +30,7 @@ pub(super) struct Running<'a> {
 }
 
 /// Bytes of a transfer that it matters for which way it goes.
-const BIG: u64 = 100_000_000;
+const BIG: u64 = 50_000_000;
 
 /// How an entry ended.
 struct Finished {

@@ -203,31 +203,30 @@ fn machines_behind_two_routers_meet_through_a_relay() {
 fn nobody_is_asked_who_was_not_to_be() {
     let (internet, stage) = (Internet::new(), Stage::over("auto"));
     let (_node, dht) = internet.dht(&stage);
-    let packets = stage.path("packets");
-    let sniffer = Sniffer::new(&internet.routers[0], &packets);
     let a = stage.device("a");
     let code = stage.text("code");
-    let mut showing = Internet::start(&internet.homes[0], &a, &dht, &["--no-dht", "--no-lan", "pair", "--yes", "--code-file", &code]);
-    showing.until("code");
-    showing.listen(Duration::from_secs(3));
-    drop(showing.kill());
-    let mut up = Internet::start(&internet.homes[0], &a, &dht, &["--no-lan", "up"]);
-    up.until("listening");
-    up.listen(Duration::from_secs(3));
-    drop(up.kill());
-    let mut asking = Internet::start(&internet.homes[0], &a, &dht, &["--no-lan", "pair", "--yes", "--code-file", &code]);
-    asking.until("code");
-    let began = Instant::now();
-    asking.listen(Duration::from_secs(3));
-    println!("asked for {:.1} s", began.elapsed().as_secs_f64());
-    drop(asking.kill());
-    // Ethernet, IPv4, TCP: a packet that begins a connection.
-    let begins = |packet: &&Vec<u8>| packet.len() > 47 && packet[12..14] == [8, 0] && packet[23] == 6 && packet[47] & 0x12 == 2;
-    let packets = sniffer.end(&packets);
-    let begun: Vec<_> = packets.iter().filter(begins).map(|packet| (packet[30..34].to_vec(), packet[36..38].to_vec())).collect();
-    // Each is seen on both sides of the router. The first two `kin` began none: the third began some, and all of them to the node.
-    assert!(!begun.is_empty() && begun.len() <= 8, "{begun:?}");
-    assert!(begun.iter().all(|(to, port)| to[..] == [203, 0, 113, 1] && port[..] == 4711_u16.to_be_bytes()), "{begun:?}");
+    let pair = ["--no-lan", "pair", "--yes", "--code-file", &code];
+    // With whom connections are begun.
+    let begun = |line: &[&str], event: &str| {
+        let packets = stage.path("packets");
+        let sniffer = Sniffer::new(&internet.homes[0], &packets);
+        let mut running = Internet::start(&internet.homes[0], &a, &dht, line);
+        running.until(event);
+        running.listen(Duration::from_secs(3));
+        drop(running.kill());
+        let packets = sniffer.end(&packets);
+        // Ethernet, IPv4; TCP: the first packet of a connection; UDP: every one.
+        let begins = |packet: &&Vec<u8>| {
+            let of_ip = packet.len() > 47 && packet[12..14] == [8, 0];
+            of_ip && (packet[23] == 17 || packet[23] == 6 && packet[47] & 0x12 == 2)
+        };
+        packets.iter().filter(begins).map(|packet| (packet[30..34].to_vec(), packet[36..38].to_vec())).collect::<Vec<_>>()
+    };
+    assert!(begun(&[&["--no-dht"], &pair[..]].concat(), "code").is_empty());
+    assert!(begun(&["--no-lan", "up"], "listening").is_empty());
+    let asked = begun(&pair, "code");
+    assert!(!asked.is_empty() && asked.len() <= 4, "{asked:?}");
+    assert!(asked.iter().all(|(to, port)| to[..] == [203, 0, 113, 1] && port[..] == 4711_u16.to_be_bytes()), "{asked:?}");
 }
 
 /// KEEP-9: a session that began through a relay goes over to a direct path when there is one, and back when it is gone; what is told of it
@@ -281,6 +280,8 @@ fn a_route_is_told_as_it_is() {
     let (sent, received) = (sending.end(), receiving.end());
     assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
     assert!(fs::read(stage.path("into").join("big")).unwrap() == bytes, "it is not the same");
+    let hints = sent.all("warning").into_iter().filter(|warning| warning["code"] == "relayed").count();
+    assert_eq!(hints, 1, "once, however often");
 }
 
 /// What `kin doctor` found on these words: about what, how bad, and what to do.

@@ -256,6 +256,12 @@ impl Running {
         self.until_or_end(name).unwrap_or_else(|| panic!("`kin {}` ended without `{name}`: {:?}", self.line, self.seen))
     }
 
+    /// The events of this name so far.
+    #[allow(dead_code, reason = "for the lab")]
+    pub(crate) fn seen(&self, name: &str) -> Vec<&Value> {
+        self.seen.iter().filter(|event| event["event"] == name).collect()
+    }
+
     /// Listens to it for so long, or until it ends.
     pub(crate) fn listen(&mut self, time: Duration) {
         let until = Instant::now() + time;

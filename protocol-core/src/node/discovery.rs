@@ -202,7 +202,12 @@ impl Node {
                 }
             }
             Sought::Device(device, ..) if self.is_looked_for(device) && !self.primary.contains_key(&device) => {
-                self.discovery.found.insert((device, medium), addresses.clone());
+                // Which of several records is the newest is not known: a service may give out old ones too.
+                let known = self.discovery.found.entry((device, medium)).or_default();
+                let mut all = addresses.clone();
+                all.extend(known.iter().filter(|address| !addresses.contains(address)).cloned());
+                all.truncate(limits::FOUND_ADDRESSES / 2);
+                *known = all;
                 if let Some(dialer) = self.dialers.get_mut(&device) {
                     dialer.found(cx!(self, env), addresses);
                 } else if let Some(peer) = self.registry.by_id(device).map(|known| known.key).filter(|_| !planted!(FoundNotDialled)) {

@@ -30,11 +30,12 @@ impl Node {
     pub(super) fn begin_attempt(&mut self, env: &mut Env<'_>, peer: PeerKey, first: Vec<Address>, asked: bool) {
         let Some(device) = self.registry.get(&peer) else { return };
         let id = device.id;
+        let given = first.len().min(limits::JOINER_CANDIDATES);
         let mut addresses = first;
         addresses.extend(in_turn(device.addresses.iter().filter(|address| self.can_dial(address)).cloned()));
         addresses.truncate(limits::JOINER_CANDIDATES);
-        // What was found comes first, and takes no other's place: the record may be an old one.
-        addresses.splice(0..0, self.discovery.found(id).cloned());
+        // What was found comes behind what a person gives, and takes no other's place: the record may be an old one.
+        addresses.splice(given..given, self.discovery.found(id).cloned());
         if let Some(dialer) = self.dialers.get_mut(&id) {
             if asked {
                 dialer.asked(self.now);

@@ -46,11 +46,14 @@ pub(super) async fn relay(chart: &mut Chart<'_>, net: &mut Net, global: &Global,
 pub(super) async fn nodes(chart: &mut Chart<'_>, global: &Global, relayed: bool) {
     use adapter_libp2p::kademlia::{answers, mirror};
 
-    if global.no_dht || global.dht_bootstrap.is_empty() {
+    use crate::transports::dht_nodes;
+
+    let nodes = dht_nodes(global);
+    if nodes.is_empty() {
         return;
     }
     let (mut there, mut mirrored) = (0, None);
-    for node in &global.dht_bootstrap {
+    for node in &nodes {
         match answers(node).await {
             Ok(()) => {
                 there += 1;
@@ -66,7 +69,7 @@ pub(super) async fn nodes(chart: &mut Chart<'_>, global: &Global, relayed: bool)
         let problem = Problem::new(Exit::Unreachable, "no node of the DHT answers: no device of another network is found");
         return chart.wrong(Topic::Lookup, problem.next("kin dht  (on a machine that all devices reach)"));
     }
-    chart.ok(Topic::Lookup, &format!("{there} of {} nodes of the DHT answer", global.dht_bootstrap.len()));
+    chart.ok(Topic::Lookup, &format!("{there} of {} nodes of the DHT answer", nodes.len()));
     match mirrored {
         Some(Ok(seen)) => {
             clock(chart, seen.ahead);
