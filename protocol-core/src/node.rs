@@ -32,7 +32,7 @@ use crate::records::{BLOCKED, DEVICES, MESSAGE_NUMBERS, MESSAGES_IN, MESSAGES_OU
 use crate::session::handshake::ListenerWaiting;
 use crate::session::link::{Dialer, Scans};
 use crate::session::machine::{Awaited, Session};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Turn};
 use crate::timers::{TimerKind, Timers};
 use crate::transfer::machine::Transfers;
 pub use crate::transfer::machine::{ShareError, UnknownTransfer};
@@ -129,7 +129,7 @@ struct Stream {
     conn: ConnId,
     role: Role,
     /// When the Response of a pairing passed here.
-    responded: Option<Timestamp>,
+    responded: Option<(Timestamp, Turn)>,
 }
 
 /// Which machine a stream belongs to.

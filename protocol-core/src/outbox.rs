@@ -10,7 +10,7 @@ use crate::ids::{ConnId, DeviceId, PeerKey, SessionId, SessionRef, StreamId, Tic
 use crate::info::Address;
 use crate::messages;
 use crate::records::Change;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Turn};
 use crate::timers::{TimerKind, Timers};
 use crate::transfer::machine::Job;
 use crate::wire::deframer::StreamName;
@@ -65,6 +65,7 @@ impl Purpose {
 pub(crate) struct Outbox {
     queue: VecDeque<Output>,
     last_ticket: u64,
+    last_turn: Turn,
     waiting: BTreeMap<Ticket, Purpose>,
     reset: Vec<StreamId>,
     /// Streams whose sending half is closed, or left to workers that close it.
@@ -72,6 +73,12 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Something was told now: after all that was before.
+    pub(crate) const fn turn(&mut self) -> Turn {
+        self.last_turn.0 += 1;
+        self.last_turn
+    }
+
     pub(crate) fn push(&mut self, output: Output) {
         match output {
             Output::Reset { stream, .. } => self.reset.push(stream),

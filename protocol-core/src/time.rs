@@ -34,3 +34,6 @@ impl Add<Duration> for Timestamp {
         Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
     }
 }
+/// A place in the order in which this Node was told things. A clock that goes in steps has no such order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn(pub(crate) u64);

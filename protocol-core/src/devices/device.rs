@@ -15,7 +15,7 @@ use crate::info::{Address, DeviceInfo, TransportInfo, TransportKind};
 use crate::limits;
 use crate::records::{Change, DEVICES};
 use crate::session::handshake::schedule::Pair;
-use crate::time::Timestamp;
+use crate::time::Turn;
 use crate::wire::cbor::{Malformed, Reader};
 
 /// Version of the stored form. The first had neither removal, policy nor end; it is read, and written anew when something changes.
@@ -89,7 +89,7 @@ pub(crate) struct Device {
     /// Its newest DeviceInfo, as it was signed.
     pub(crate) info: DeviceInfo,
     /// When that was said, if it was in this life of ours.
-    pub(crate) told: Option<Timestamp>,
+    pub(crate) told: Option<Turn>,
     /// The name that the owner gave it.
     pub(crate) own_name: Option<String>,
     pub(crate) paired_unix: u64,
@@ -163,7 +163,7 @@ impl Device {
     /// info only: a transport that we do not know, a text that is no address. A pairing whose user thought for long brings what is
     /// older than what a contact told meanwhile.
     // ID-15, LINK-7.
-    pub(crate) fn learn(&mut self, info: DeviceInfo, reached: Option<Address>, at: Timestamp) {
+    pub(crate) fn learn(&mut self, info: DeviceInfo, reached: Option<Address>, at: Turn) {
         if self.told.is_some_and(|told| at < told) && !planted!(OlderInfoTaken) {
             return;
         }
@@ -473,7 +473,7 @@ mod tests {
         };
         let mut device = device(info.clone(), vec![root(3, RootState::Confirmed)]);
         let unknown = Address { kind: TransportKind::Other("pigeon".to_owned()), text: "coop 7".to_owned() };
-        device.learn(info.clone(), Some(unknown), Timestamp::from_micros(1));
+        device.learn(info.clone(), Some(unknown), Turn(1));
         let row = device.change().value.expect("it has a root");
         let again = Device::decode(&ME, &PEER.0, row.bytes()).expect("readable");
         assert_eq!(again.info, info);

@@ -17,7 +17,7 @@ use crate::info::{Address, DeviceInfo};
 use crate::limits;
 use crate::records::{BLOCKED, Change, DEVICES, Record, TOMBSTONES};
 use crate::session::handshake::ReceivedHello;
-use crate::time::Timestamp;
+use crate::time::Turn;
 use crate::wire::cbor::{Malformed, Reader};
 use crate::wire::encode::encode;
 
@@ -85,7 +85,7 @@ pub(crate) struct NewPair {
     pub(crate) peer: PeerKey,
     pub(crate) info: DeviceInfo,
     /// When the peer said that.
-    pub(crate) told: Timestamp,
+    pub(crate) told: Turn,
     pub(crate) root: Root,
     pub(crate) reached: Option<Address>,
 }
@@ -432,7 +432,7 @@ mod tests {
         let peer = peer(number);
         let root = Root::new(Secret::new([1; 32]), SessionRef([2; 16]), RootState::Confirmed, &ME, &peer);
         let info = DeviceInfo { name: "x".into(), os: String::new(), app: String::new(), caps: 1, transports: vec![] };
-        registry.add(NewPair { peer, info, told: Timestamp::from_micros(1), root, reached: None }, 1);
+        registry.add(NewPair { peer, info, told: Turn(1), root, reached: None }, 1);
     }
 
     /// UNP-7: of 256 roots keys are kept, and the devices that were forgotten first go first, also on the disk; UNP-1: a row says all.

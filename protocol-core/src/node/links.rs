@@ -17,7 +17,6 @@ use crate::pairing::joiner::Bound;
 use crate::session::handshake::{DialerDone, DialerWaiting, LinkKeys, ReceivedHello};
 use crate::session::link::{ACCEPT_WAIT, DialStep, Dialer, GLARE};
 use crate::session::machine::{Awaited, Session};
-use crate::time::Timestamp;
 use crate::timers::TimerKind;
 
 impl Node {
@@ -365,9 +364,7 @@ impl Node {
     // LINK-7.
     fn learn(&mut self, env: &mut Env<'_>, peer: &ProvenPeer, reached: Option<Address>) {
         let Some(device) = self.registry.get_mut(&peer.key) else { return };
-        // A clock may go in steps: what a pairing was told in the same step counts as older.
-        let told = Timestamp::from_micros(self.now.as_micros().saturating_add(1));
-        device.learn(peer.info.clone(), reached, told);
+        device.learn(peer.info.clone(), reached, self.out.turn());
         device.last_seen_unix = Some(env.unix_s);
         let change = device.change();
         self.store(env, peer.key, change, Purpose::Registry { peer: peer.key });

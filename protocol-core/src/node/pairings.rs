@@ -20,7 +20,7 @@ use crate::pairing::joiner::{self, Bound};
 use crate::session::keys::Traffic;
 use crate::session::machine::{Awaited, Opened, Proven, Session, refuse};
 use crate::session::stream::Refusal;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Turn};
 use crate::timers::TimerKind;
 
 impl Node {
@@ -49,7 +49,7 @@ impl Node {
             peer: peer.0,
             session_ref,
             root,
-            begun: self.responded(stream),
+            begun: self.responded(stream).map_or(self.now, |(at, _)| at),
             traffic: Traffic::new(outgoing, incoming),
             aead: self.bulk_aead(peer.1),
             conn,
@@ -79,13 +79,13 @@ impl Node {
     /// A Response comes or leaves here: from then on two sessions may cross.
     fn note_response(&mut self, stream: StreamId) {
         if let Some(slot) = self.streams.get_mut(&stream) {
-            slot.responded = Some(self.now);
+            slot.responded = Some((self.now, self.out.turn()));
         }
     }
 
-    /// When a Response passed on this stream: now, if none did, for a Finish comes with the session.
-    fn responded(&self, stream: StreamId) -> Timestamp {
-        self.streams.get(&stream).and_then(|slot| slot.responded).unwrap_or(self.now)
+    /// When a Response passed on this stream; none did where a Finish comes with the session.
+    fn responded(&self, stream: StreamId) -> Option<(Timestamp, Turn)> {
+        self.streams.get(&stream)?.responded
     }
 
     /// Does what a handshake of the initiator asks for, until it rests.
@@ -123,13 +123,14 @@ impl Node {
     }
 
     fn store_pair(&mut self, env: &mut Env<'_>, stream: StreamId) {
+        let told = self.responded(stream).map(|(_, turn)| turn).unwrap_or_else(|| self.out.turn());
         let Some(verified) = self.initiator.proven(stream) else { return };
         let (peer, keys) = (&verified.peer, &verified.keys);
         let own = self.identity.public();
         let state = if planted!(ConfirmedOnComplete) { RootState::Confirmed } else { RootState::Unconfirmed };
         let root = Root::new(keys.root.duplicate(), keys.session_ref, state, &own, &peer.key);
         let reached = self.streams.get(&stream).and_then(|slot| self.conns.get(&slot.conn)).and_then(|conn| conn.dialed.clone());
-        let pair = NewPair { peer: peer.key, info: peer.info.clone(), told: self.responded(stream), root, reached };
+        let pair = NewPair { peer: peer.key, info: peer.info.clone(), told, root, reached };
         let written = (peer.key, keys.session_ref);
         let purpose = Purpose::InitiatorStored { stream, peer: peer.key, session_ref: keys.session_ref };
         let change = self.registry.add(pair, env.unix_s);

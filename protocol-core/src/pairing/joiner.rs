@@ -22,7 +22,7 @@ use crate::ids::{PeerKey, SessionId, StreamId};
 use crate::info::{Address, Binding, DeviceInfo};
 use crate::limits;
 use crate::outbox::{Cx, Purpose};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Turn};
 use crate::timers::TimerKind;
 use crate::wire::deframer::StreamName;
 
@@ -67,7 +67,7 @@ pub(crate) struct Bound {
     pub(crate) peer: PeerKey,
     pub(crate) info: DeviceInfo,
     /// When that was said.
-    pub(crate) told: Timestamp,
+    pub(crate) told: Turn,
     pub(crate) session_ref: crate::ids::SessionRef,
     pub(crate) check: u32,
     pub(crate) address: Address,
@@ -413,7 +413,7 @@ impl Joiner {
         }
         let (JoinerFinal { peer, keys, complete }, response) = verified.respond(own.0, own.1);
         let (session_ref, check) = (keys.session_ref, keys.check.value());
-        self.bound = Some(Bound { peer: peer.key, info: peer.info, told: cx.now, session_ref, check, address: address.clone() });
+        self.bound = Some(Bound { peer: peer.key, info: peer.info, told: cx.out.turn(), session_ref, check, address: address.clone() });
         self.close_others(cx);
         self.tries.insert(stream, Try { address, state: State::Storing { keys, complete, response } });
         Step::StorePending
