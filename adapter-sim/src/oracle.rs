@@ -526,11 +526,14 @@ impl Oracle {
         self.check_refused(dev, session, confirmed);
         let said = self.yes.contains(&(dev, session));
         self.check("A3", said, || format!("device {} is paired without its owner's yes", dev.0));
-        let now = world.micros();
+        // When it was decided: a slow disk answers later, and who sleeps with the write under way hears of it when it wakes.
+        let roots = world.node_of(dev).map(|node| node.probe_roots()).unwrap_or_default();
+        let of_peer = roots.iter().filter(|root| of_device(world, root, peer));
+        let decided = of_peer.filter_map(|root| self.since.get(&(dev, root.session_ref))).max().copied().unwrap_or_else(|| world.micros());
         if let Some(shown) = self.codes.get_mut(&(dev, session)) {
             // A joiner of its own code hears that it is confirmed.
             shown.admitted += usize::from(!confirmed);
-            let (admitted, late) = (shown.admitted, now.saturating_sub(shown.until));
+            let (admitted, late) = (shown.admitted, decided.saturating_sub(shown.until));
             self.check("A1", admitted <= 1, || format!("device {} let {admitted} devices in under one code", dev.0));
             let most = limits::HANDSHAKE_WAIT.as_micros() as u64;
             self.check("A4", late <= most, || format!("device {} accepted {late} µs after its code ended", dev.0));

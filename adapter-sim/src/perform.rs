@@ -238,7 +238,7 @@ impl World {
             Act::Step { number } => self.take_step(number),
             Act::Wake { dev } => self.wake(dev),
             Act::Lookup { dev, life } => self.lookup_now(dev, life),
-            Act::Found { dev, life, id, record } => self.find(dev, life, &id, &record),
+            Act::Found { dev, life, medium, id, record } => self.find((dev, life), medium, &id, &record),
             Act::Enemy(due) => self.enemy_due(due),
         }
     }

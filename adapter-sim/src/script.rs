@@ -57,9 +57,9 @@ pub struct Setting {
     pub aes: u8,
     /// After the last step, everything is waited for that was begun (L1 to L3).
     pub patient: bool,
-    /// Hosts have a lookup service, and nobody is told an address.
+    /// How many lookup services hosts have; where there is one, nobody is told an address.
     #[serde(default)]
-    pub lookup: bool,
+    pub lookups: usize,
 }
 
 /// A step and its moment, in milliseconds since the world began.

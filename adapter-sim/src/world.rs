@@ -15,6 +15,7 @@ use protocol_core::info::{Address, TransportInfo, TransportKind};
 use protocol_core::node::{Config, Confirm, DeviceView, Node, PairError, PairingInvite};
 use protocol_core::pairing::PairingCode;
 use protocol_core::records::{Change, Record};
+use protocol_core::session::rendezvous::Medium;
 use protocol_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +73,7 @@ pub(crate) enum Act {
     Step { number: usize },
     Wake { dev: Dev },
     Lookup { dev: Dev, life: u32 },
-    Found { dev: Dev, life: u32, id: Vec<u8>, record: Vec<u8> },
+    Found { dev: Dev, life: u32, medium: Medium, id: Vec<u8>, record: Vec<u8> },
     Enemy(Due),
 }
 

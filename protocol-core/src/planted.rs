@@ -178,6 +178,8 @@ bugs! {
     NeighboursUnsought: "§5.2 (DISC-2)", "clocks differ by some minutes at the turn of an hour, and devices do not find each other";
     /// Where a device was found is forgotten before it is dialled again.
     FoundForgotten: "§5 (DISC-4)", "the dial to where it was found fails once, and it is never found again", unseen "a host tells again what it has found when its device is looked for again, so it only comes later; story_lookup has one";
+    /// What was found last counts, whatever was found before, and by whom.
+    FoundDisplaced: "§5 (DISC-4)", "an old record is found last, and the new address is dialled no more", unseen "the dial to the new address has to fail between the two records, and nobody to find it once more: 4000 worlds of lookups did not lead there; story_lookup has one";
     /// A device that stays connected and is found waits for its turn.
     FoundNotDialled: "§5 (DISC-4)", "a record comes while nobody dials, and leads to nothing", unseen "the next attempt goes where it was found, so it only comes later; story_lookup has one";
     /// A record is out for a device with which a session stands.

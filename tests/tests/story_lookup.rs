@@ -316,3 +316,18 @@ fn an_old_record_displaces_nothing() {
         assert!(duo.world.run_until(Duration::from_secs(90), |world| world.connected(j, i)), "{medium:?}: {}", duo.story());
     }
 }
+
+/// LINK-13: a person who asks for a device that has just refused an attempt of our own is not told that it is away: it is tried again.
+#[test]
+fn what_has_refused_is_tried_again_for_who_asks() {
+    let mut duo = met(16, Wire::Sim);
+    let (i, j) = (duo.i, duo.j);
+    duo.world.crash(i);
+    duo.world.call(j, |node, env| node.keep_connected(env, true));
+    duo.world.run_for(Duration::from_secs(1));
+    connect(&mut duo, j, i);
+    duo.world.run_for(Duration::from_secs(6));
+    duo.world.restart(i);
+    assert!(duo.world.run_until(Duration::from_secs(20), |world| world.connected(j, i)), "{}", duo.story());
+    assert!(!duo.world.saw(j, |event| matches!(event, Event::ConnectFailed { .. })), "{}", duo.story());
+}

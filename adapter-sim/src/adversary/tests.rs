@@ -8,7 +8,7 @@ use protocol_core::effects::{Direction, Event};
 
 fn play(wire: Wire, moves: &[(u64, Step)]) -> World {
     let setting =
-        Setting { chance: 1, wires: vec![wire, wire], pieces: Pieces::Any, latency: (5_000, 1_000), aes: 0, patient: false, lookup: false };
+        Setting { chance: 1, wires: vec![wire, wire], pieces: Pieces::Any, latency: (5_000, 1_000), aes: 0, patient: false, lookups: 0 };
     let steps = moves.iter().map(|(at, step)| Timed { at: *at, step: step.clone() }).collect();
     let kept = run_kept(&Script { setting, steps });
     assert_eq!(kept.outcome.violation, None);

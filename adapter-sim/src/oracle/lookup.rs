@@ -6,6 +6,7 @@ use protocol_core::faults::PairFailure;
 use protocol_core::node::Discovery;
 use protocol_core::node::probe::Machine;
 use protocol_core::pairing::code::CodeKeys;
+use protocol_core::session::rendezvous::Medium;
 
 use super::Oracle;
 use crate::{Dev, World};
@@ -17,7 +18,7 @@ pub(super) struct Looked {
     /// Records that were ever out, with their ids.
     records: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What each device has out, in which life, and where it listens.
-    out: BTreeMap<Dev, Out>,
+    out: BTreeMap<(Dev, Medium), Out>,
     /// When joiners began to look.
     since: BTreeMap<Dev, u64>,
 }
@@ -27,12 +28,13 @@ type Out = ((u32, String), BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Oracle {
     /// A host has asked its Node.
-    pub(crate) fn on_discovery(&mut self, world: &World, dev: Dev, discovery: &Discovery) {
+    pub(crate) fn on_discovery(&mut self, world: &World, dev: Dev, medium: Medium, discovery: &Discovery) {
         let states = world.node(dev).probe_states();
         let live = |machine, state: &str| states.iter().any(|standing| standing.machine == machine && standing.state == state);
         let shown = live(Machine::Code, "Live");
         let sought = ["Searching", "AwaitChallenge", "Proved"].iter().any(|state| live(Machine::Joiner, state));
-        let codes: BTreeSet<Vec<u8>> = world.codes.values().flatten().map(|code| CodeKeys::derive(code).mdns_id.to_vec()).collect();
+        let keys = world.codes.values().flatten().map(CodeKeys::derive);
+        let codes: BTreeSet<Vec<u8>> = keys.flat_map(|keys| [keys.mdns_id.to_vec(), keys.dht_key.to_vec()]).collect();
         for notice in &discovery.publish {
             let of_code = codes.contains(&notice.id);
             self.check("DISC-1", shown || !of_code, || format!("device {} publishes a code that is over", dev.0));
@@ -44,7 +46,7 @@ impl Oracle {
         }
         let here = (world.life(dev), format!("{:?}", world.transports(dev)));
         let out: BTreeMap<Vec<u8>, Vec<u8>> = discovery.publish.iter().map(|notice| (notice.id.clone(), notice.record.clone())).collect();
-        let before = self.looked.out.insert(dev, (here.clone(), out.clone())).filter(|(there, _)| *there == here);
+        let before = self.looked.out.insert((dev, medium), (here.clone(), out.clone())).filter(|(there, _)| *there == here);
         let same = before.is_none_or(|(_, before)| out.iter().all(|(id, record)| before.get(id).is_none_or(|known| known == record)));
         self.check("DISC-1", same, || format!("device {} publishes another record for nothing", dev.0));
         for id in &discovery.seek {

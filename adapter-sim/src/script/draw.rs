@@ -131,7 +131,7 @@ impl Script {
             latency: tape.one_of(&[(5_000, 3_000), (200, 100), (0, 0), (50_000, 200_000), (300_000, 1_000)]),
             aes: tape.one_of(&[0, 0, 0, 0, 0, 0, 1, 7]),
             patient: tape.percent(10),
-            lookup: profile == Profile::Lookup,
+            lookups: if profile == Profile::Lookup { 1 + tape.below(2) as usize } else { 0 },
         };
         let families = families(tape, profile);
         let mut draw = Draw { tape, devices, families, setting, at: 0, steps: Vec::new() };

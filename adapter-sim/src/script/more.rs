@@ -68,8 +68,8 @@ pub enum More {
     Keep { dev: usize, on: bool },
     /// Its host says that the machine has slept.
     Awake { dev: usize },
-    /// The lookup service does something wrong.
-    Lookup { fault: LookupFault },
+    /// A lookup service does something wrong, or with `over` 0 each does.
+    Lookup { fault: LookupFault, over: usize },
 }
 
 impl More {
@@ -93,7 +93,7 @@ impl More {
             Self::Answer { .. } => "P16",
             Self::Say { .. } | Self::Take { .. } => "P12",
             Self::Speak { .. } => "P17",
-            Self::Lookup { fault: LookupFault::Down(_) | LookupFault::Slow(_) } => "N27",
+            Self::Lookup { fault: LookupFault::Down(_) | LookupFault::Slow(_), .. } => "N27",
             Self::Lookup { .. } => "A19",
             Self::Block { .. } | Self::Policy { .. } | Self::Keep { .. } | Self::Awake { .. } => "P18",
         }
@@ -111,7 +111,8 @@ impl Draw<'_, '_> {
             4 => LookupFault::Twisted,
             _ => return,
         };
-        self.push(Step::More(More::Lookup { fault }));
+        let over = self.tape.below(3) as usize;
+        self.push(Step::More(More::Lookup { fault, over }));
     }
 
     /// What happens to a device.
@@ -197,7 +198,8 @@ impl World {
             More::Backwards { dev } => self.backwards(of(dev)),
             More::Misuse { dev } => self.misuse_known(of(dev)),
             More::Halt { dev } => self.halt(of(dev)),
-            More::Lookup { fault } => self.fault_lookup(fault),
+            More::Lookup { fault, over: 0 } => self.fault_lookup(fault),
+            More::Lookup { fault, over } => self.fault_service(over - 1, fault),
             More::DialBoth { dev, peer } => {
                 for (dev, peer) in [(dev, peer), (peer, dev)] {
                     self.do_step(Step::Connect { dev, peer, told: true });

@@ -63,9 +63,7 @@ impl World {
         world.oracle = Some(Box::new(Oracle::new(script.manners())));
         world.watch = Some(Box::default());
         world.cipher = crate::oracle::recording_cipher();
-        if script.setting.lookup {
-            world.set_lookup();
-        }
+        world.set_lookups(script.setting.lookups);
         for (number, wire) in wires.iter().enumerate() {
             world.set_aes(aes >> (number % 8) & 1 == 1);
             world.add_device_on(&format!("device {number}"), *wire);

@@ -203,9 +203,10 @@ impl Node {
             }
             Sought::Device(device, ..) if self.is_looked_for(device) && !self.primary.contains_key(&device) => {
                 // Which of several records is the newest is not known: a service may give out old ones too.
+                let medium = if planted!(FoundDisplaced) { Medium::Mdns } else { medium };
                 let known = self.discovery.found.entry((device, medium)).or_default();
                 let mut all = addresses.clone();
-                all.extend(known.iter().filter(|address| !addresses.contains(address)).cloned());
+                all.extend(known.iter().filter(|address| !addresses.contains(address) && !planted!(FoundDisplaced)).cloned());
                 all.truncate(limits::FOUND_ADDRESSES / 2);
                 *known = all;
                 if let Some(dialer) = self.dialers.get_mut(&device) {

@@ -37,7 +37,7 @@ impl Node {
         addresses.splice(given..given, self.discovery.found(id).cloned());
         if let Some(dialer) = self.dialers.get_mut(&id) {
             if asked {
-                dialer.asked(self.now);
+                dialer.asked(cx!(self, env));
             }
             dialer.add(cx!(self, env), addresses);
         } else if addresses.is_empty() && !self.discovery.searches() {

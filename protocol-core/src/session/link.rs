@@ -58,6 +58,8 @@ pub(crate) struct Dialer {
     known: BTreeSet<Address>,
     dialing: usize,
     refused_until: Timestamp,
+    /// Addresses that refused when nobody had asked.
+    given_up: Vec<Address>,
     /// Until when an address may still be found; none: nobody looks for any.
     looks_until: Option<Timestamp>,
     trying: Option<(Address, usize, Trying)>,
@@ -82,6 +84,7 @@ impl Dialer {
             device,
             waiting: VecDeque::new(),
             refused: VecDeque::new(),
+            given_up: Vec::new(),
             known: BTreeSet::new(),
             dialing: 0,
             refused_until: if asked { cx.now + REFUSED_FOR } else { cx.now },
@@ -121,9 +124,15 @@ impl Dialer {
         }
     }
 
-    /// Somebody asks for it now.
-    pub(crate) fn asked(&mut self, now: Timestamp) {
-        self.refused_until = now + REFUSED_FOR;
+    /// Somebody asks for it now: what has refused is tried again.
+    // LINK-13.
+    pub(crate) fn asked(&mut self, cx: &mut Cx<'_>) {
+        self.refused_until = cx.now + REFUSED_FOR;
+        if !self.given_up.is_empty() {
+            self.refused.extend(self.given_up.drain(..));
+            cx.set(TimerKind::LinkRedial(self.device), REFUSED_EVERY);
+            cx.set(TimerKind::Connect(self.device), CONNECT_WAIT);
+        }
     }
 
     /// More addresses to try.
@@ -246,9 +255,13 @@ impl Dialer {
             self.dialing -= 1;
         }
         // LINK-13.
-        if failure.may_pass() && cx.now < self.refused_until && !planted!(RefusedNotRetried) {
-            self.refused.push_back(address);
-            cx.set(TimerKind::LinkRedial(self.device), REFUSED_EVERY);
+        if failure.may_pass() && !planted!(RefusedNotRetried) {
+            if cx.now < self.refused_until {
+                self.refused.push_back(address);
+                cx.set(TimerKind::LinkRedial(self.device), REFUSED_EVERY);
+            } else {
+                self.given_up.push(address);
+            }
         }
         self.go_on(cx)
     }
