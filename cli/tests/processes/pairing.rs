@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::stage::{Stage, join, strings};
+use crate::stage::{Running, Stage, join, strings};
 
 #[test]
 // ID-12.
@@ -162,4 +162,34 @@ fn a_code_that_waits_ends_with_a_signal() {
         showing.signal(signal);
         assert_eq!(showing.end().code, code);
     }
+}
+
+/// HOST-28, PAIR-50: twelve words are enough where both know a node of a DHT; and what is said where that is not so.
+#[test]
+fn twelve_words_are_enough_with_a_node_of_a_dht() {
+    let stage = Stage::new();
+    let (meet, a, b) = (stage.device("meet"), stage.device("a"), stage.device("b"));
+    let mut node = meet.start(&["dht"]);
+    let at = strings(&node.until("listening")["addresses"]).remove(0);
+    let code = stage.text("code");
+    let mut showing = a.start(&["--dht-bootstrap", &at, "pair", "--yes", "--code-file", &code]);
+    showing.until("code");
+    let joined = b.start(&["--dht-bootstrap", &at, "join", "--yes", "--code-file", &code]).end();
+    assert_eq!((showing.end().code, joined.code), (0, 0), "{}", joined.words);
+    // Nothing in the environment is nothing; --no-dht wins over what is there.
+    let mut command = b.command();
+    command.env("KIN_DHT_BOOTSTRAP", "").env("KIN_RELAY", "").args(["--json", "devices"]);
+    assert_eq!(Running::new(command, "devices".to_owned()).end().code, 0);
+    let refused = b.start(&["--dht-bootstrap", &at, "--no-dht", "join", "--yes", "--code-file", &code]).end();
+    assert_eq!(refused.code, 2, "{}", refused.words);
+    assert_eq!(b.start(&["--dht-bootstrap", "/ip4/127.0.0.1/tcp/1", "pair", "--yes"]).end().code, 2);
+    assert_eq!(meet.start(&["--bind", "tcp:127.0.0.1:0", "dht"]).end().code, 2);
+    // It is known by the same id in its next life, and nobody shares its port.
+    let port = at.split('/').nth(4).unwrap();
+    let bind = format!("127.0.0.1:{port}");
+    assert_eq!(meet.start(&["--bind", &bind, "dht"]).end().code, 3);
+    drop(node.kill());
+    let mut node = meet.start(&["--bind", &bind, "dht"]);
+    assert_eq!(strings(&node.until("listening")["addresses"]), [at]);
+    drop(node.kill());
 }
