@@ -29,7 +29,7 @@ impl IrohConnection {
         let paths = conn.paths();
         let path = paths.iter().find(|path| path.is_selected()).or_else(|| paths.iter().next());
         let (address, from) = match path.as_ref().map(|path| path.remote_addr()) {
-            Some(TransportAddr::Ip(at)) => (at.to_string(), source(at.ip())),
+            Some(at @ TransportAddr::Ip(socket)) => (place(at), source(socket.ip())),
             // Whoever comes through a relay can have as many keys as it likes: all of a relay share a bound.
             Some(other) => (place(other), place(other)),
             None => (String::new(), String::new()),
@@ -40,17 +40,18 @@ impl IrohConnection {
     }
 }
 
-/// Where a remote is that is not at an address of IP.
+/// Where a remote is, as addresses of kin have it.
 fn place(at: &TransportAddr) -> String {
-    if let TransportAddr::Relay(url) = at { url.to_string() } else { at.to_string() }
+    match at {
+        TransportAddr::Ip(at) => at.to_string(),
+        TransportAddr::Relay(url) => url.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// The way that is taken now.
 fn way(paths: &PathList<'_>) -> Option<String> {
-    paths.iter().find(|path| path.is_selected()).map(|path| match path.remote_addr() {
-        TransportAddr::Ip(at) => at.to_string(),
-        other => place(other),
-    })
+    paths.iter().find(|path| path.is_selected()).map(|path| place(path.remote_addr()))
 }
 
 impl Connection for IrohConnection {

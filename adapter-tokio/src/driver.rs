@@ -278,13 +278,13 @@ impl Host {
 
     /// Publishes and looks for what the Node says now.
     fn look(&mut self) {
-        let mut holds = Duration::MAX;
+        let mut holds = LOOK_AGAIN;
         for lookup in &self.lookups {
             let discovery = with_env(|env| self.node.discovery(env, lookup.medium));
             holds = holds.min(discovery.holds);
             lookup.want(discovery);
         }
-        self.look_at = Instant::now() + holds.min(LOOK_AGAIN);
+        self.look_at = Instant::now() + holds;
     }
 
     /// Says goodbye to every peer; the loop ends soon after.

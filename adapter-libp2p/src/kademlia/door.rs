@@ -25,7 +25,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// From which network a connection comes.
+    /// From which network a connection comes. Those that the node dials itself bring nothing to keep.
     pub(super) fn source(&self, connection: ConnectionId) -> Option<&str> {
         self.sources.get(&connection).map(String::as_str)
     }
@@ -71,13 +71,12 @@ impl NetworkBehaviour for Door {
 
     fn handle_established_outbound_connection(
         &mut self,
-        id: ConnectionId,
+        _: ConnectionId,
         _: PeerId,
-        to: &Multiaddr,
+        _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.sources.insert(id, network(to));
         Ok(dummy::ConnectionHandler)
     }
 

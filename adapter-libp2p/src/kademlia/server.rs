@@ -142,6 +142,19 @@ impl Server {
         self.swarm.behaviour_mut().kademlia.store_mut().all().cloned().collect()
     }
 
+    /// Who is connected.
+    #[cfg(test)]
+    pub(super) fn connected(&self) -> usize {
+        self.swarm.connected_peers().count()
+    }
+
+    /// The nodes that it tells others of.
+    #[cfg(test)]
+    pub(super) fn known(&mut self) -> Vec<PeerId> {
+        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+        kademlia.kbuckets().flat_map(|bucket| bucket.iter().map(|entry| *entry.node.key.preimage()).collect::<Vec<_>>()).collect()
+    }
+
     fn sweep(&mut self) {
         self.swarm.behaviour_mut().kademlia.store_mut().sweep(Instant::now());
         // Names may take their time.

@@ -230,6 +230,23 @@ async fn another_wish_comes_under_another_key() {
     assert_eq!((server.kept().len(), server.publishers.len()), (2, 2));
 }
 
+/// HOST-28: a node tells of those that its owner named, and of no stranger that speaks the DHT with it.
+#[tokio::test]
+async fn a_stranger_is_no_node_of_ours() {
+    let mut tasks = JoinSet::new();
+    let (mut ours, node) = server(10, Vec::new()).await;
+    let (mut stranger, at_stranger) = server(11, vec![node.clone()]).await;
+    tasks.spawn(async move { stranger.run().await });
+    let (_publishing, _) = device(&mut tasks, &node, publishes(3, b"ours"));
+    let (_looking, mut told) = device(&mut tasks, &at_stranger, seeks(3));
+    tokio::select! {
+        found = next(&mut told) => assert_eq!(found, (id(3), b"ours".to_vec()), "the stranger tells of ours"),
+        () = ours.run() => {}
+    }
+    assert!(ours.connected() >= 2, "the one who published and the one who was led here");
+    assert_eq!(ours.known(), []);
+}
+
 #[test]
 fn nodes_are_read() {
     let peer = Keypair::ed25519_from_bytes([4; 32]).unwrap().public().to_peer_id();
