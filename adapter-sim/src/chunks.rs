@@ -79,7 +79,8 @@ impl World {
         for frame in frames {
             self.send(stream, end, frame);
         }
-        self.after(RUN_TIME + slow, Act::Seal { stream, end });
+        let left = self.leaves(dev, 0);
+        self.at(left.max(self.now + RUN_TIME + slow), Act::Seal { stream, end });
         self.handle(dev, Input::Bulk { stream: id, report });
     }
 

@@ -57,6 +57,15 @@ pub(crate) struct Conn {
     pub(crate) exporter: Vec<u8>,
 }
 
+/// All that a device sends, one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uplink {
+    /// Bytes a second.
+    pub(crate) rate: u64,
+    /// When all that was given to it has left.
+    pub(crate) free_at: u64,
+}
+
 /// What goes round a Node.
 #[derive(Debug)]
 pub(crate) enum Bulk {

@@ -3,7 +3,7 @@
 use protocol_core::effects::{Cut, Input};
 
 use crate::choice::Site;
-use crate::link::{Bulk, ConnEnd, Stream, Wire};
+use crate::link::{Bulk, ConnEnd, Stream, Uplink, Wire};
 use crate::rules::{At, Damage};
 use crate::trace::{Tapped, What};
 use crate::world::{Act, Dev, Pieces, World};
@@ -121,10 +121,23 @@ impl World {
             };
             let (piece, rest) = bytes.split_at(len);
             bytes = rest;
-            let at = self.streams[stream].pipes[end].last.max(self.now + self.one_way()).max(held);
+            let at = self.streams[stream].pipes[end].last.max(self.leaves(from, len) + self.one_way()).max(held);
             self.streams[stream].pipes[end].last = at;
             self.at(at, Act::Bytes { stream, from: end, frame: self.streams[stream].pipes[end].frames, bytes: piece.to_vec() });
         }
+    }
+
+    /// From now on what this device sends, to whomever, leaves at so many bytes a second, in the order in which it was given (N16).
+    /// What seals chunks waits until its last ones have left, as a host waits for the buffer of a socket.
+    pub fn set_uplink(&mut self, dev: Dev, bytes_a_second: u64) {
+        self.uplinks.insert(dev, Uplink { rate: bytes_a_second.max(1), free_at: self.now });
+    }
+
+    /// When the last of so many more bytes has left this device.
+    pub(crate) fn leaves(&mut self, dev: Dev, bytes: usize) -> u64 {
+        let Some(uplink) = self.uplinks.get_mut(&dev) else { return self.now };
+        uplink.free_at = uplink.free_at.max(self.now) + (bytes as u64 * 1_000_000).div_ceil(uplink.rate);
+        uplink.free_at
     }
 
     /// Streams of a pairing that a device opened, that stand, and on which all that came is a Complete after its Response.

@@ -23,7 +23,7 @@ use crate::adversary::{Due, Foe};
 use crate::choice::{Choices, Site};
 use crate::coverage::Watch;
 use crate::disk::Disk;
-use crate::link::{Conn, Stream, Wire};
+use crate::link::{Conn, Stream, Uplink, Wire};
 use crate::lookup::Lookups;
 use crate::oracle::{Oracle, Recorder};
 use crate::protocols::Talks;
@@ -252,6 +252,8 @@ pub struct World {
     pub(crate) latency: (u64, u64),
     /// Bytes from one device to another wait until then.
     pub(crate) holds: BTreeMap<(Dev, Dev), u64>,
+    /// What devices send leaves no faster than this.
+    pub(crate) uplinks: BTreeMap<Dev, Uplink>,
     /// The smallest pieces that bytes travel in: every piece is one byte, or whole writes.
     pub(crate) pieces: Pieces,
     /// What a god sees while the world runs.
@@ -324,6 +326,7 @@ impl World {
             raw_ends: BTreeMap::new(),
             latency: (5_000, 3_000),
             holds: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
             pieces: Pieces::Any,
             oracle: None,
             watch: None,

@@ -37,7 +37,8 @@ const LEAVE: Duration = PAGE_WAIT;
 const LINGER: Duration = Duration::from_secs(1);
 /// Between two tries where listening fails, for want of file descriptors for example.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// Connections at once. More wait in the system's queue.
+/// Connections at once that others have dialled. More wait in the system's queue.
+// HOST-29.
 const CONNECTIONS: usize = 512;
 /// A queue with no more bytes than this is short.
 pub(super) const SHORT: usize = 128 << 10;

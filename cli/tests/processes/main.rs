@@ -12,6 +12,7 @@ mod stage;
 
 mod chunks;
 mod disk;
+mod flood;
 mod killed;
 mod lies;
 mod messages;

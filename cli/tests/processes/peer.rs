@@ -79,8 +79,15 @@ fn frame(socket: &mut TcpStream) -> Vec<u8> {
 }
 
 impl Liar {
-    /// Pairs, honestly, with the device that shows this code.
+    /// Pairs, honestly, with the device that shows this code, and goes when that has all that it needs.
     pub(crate) fn pair(address: &str, code_file: &str) -> Self {
+        let (liar, mut session) = Self::meet(address, code_file);
+        while session.hear().is_some() {}
+        liar
+    }
+
+    /// The same with a device that stays: with the session that follows from it.
+    pub(crate) fn meet(address: &str, code_file: &str) -> (Self, Session) {
         let transport = TransportInfo { kind: TransportKind::Tcp, id: Vec::new(), addresses: Vec::new(), relay: None };
         let info = DeviceInfo { name: "liar".into(), os: "linux".into(), app: "test".into(), caps: 1, transports: vec![transport] };
         let (key, info, code) = (DeviceKey::from_seed(&Secret::new(random())), info.encode(), code_keys(code_file));
@@ -92,10 +99,8 @@ impl Liar {
         let (done, response) = verified.respond(&key, &info);
         socket.write_all(&response).unwrap();
         assert_eq!(done.complete.on_complete(&frame(&mut socket)).unwrap(), Status::Accepted);
-        let mut session = Session::open(socket, done.keys.traffic, done.keys.session_ref, address, Vec::new());
-        // The other side has all that it needs, and goes.
-        while session.hear().is_some() {}
-        Self { key, info, node, root: done.keys.root }
+        let session = Session::open(socket, done.keys.traffic, done.keys.session_ref, address, Vec::new());
+        (Self { key, info, node, root: done.keys.root }, session)
     }
 
     /// Its id, as others list it.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::stage::{Device, Running, Stage, join, strings};
 
 /// Starts `kin up`, and says where it is reached.
-fn up(device: &Device, more: &[&str]) -> (Running, Vec<String>) {
+pub(crate) fn up(device: &Device, more: &[&str]) -> (Running, Vec<String>) {
     let mut line = vec!["up"];
     line.extend(more);
     let mut running = device.start(&line);
@@ -19,7 +19,7 @@ fn up(device: &Device, more: &[&str]) -> (Running, Vec<String>) {
     (running, addresses)
 }
 
-fn with_addresses<'a>(line: &[&'a str], addresses: &'a [String]) -> Vec<&'a str> {
+pub(crate) fn with_addresses<'a>(line: &[&'a str], addresses: &'a [String]) -> Vec<&'a str> {
     let mut line = line.to_vec();
     for address in addresses {
         line.extend(["--address", address]);
@@ -28,7 +28,7 @@ fn with_addresses<'a>(line: &[&'a str], addresses: &'a [String]) -> Vec<&'a str>
 }
 
 /// The next `device` event in this state.
-fn until_state(running: &mut Running, state: &str) -> Value {
+pub(crate) fn until_state(running: &mut Running, state: &str) -> Value {
     loop {
         let device = running.until("device");
         if device["state"] == state {
@@ -37,7 +37,7 @@ fn until_state(running: &mut Running, state: &str) -> Value {
     }
 }
 
-fn end(running: Running) {
+pub(crate) fn end(running: Running) {
     running.signal(Signal::TERM);
     let ended = running.end();
     assert_eq!(ended.code, 143, "{}", ended.words);
