@@ -4,13 +4,20 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::fs;
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use adapter_iroh::{Iroh, IrohConfig, IrohConnection};
 use adapter_libp2p::Libp2p;
 use adapter_tokio::service::{NetworkingService, Stack};
+use adapter_tokio::transport::{Connection, Transport};
 use kin_tests::services::{TempDir, both_answer, pair, start, state};
-use protocol_core::effects::DeviceState;
+use protocol_core::effects::{DeviceState, Remote};
+use protocol_core::identity::NetworkIdentity;
+use protocol_core::info::{Address, TransportInfo, TransportKind};
 use protocol_core::limits;
 use rustix::net::{Shutdown, SocketType, getpeername, shutdown, sockopt};
 
@@ -33,6 +40,93 @@ fn cut_every_stream() -> usize {
         }
     }
     cut
+}
+
+/// The connections over Iroh that stand. There is no socket for each, as with TCP: they are closed beside the Nodes instead.
+static QUIC: Mutex<Vec<Weak<IrohConnection>>> = Mutex::new(Vec::new());
+
+/// Closes every connection over Iroh, of which no Node is told by anything else than that. How many that were.
+fn cut_every_connection() -> usize {
+    let standing = std::mem::take(&mut *QUIC.lock().unwrap());
+    let standing: Vec<_> = standing.iter().filter_map(Weak::upgrade).collect();
+    standing.iter().for_each(|conn| conn.close(7));
+    standing.len()
+}
+
+/// Iroh, with connections that are known here too.
+struct Known(Iroh);
+
+/// One of them.
+struct KnownConnection(Arc<IrohConnection>);
+
+impl KnownConnection {
+    fn new(conn: IrohConnection) -> Self {
+        let conn = Arc::new(conn);
+        QUIC.lock().unwrap().push(Arc::downgrade(&conn));
+        Self(conn)
+    }
+}
+
+impl Known {
+    fn stack() -> Stack {
+        Stack::new(TransportKind::Iroh, |identity: &NetworkIdentity, bind: Vec<SocketAddr>| {
+            let seed = identity.iroh_seed().duplicate();
+            async move {
+                let iroh = Iroh::bind(seed.bytes(), &bind, IrohConfig::default()).await?;
+                let ports = iroh.bound().iter().map(SocketAddr::port).collect();
+                Ok((Self(iroh), ports))
+            }
+        })
+    }
+}
+
+impl Transport for Known {
+    type Conn = KnownConnection;
+
+    fn kind(&self) -> TransportKind {
+        self.0.kind()
+    }
+
+    fn local(&self) -> TransportInfo {
+        self.0.local()
+    }
+
+    async fn dial(&self, to: &Address) -> io::Result<KnownConnection> {
+        self.0.dial(to).await.map(KnownConnection::new)
+    }
+
+    async fn accept(&self) -> io::Result<KnownConnection> {
+        self.0.accept().await.map(KnownConnection::new)
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+
+    async fn shutdown(&self) {
+        self.0.shutdown().await;
+    }
+}
+
+impl Connection for KnownConnection {
+    type Tx = <IrohConnection as Connection>::Tx;
+    type Rx = <IrohConnection as Connection>::Rx;
+
+    fn remote(&self) -> Remote {
+        self.0.remote()
+    }
+
+    async fn open(&self) -> io::Result<(Self::Tx, Self::Rx)> {
+        self.0.open().await
+    }
+
+    async fn accept(&self) -> io::Result<(Self::Tx, Self::Rx)> {
+        self.0.accept().await
+    }
+
+    fn close(&self, code: u32) {
+        self.0.close(code);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +163,9 @@ async fn footprint(a: &NetworkingService, b: &NetworkingService) -> Footprint {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_sessions_come_back_and_leave_nothing_behind() {
     let cycles = std::env::var("KIN_CYCLES").map_or(CYCLES, |cycles| cycles.parse().unwrap());
-    for (name, stack) in [("tcp", Stack::tcp as fn() -> Stack), ("libp2p", Libp2p::stack)] {
+    let kinds: [(&str, fn() -> Stack, fn() -> usize); 3] =
+        [("tcp", Stack::tcp, cut_every_stream), ("libp2p", Libp2p::stack, cut_every_stream), ("iroh", Known::stack, cut_every_connection)];
+    for (name, stack, cut_all) in kinds {
         let dir = TempDir::new("reconnects");
         let (a, b) = (start(&dir.path("a"), stack()).await, start(&dir.path("b"), stack()).await);
         pair(&a, &b).await;
@@ -78,7 +174,7 @@ async fn cut_sessions_come_back_and_leave_nothing_behind() {
         let mut before = None;
         for cycle in 0..cycles {
             let (mut ours, mut theirs) = (a.events(), b.events());
-            assert!(cut_every_stream() > 0);
+            assert!(cut_all() > 0);
             for events in [&mut ours, &mut theirs] {
                 state(events, DeviceState::Disconnected).await;
             }

@@ -139,7 +139,8 @@ fn a_friend_that_floods_costs_little_and_harms_nobody() {
         with(&code, &at);
         assert_eq!(showing.end().code, 0);
     };
-    let friends: Vec<(Device, String)> = (0..FRIENDS).map(|number| (stage.device(&number.to_string()), format!("friend {number}"))).collect();
+    let friends: Vec<(Device, String)> =
+        (0..FRIENDS).map(|number| (stage.device(&number.to_string()), format!("friend {number}"))).collect();
     for (friend, name) in &friends {
         pair_with(&|code, at| assert_eq!(join(friend, code, at, &["--yes", "--name", name]).end().code, 0));
     }
