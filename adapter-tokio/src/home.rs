@@ -33,6 +33,8 @@ pub enum HomeError {
     SeedMissing(PathBuf),
     /// A file of the home that is not what we wrote.
     Damaged(PathBuf),
+    /// A file of the home that another version of the program wrote, and that this one writes anew when it opens the home.
+    OtherVersion(PathBuf),
     /// A setting that cannot be stored: a name with control characters, for example.
     BadSetting,
     /// The system's random source failed.
@@ -52,6 +54,7 @@ impl fmt::Display for HomeError {
             Self::SeedDamaged(seed) => write!(f, "{} is damaged: an identity has 32 bytes; restore it from a copy", seed.display()),
             Self::SeedMissing(seed) => write!(f, "{} is missing, but its records are there; restore it from a copy", seed.display()),
             Self::Damaged(file) => write!(f, "{} is damaged", file.display()),
+            Self::OtherVersion(file) => write!(f, "{} was written by another version of this program", file.display()),
             Self::BadSetting => f.write_str("a setting must be one line without control characters"),
             Self::NoEntropy => f.write_str("the system's random source failed"),
             Self::File(path, fault) => write!(f, "{}: {fault}", path.display()),
@@ -188,7 +191,7 @@ const LOCK: &str = "lock";
 const SEED: &str = "seed";
 const RECORDS: &str = "records.redb";
 const SETTINGS: &str = "settings";
-const SNAPSHOT: &str = "snapshot.json";
+const SNAPSHOT: &str = "snapshot";
 const JOURNALS: &str = "transfers";
 
 /// Where the journals of the home at `path` are.
@@ -201,7 +204,12 @@ pub fn journals_path(path: &Path) -> PathBuf {
 /// # Errors
 /// [`HomeError::Damaged`] if it is a link, another user's or too long; faults of the file system.
 pub fn read_snapshot(home: &Path) -> Result<Option<Vec<u8>>, HomeError> {
-    read_private(&home.join(SNAPSHOT), LONGEST_SNAPSHOT)
+    read_private(&snapshot_path(home), LONGEST_SNAPSHOT)
+}
+
+/// Where it is.
+pub(crate) fn snapshot_path(home: &Path) -> PathBuf {
+    home.join(SNAPSHOT)
 }
 
 // HOST-4.

@@ -63,9 +63,15 @@ pub(crate) fn who(home: &Path) -> Outcome<Who> {
 
 /// The devices of a home, as they are now, or as they were when its last process ended.
 pub(crate) fn devices(home: &Path) -> Outcome<Vec<Device>> {
-    let Some(Snapshot { devices: views, blocked }) = read_snapshot(home).map_err(|error| home_failed(&error))? else {
-        return Ok(Vec::new());
-    };
+    kept(home).map_err(|error| match error {
+        HomeError::OtherVersion(_) => home_failed(&error).next("kin devices list"),
+        _ => home_failed(&error),
+    })
+}
+
+/// The same, with what another version wrote as an error of its own.
+pub(crate) fn kept(home: &Path) -> Result<Vec<Device>, HomeError> {
+    let Some(Snapshot { devices: views, blocked }) = read_snapshot(home)? else { return Ok(Vec::new()) };
     let held = matches!(Home::open(home), Err(HomeError::Locked(_)));
     let shown = |view: &DeviceView| if held { row(view) } else { Device { state: State::Paired, route: None, rtt_ms: None, ..row(view) } };
     Ok(with_blocked(views.iter().map(shown).collect(), &blocked))

@@ -50,10 +50,22 @@ pub struct Snapshot {
 /// What the holder of `home` knows, as it last wrote it. `None`: nothing was written yet.
 ///
 /// # Errors
-/// [`HomeError::Damaged`] if the file is not ours; faults of the file system.
+/// [`HomeError::OtherVersion`] if another version wrote the file: who opens the home writes it anew; [`HomeError::Damaged`] if it is not
+/// ours; faults of the file system.
 pub fn read_snapshot(home: &Path) -> Result<Option<Snapshot>, HomeError> {
     let Some(bytes) = home::read_snapshot(home)? else { return Ok(None) };
-    decode(&bytes).map(Some).map_err(|_| HomeError::Damaged(home.to_path_buf()))
+    let file = home::snapshot_path(home);
+    match version(&bytes) {
+        Ok(VERSION) => decode(&bytes).map(Some).map_err(|_| HomeError::Damaged(file)),
+        Ok(_) => Err(HomeError::OtherVersion(file)),
+        Err(_) => Err(HomeError::Damaged(file)),
+    }
+}
+
+/// The first item of every version is its number.
+fn version(bytes: &[u8]) -> Result<u64, Malformed> {
+    let mut from = minicbor::Decoder::new(bytes);
+    from.array().and_then(|_| from.u64()).map_err(|_| Malformed::Bounds)
 }
 
 pub(crate) fn encode(node: &Node) -> Vec<u8> {
@@ -148,9 +160,7 @@ fn one_of<T: Copy>(from: &mut Reader<'_>, all: &[T]) -> Result<T, Malformed> {
 fn decode(bytes: &[u8]) -> Result<Snapshot, Malformed> {
     let mut from = Reader::new(bytes)?;
     from.fields(3)?;
-    if from.u64()? != VERSION {
-        return Err(Malformed::Bounds);
-    }
+    from.u64()?;
     let count = from.array_up_to(DEVICES)?;
     let blocked = (0..count).map(|_| blocked(&mut from)).collect::<Result<_, _>>()?;
     let count = from.array_up_to(DEVICES)?;

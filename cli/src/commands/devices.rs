@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use adapter_tokio::home::HomeError;
 use protocol_core::effects::{DeviceState, Event as CoreEvent};
 use protocol_core::ids::DeviceId;
 use protocol_core::node::{DeviceView, FilePolicy, Policy};
@@ -12,7 +13,7 @@ use super::Context;
 use crate::args::{DevicesVerb, Limit, PolicyArgs};
 use crate::events::{Device, Event, Files, State};
 use crate::exit::{Exit, Outcome, Problem};
-use crate::net::{Net, Start};
+use crate::net::{Net, Start, home_failed};
 use crate::output::{Output, quoted, shown, size};
 use crate::registry;
 
@@ -42,9 +43,23 @@ pub(super) async fn run(context: &Context, verb: Option<DevicesVerb>) -> Outcome
     }
 }
 
-/// What the `kin up` of the home says, else the snapshot: that takes no lock, and no home means no devices.
+/// What the `kin up` of the home says, else the snapshot: that takes no lock, and no home means no devices. One that another version
+/// wrote is written anew, which takes the lock.
 async fn known(context: &Context) -> Outcome<Vec<Device>> {
-    let Some(net) = Net::of_up(context).await else { return registry::devices(&context.home()?) };
+    if let Some(net) = Net::of_up(context).await {
+        return of_holder(&net).await;
+    }
+    match registry::kept(&context.home()?) {
+        Err(HomeError::OtherVersion(_)) => {}
+        kept => return kept.map_err(|error| home_failed(&error)),
+    }
+    let net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
+    let rows = of_holder(&net).await;
+    net.close().await;
+    rows
+}
+
+async fn of_holder(net: &Net) -> Outcome<Vec<Device>> {
     let rows = net.metrics().await?.iter().map(|(view, metrics)| registry::counted(view, metrics)).collect();
     Ok(registry::with_blocked(rows, &net.blocked().await?))
 }

@@ -11,3 +11,4 @@ mod lan;
 mod machines;
 #[path = "../processes/stage.rs"]
 mod stage;
+mod users;

@@ -23,6 +23,30 @@ fn both_sides_know_each_other_after_a_restart() {
     }
 }
 
+/// HOST-5: what another version wrote is written anew by who may open the home, and told by who only looks.
+#[test]
+fn a_list_of_another_version_is_written_anew() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    let file = stage.path("home-a").join("snapshot");
+    let older = || {
+        let mut bytes = std::fs::read(&file).unwrap();
+        // The second byte of its CBOR is the version.
+        bytes[1] = 1;
+        std::fs::write(&file, bytes).unwrap();
+    };
+    older();
+    let looked = a.run(&["transfers", "list"]);
+    assert_eq!((looked.code, &looked.event("error")["next_command"]), (3, &"kin devices list".into()), "{}", looked.words);
+    assert!(looked.message().contains("another version"), "{}", looked.message());
+    let listed = a.run(&["devices", "list"]);
+    assert_eq!((listed.code, &listed.event("device")["device_id"]), (0, &b.id().into()), "{}", listed.words);
+    assert_eq!(a.run(&["transfers", "list"]).code, 0, "it was written anew");
+    std::fs::write(&file, b"nothing of ours").unwrap();
+    let damaged = a.run(&["devices", "list"]);
+    assert!(damaged.code == 3 && damaged.message().contains("damaged"), "{}", damaged.words);
+}
+
 #[test]
 fn a_held_home_can_be_looked_at_and_not_used() {
     let stage = Stage::new();
