@@ -20,6 +20,7 @@ use protocol_core::wire::control::Offer;
 use rustix::fs::{AtFlags, CWD, unlinkat};
 use tracing::debug;
 
+use crate::driver::unix_s;
 use crate::files::{ConflictPolicy, FileFault};
 use crate::home::HomeError;
 use crate::private::{self, Private};
@@ -133,9 +134,17 @@ pub struct Outgoing {
     pub bytes: u64,
     /// The digest of its manifest, in that try.
     pub digest: [u8; 32],
+    /// For one that waits for its first try: when that comes too late, in seconds since 1970.
+    pub expires_unix: Option<u64>,
 }
 
-/// Transfers that were begun and are not finished, the oldest first.
+impl Outgoing {
+    fn is_over(&self) -> bool {
+        self.expires_unix.is_some_and(|expires| unix_s() >= expires)
+    }
+}
+
+/// Transfers that were begun, or queued, and are not finished, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Begun {
     /// Those that came.
@@ -345,6 +354,7 @@ impl Journals {
     /// A fault of the file system.
     pub fn outgoing(&self) -> Result<Vec<Outgoing>, HomeError> {
         let mut list: Vec<Outgoing> = self.list("out")?.into_iter().filter_map(|(_, path)| lines::outgoing(&path)).collect();
+        list.retain(|outgoing| !outgoing.is_over());
         list.sort_by_key(|outgoing| (outgoing.unix_s, outgoing.transfer));
         Ok(list)
     }
@@ -378,8 +388,9 @@ impl Journals {
             list.sort_by_key(|(modified, ..)| core::cmp::Reverse(*modified));
             for (place, (modified, id, path)) in list.into_iter().enumerate() {
                 let old = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > keep);
+                let over = || kind == "out" && lines::outgoing(&path).is_some_and(|outgoing| outgoing.is_over());
                 let unfinished = || if kind == "in" { self.read(id) } else { None };
-                if place >= KEPT || old {
+                if place >= KEPT || old || over() {
                     surplus.push((id, unfinished()));
                 } else if kind == "in" && lines::head(&path).is_none() {
                     debug!(path = %path.display(), "a journal that cannot be read");

@@ -483,6 +483,9 @@ pub(crate) struct Send {
     /// Try for so long until the device is there [default: 30s without the flag's value; exit 14 when it runs out].
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = wait)]
     pub(crate) wait: Option<Duration>,
+    /// Where the device is not reached in 5 s (--wait), remember for so long what to send: `kin up` sends it when the device comes [default: 7d without the flag's value].
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = wait)]
+    pub(crate) queue: Option<Duration>,
     /// Leave out what this pattern matches; may be given several times, and the last that matches decides.
     #[arg(long, value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
@@ -653,7 +656,7 @@ pub(crate) struct MsgSend {
     /// Wait so long for the receipt.
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s", default_value = "30s", value_parser = wait)]
     pub(crate) wait_receipt: Duration,
-    /// Where the device is not reached, keep the message for so long: it leaves with the next contact [default: 7d without the flag's value].
+    /// Where the device is not reached in 5 s (--wait), keep the message for so long: it leaves with the next contact [default: 7d without the flag's value].
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = wait)]
     pub(crate) queue: Option<Duration>,
 }

@@ -78,6 +78,19 @@ pub(crate) enum Event {
         /// The first ten of them, escaped as they may be shown.
         flagged_paths: Vec<String>,
     },
+    /// The device was not reached, and what is to be sent waits for it here (`send --queue`).
+    Queued {
+        /// The transfer, a UUID: see `kin transfers`.
+        id: String,
+        /// The other device.
+        device_id: String,
+        /// Files in it.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Until when it waits, in seconds since 1970.
+        expires_at: u64,
+    },
     /// The offer was taken.
     Accepted {
         /// The transfer.
@@ -508,8 +521,10 @@ pub(crate) struct Unfinished {
     pub(crate) bytes_durable: Option<u64>,
     /// Files, directories and links.
     pub(crate) entries: u64,
-    /// When the last try began, in seconds since 1970.
+    /// When the last try began, or the wish was made, in seconds since 1970.
     pub(crate) begun_at: u64,
+    /// Until when it waits for its first try, in seconds since 1970; `null` behind that.
+    pub(crate) expires_at: Option<u64>,
     /// What is sent, or where it goes.
     pub(crate) paths: Vec<String>,
 }
@@ -548,6 +563,7 @@ mod tests {
             bytes_durable: name.map(|_| 4),
             entries: 3,
             begun_at: 1_790_000_000,
+            expires_at: Some(1_800_600_000),
             paths: vec!["/srv/album".into()],
         })
     }
@@ -624,6 +640,7 @@ mod tests {
             Event::PairRequest { session_id: id(), device: stranger, check: "012345".into() },
             Event::Paired { session_id: id(), device: paired },
             Event::Offer { id: id(), device_id: id(), files: 3, bytes: 9, conflicts: 0, flagged: 1, flagged_paths: vec![".git".into()] },
+            Event::Queued { id: "id".into(), device_id: "id".into(), files: 1, bytes: 2, expires_at: 1_800_600_000 },
             Event::Accepted { id: id() },
             Event::Refused { id: id(), reason: "declined by the user".into() },
             Event::Route { transport: "tcp".into(), kind: RouteKind::Lan, rtt_ms: None },
@@ -729,13 +746,14 @@ mod tests {
             ("pair_request", "session_id device check"),
             ("paired", "session_id device"),
             ("offer", "id device_id files bytes conflicts flagged flagged_paths"),
+            ("queued", "id device_id files bytes expires_at"),
             ("accepted", "id"),
             ("refused", "id reason"),
             ("route", "transport kind rtt_ms"),
             ("progress", "id bytes_sent bytes_durable bytes_total files_done files_total rate eta_s"),
             ("warning", "code message"),
             ("done", "id files bytes seconds bytes_resumed"),
-            ("unfinished", "id direction device_id name bytes bytes_durable entries begun_at paths"),
+            ("unfinished", "id direction device_id name bytes bytes_durable entries begun_at expires_at paths"),
             ("receipt", "message_id state"),
             ("pong", "device_id rtt_ms"),
             ("finding", "about verdict message next_command"),

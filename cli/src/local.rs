@@ -16,7 +16,7 @@ use std::time::Duration;
 use adapter_tokio::files::ConflictPolicy;
 use adapter_tokio::home::HomeError;
 use adapter_tokio::metrics::DeviceMetrics;
-use adapter_tokio::service::{Inbox, SendRequest, Sharing};
+use adapter_tokio::service::{Inbox, Queued, SendRequest, Sharing};
 use protocol_core::effects::{Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::ids::{DeviceId, MessageId, SessionId, TransferId};
@@ -61,6 +61,7 @@ pub(crate) enum Request {
     Connect { device: DeviceId, extra: Vec<Address> },
     Ping { device: DeviceId },
     Share { to: DeviceId, request: SendRequest },
+    Queue { to: DeviceId, request: SendRequest, life: Duration },
     OpenInbox { directory: PathBuf },
     Continued { key: TransferKey },
     Accept { key: TransferKey, policy: Option<ConflictPolicy> },
@@ -90,6 +91,7 @@ pub(crate) enum Answer {
     Joining(SessionId),
     Yes(bool),
     Sharing(Sharing),
+    Queued(Queued),
     Message(MessageId),
     Messages(Vec<StoredMessage>),
 }
@@ -328,7 +330,7 @@ impl Hub {
             drop(says.send(Say::Answer(number, Err(busy))).await);
             return;
         }
-        if matches!(request, Request::Share { .. }) {
+        if matches!(request, Request::Share { .. } | Request::Queue { .. }) {
             // Looking through a tree takes its time, and others may be asked meanwhile.
             let (local, says) = (self.local.clone(), says.clone());
             tokio::spawn(async move {

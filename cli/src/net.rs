@@ -7,7 +7,7 @@ use adapter_tokio::files::{ConflictPolicy, FileFault, ScanError};
 use adapter_tokio::home::HomeError;
 use adapter_tokio::metrics::DeviceMetrics;
 use adapter_tokio::service::{
-    CallError, Closed, Events, Inbox, InitError, NetworkingService, SendError, SendRequest, ServiceConfig, Sharing, Warning,
+    CallError, Closed, Events, Inbox, InitError, NetworkingService, Queued, SendError, SendRequest, ServiceConfig, Sharing, Warning,
 };
 use protocol_core::effects::{Direction, Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
@@ -202,6 +202,18 @@ impl Net {
         }
     }
 
+    /// Remembers what to send to a device that is not here.
+    pub(crate) async fn queue(&mut self, to: DeviceId, mut request: SendRequest, life: Duration) -> Outcome<Queued> {
+        for path in &mut request.paths {
+            *path = absolute(path)?;
+        }
+        let mut stop = self.stop.clone();
+        match stop.or(self.ask(Request::Queue { to, request, life })).await?? {
+            Answer::Queued(queued) => Ok(queued),
+            _ => Err(local::strange()),
+        }
+    }
+
     /// Takes files into `directory`; every conflict is reported with its offer.
     pub(crate) async fn open_inbox(&self, directory: &Path) -> Outcome {
         self.ask(Request::OpenInbox { directory: absolute(directory)? }).await.map(drop)
@@ -355,6 +367,9 @@ impl Local {
             Request::Share { to, request } => {
                 service.share_with_device(to, request).await.map(Answer::Sharing).map_err(|error| send_failed(&error))
             }
+            Request::Queue { to, request, life } => {
+                service.queue_for_device(to, request, life).await.map(Answer::Queued).map_err(|error| send_failed(&error))
+            }
             Request::OpenInbox { directory } => {
                 let inbox = Inbox { dir: directory, on_conflict: ConflictPolicy::Fail, by_policy: false };
                 done(service.set_inbox(Some(inbox)).await.map_err(closed))
@@ -459,6 +474,7 @@ fn send_failed(error: &SendError) -> Problem {
         SendError::Scan(error) => scan_failed(error),
         SendError::Manifest(_) => Problem::new(Exit::Usage, shown(&error.to_string())),
         SendError::Refused(_) => Problem::new(Exit::Internal, shown(&error.to_string())),
+        SendError::NotNoted(_) => Problem::new(Exit::LocalIo, shown(&error.to_string())),
     }
 }
 

@@ -98,7 +98,7 @@ impl Line<'_> {
                 }
             }
             Self::Outgoing(outgoing) => {
-                to.array(14)?.u8(7)?.u64(VERSION)?.bytes(&outgoing.device.0)?.bytes(&outgoing.transfer.0)?.u64(outgoing.unix_s)?;
+                to.array(15)?.u8(7)?.u64(VERSION)?.bytes(&outgoing.device.0)?.bytes(&outgoing.transfer.0)?.u64(outgoing.unix_s)?;
                 to.u32(outgoing.entries)?.u64(outgoing.bytes)?.bytes(&outgoing.digest)?;
                 let SendRequest { paths, selection: Selection { symlinks, exclude, ignore_files }, label, rate } = &outgoing.request;
                 to.u64(place(&LINKS, *symlinks))?.u64(rate.map_or(0, NonZeroU64::get))?;
@@ -111,6 +111,10 @@ impl Line<'_> {
                 list(to, exclude.iter().map(|pattern| pattern.as_bytes()))?;
                 list(to, names)?;
                 list(to, paths)?;
+                match outgoing.expires_unix {
+                    Some(expires) => to.u64(expires)?,
+                    None => to.null()?,
+                };
             }
         }
         Ok(())
@@ -242,7 +246,7 @@ pub(super) fn read_rest(line: &[u8]) -> Option<Rest> {
 
 fn read_outgoing(line: &[u8]) -> Result<Outgoing, Malformed> {
     let mut from = Reader::new(line)?;
-    from.fields(14)?;
+    from.fields(15)?;
     if (from.u8()?, from.u64()?) != (7, VERSION) {
         return Err(Malformed::Bounds);
     }
@@ -256,7 +260,8 @@ fn read_outgoing(line: &[u8]) -> Result<Outgoing, Malformed> {
     let ignore_files = many(&mut from, |from| Ok(path(from.bytes(PATH)?).into_os_string()))?;
     let paths = many(&mut from, |from| Ok(path(from.bytes(PATH)?)))?;
     let request = SendRequest { paths, selection: Selection { symlinks, exclude, ignore_files }, label, rate };
-    Ok(Outgoing { device, transfer, unix_s, request, entries, bytes, digest })
+    let expires_unix = from.or_null(Reader::u64)?;
+    Ok(Outgoing { device, transfer, unix_s, request, entries, bytes, digest, expires_unix })
 }
 
 fn many<'b, T>(from: &mut Reader<'b>, mut one: impl FnMut(&mut Reader<'b>) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {

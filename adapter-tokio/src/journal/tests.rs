@@ -140,11 +140,16 @@ fn outgoing_ones_are_listed_until_they_are_removed() {
         entries: 4,
         bytes: 5,
         digest: [6; 32],
+        expires_unix: (id == 2).then_some(u64::MAX),
     };
     let (two, one) = (outgoing(2, Some("ä")), outgoing(1, None));
     for outgoing in [&two, &one, &one] {
         journals.add_outgoing(outgoing).unwrap();
     }
+    // Its time is over: nobody hears of it, and it is swept.
+    let late = Outgoing { expires_unix: Some(7), ..outgoing(3, None) };
+    journals.add_outgoing(&late).unwrap();
+    assert_eq!(journals.surplus().unwrap().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [late.transfer]);
     std::fs::write(directory.join("transfers/stranger.out"), "x").unwrap();
     assert_eq!(journals.outgoing().unwrap(), [one.clone(), two.clone()]);
     assert!(journals.give_up(one.transfer) && !journals.give_up(one.transfer));

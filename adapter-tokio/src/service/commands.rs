@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol_core::effects::TransferKey;
+use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::ids::{DeviceId, MessageId, SessionId, TransferId};
 use protocol_core::info::Address;
@@ -83,6 +83,22 @@ pub struct Sharing {
     pub excluded: u64,
 }
 
+/// What waits to be offered.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Debug)]
+pub struct Queued {
+    /// Its id among what is unfinished.
+    pub transfer: TransferId,
+    /// What was there, for paths and sizes.
+    pub manifest: Arc<Manifest>,
+    /// What cannot be sent, and why.
+    pub skipped: Vec<(PathBuf, SkipReason)>,
+    /// How many entries the selection leaves out.
+    pub excluded: u64,
+    /// Until when it waits, in seconds since 1970.
+    pub expires_unix: u64,
+}
+
 /// Why nothing was offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendError {
@@ -94,6 +110,8 @@ pub enum SendError {
     Manifest(ManifestError),
     /// The Node refused.
     Refused(ShareError),
+    /// What is to wait could not be written down.
+    NotNoted(HomeError),
 }
 
 impl fmt::Display for SendError {
@@ -103,6 +121,7 @@ impl fmt::Display for SendError {
             Self::Scan(error) => error.fmt(f),
             Self::Manifest(error) => error.fmt(f),
             Self::Refused(error) => write!(f, "{error}"),
+            Self::NotNoted(error) => error.fmt(f),
         }
     }
 }
@@ -208,7 +227,7 @@ impl NetworkingService {
         });
         let key = key.await?.map_err(SendError::Refused)?;
         let (noting, of) = (Arc::clone(&journals), Arc::clone(&manifest));
-        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, &of)).await;
+        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, &of, None)).await;
         if let Ok(Err(error)) = noted {
             warn!(%error, "what is sent could not be noted: it cannot go on by itself");
         }
@@ -217,6 +236,30 @@ impl NetworkingService {
             drop(tokio::task::spawn_blocking(move || journals.remove(key.id)).await);
         }
         Ok(Sharing { key, manifest, skipped, excluded })
+    }
+
+    /// Looks through the paths, and remembers what is there for a device that is not here: it waits among [`Self::unfinished`] until it is
+    /// offered by [`Self::share_with_device`], or `life` is over. What is there then counts, not what is there now.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn queue_for_device(&self, to: DeviceId, request: SendRequest, life: Duration) -> Result<Queued, SendError> {
+        let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
+        if !self.call(move |host| host.node.policy(to).is_some()).await? {
+            return Err(SendError::Refused(ShareError::UnknownDevice));
+        }
+        let queued = tokio::task::spawn_blocking(move || {
+            let Found { manifest, skipped, excluded, .. } = look(&request.paths, &request.selection, request.rate)?;
+            let id = match before(&journals, to, &request.paths, manifest.digest()) {
+                Some(before) => before,
+                None => new_transfer()?,
+            };
+            let key = TransferKey { device: to, direction: Direction::Outgoing, id };
+            let expires_unix = unix_s().saturating_add(life.as_secs());
+            note_outgoing(&journals, key, request, &manifest, Some(expires_unix)).map_err(SendError::NotNoted)?;
+            Ok(Queued { transfer: id, manifest, skipped, excluded, expires_unix })
+        });
+        queued.await.map_err(|_| SendError::Closed)?
     }
 
     /// Transfers that were begun and are not finished, in this life of the process or earlier ones.
@@ -463,7 +506,19 @@ fn before(journals: &Journals, to: DeviceId, paths: &[PathBuf], digest: &[u8; 32
     journals.outgoing().ok()?.into_iter().find(same).map(|before| before.transfer)
 }
 
-fn note_outgoing(journals: &Journals, key: TransferKey, request: SendRequest, manifest: &Manifest) -> Result<(), HomeError> {
+fn new_transfer() -> Result<TransferId, SendError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|_| SendError::Refused(ShareError::NoEntropy))?;
+    Ok(TransferId(id))
+}
+
+fn note_outgoing(
+    journals: &Journals,
+    key: TransferKey,
+    request: SendRequest,
+    manifest: &Manifest,
+    expires_unix: Option<u64>,
+) -> Result<(), HomeError> {
     let request = SendRequest { paths: absolute(&request.paths), ..request };
     let replaced = |before: &Outgoing| before.device == key.device && before.request.paths == request.paths && before.transfer != key.id;
     for before in journals.outgoing()?.into_iter().filter(replaced) {
@@ -471,7 +526,7 @@ fn note_outgoing(journals: &Journals, key: TransferKey, request: SendRequest, ma
     }
     let unix_s = unix_s();
     let (entries, bytes, digest) = (manifest.len(), manifest.bytes(), *manifest.digest());
-    journals.add_outgoing(&Outgoing { device: key.device, transfer: key.id, unix_s, request, entries, bytes, digest })
+    journals.add_outgoing(&Outgoing { device: key.device, transfer: key.id, unix_s, request, entries, bytes, digest, expires_unix })
 }
 
 struct Found {

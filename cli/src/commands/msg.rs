@@ -10,7 +10,7 @@ use protocol_core::limits::MESSAGE_BODY;
 use protocol_core::messages::{Draft, StoredMessage};
 use protocol_core::wire::control::MessageState;
 
-use super::reach::{Reach, Target, reach};
+use super::reach::{Reach, Target, patience, reach};
 use super::transfer::tell_route;
 use super::{Context, devices, off_thread};
 use crate::args::{MsgSend, MsgTail, MsgVerb};
@@ -79,7 +79,7 @@ async fn send(out: &Output, net: &mut Net, args: &MsgSend, body: Vec<u8>) -> Out
 async fn deliver(out: &Output, net: &mut Net, args: &MsgSend, target: &Target, id: MessageId) -> Outcome {
     queued(out, net, id).await?;
     let again = |more: &str| format!("kin msg send --to {} {more}", shell_word(&args.to)).trim_end().to_owned();
-    let how = Reach { addresses: &args.address, wait: args.wait, there: "kin recv` or `kin msg tail", again: &again };
+    let how = Reach { addresses: &args.address, wait: patience(args.wait, args.queue), there: "kin recv` or `kin msg tail", again: &again };
     match reach(out, net, target, how).await {
         Ok(route) => drop(tell_route(out, &route)),
         Err(problem) if args.queue.is_some() && matches!(problem.exit, Exit::Unreachable | Exit::Timeout) => {

@@ -15,6 +15,14 @@ use crate::output::{Output, quoted};
 /// After this the program says what it is waiting for.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How long somebody is tried for whom things may wait, unless it is said: longer than a way through a relay takes.
+const TRY: Duration = Duration::from_secs(5);
+
+/// How long to try, where what is to be said may wait for so long.
+pub(super) fn patience(wait: Option<Duration>, queue: Option<Duration>) -> Option<Duration> {
+    wait.or_else(|| queue.map(|_| TRY))
+}
+
 /// Whom it is about.
 pub(super) struct Target {
     pub(super) id: DeviceId,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_tokio::files::{Scan, Selection, SkipReason, SymlinkPolicy, scan};
-use adapter_tokio::service::{SendRequest, Sharing};
+use adapter_tokio::service::{Queued, SendRequest, Sharing};
 use protocol_core::effects::{DeviceState, Event as CoreEvent, Route, TransferKey};
 use protocol_core::faults::{CancelReason, TransferFailure};
 use protocol_core::info::Address;
 use protocol_core::limits::{LABEL, USER_WAIT};
 use protocol_core::transfer::manifest::{EntryKind, Manifest};
 
-use super::reach::{Reach, Target, reach};
+use super::reach::{Reach, Target, patience, reach};
 use super::transfer::{Running, amount, offer_event, tell_route};
 use super::{Context, devices, off_thread};
 use crate::args::{Send, Symlinks};
@@ -32,6 +32,8 @@ pub(super) struct Sent<'a> {
     pub(super) to: &'a str,
     pub(super) address: &'a [Address],
     pub(super) wait: Option<Duration>,
+    /// Where it is not reached: how long it may wait for a `kin up`.
+    pub(super) queue: Option<Duration>,
     /// The command that does the same once more.
     pub(super) command: String,
     /// What is sent is gone when this command ends: there is no other try.
@@ -46,6 +48,9 @@ pub(super) async fn run(context: &Context, args: &Send) -> Outcome {
     if from_stdin != args.name.is_some() {
         return Err(Problem::usage("--name says what standard input is called: kin send - --name NAME"));
     }
+    if from_stdin && args.queue.is_some() {
+        return Err(Problem::usage("standard input cannot wait for another process: write it to a file first"));
+    }
     let spool = if from_stdin { Some(spool(context, args).await?) } else { None };
     let paths = match &spool {
         Some((_, path)) => vec![path.clone()],
@@ -56,7 +61,15 @@ pub(super) async fn run(context: &Context, args: &Send) -> Outcome {
     if args.dry_run {
         return dry_run(context, args, &request);
     }
-    let sent = Sent { request, to: &args.to, address: &args.address, wait: args.wait, command: command(args), once: from_stdin };
+    let sent = Sent {
+        request,
+        to: &args.to,
+        address: &args.address,
+        wait: args.wait,
+        queue: args.queue,
+        command: command(args),
+        once: from_stdin,
+    };
     send(context, &sent).await
 }
 
@@ -149,7 +162,14 @@ async fn offer(out: &Output, net: &mut Net, sent: &Sent<'_>) -> Outcome {
     let found = devices::find_view(&known, sent.to)?;
     let target = Target::of(found);
     let again = |more: &str| sent.again(more);
-    let route = reach(out, net, &target, Reach { addresses: sent.address, wait: sent.wait, there: "kin recv", again: &again }).await?;
+    let how = Reach { addresses: sent.address, wait: patience(sent.wait, sent.queue), there: "kin recv", again: &again };
+    let route = match (reach(out, net, &target, how).await, sent.queue) {
+        (Ok(route), _) => route,
+        (Err(problem), Some(life)) if matches!(problem.exit, Exit::Unreachable | Exit::Timeout) => {
+            return queue(out, net, &target, (sent, life)).await;
+        }
+        (Err(problem), _) => return Err(problem),
+    };
     let way = tell_route(out, &route);
     let Sharing { key, manifest, skipped, excluded } = net.share(target.id, sent.request.clone()).await?;
     let skipped = tell_skipped(out, &skipped);
@@ -167,6 +187,25 @@ async fn offer(out: &Output, net: &mut Net, sent: &Sent<'_>) -> Outcome {
         net.give_up(key.id).await?;
     }
     done
+}
+
+/// The device is not there: what is to be sent waits for it.
+async fn queue(out: &Output, net: &mut Net, target: &Target, (sent, life): (&Sent<'_>, Duration)) -> Outcome {
+    let Queued { transfer, manifest, skipped, excluded, expires_unix } = net.queue(target.id, sent.request.clone(), life).await?;
+    tell_skipped(out, &skipped);
+    let (number, bytes) = amount(&manifest);
+    out.event(&Event::Queued {
+        id: transfer.to_string(),
+        device_id: target.id.to_string(),
+        files: number,
+        bytes,
+        expires_at: expires_unix,
+    });
+    let excluded = left_out(excluded);
+    let what = sent.request.label.as_deref().map_or_else(|| files(number), shown);
+    out.result(&format!("{what}  {}  {} → {}   waits{excluded}", files(number), size(bytes), shown(&target.name)));
+    out.say("`kin up` sends it when the device is there; see  kin transfers  for what waits.");
+    Ok(())
 }
 
 /// What the receiver is shown as the name of the whole: that of the first path.

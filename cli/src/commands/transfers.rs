@@ -1,6 +1,7 @@
 //! `kin transfers`: what was begun and is not finished. Looking needs no network and no lock.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use adapter_tokio::home::journals_path;
 use adapter_tokio::journal::{Begun, Journals};
@@ -33,7 +34,7 @@ pub(super) async fn run(context: &mut Context, verb: Option<TransfersVerb>) -> O
             What::Out { request } => {
                 let to = find(&all, &transfer)?.device.to_string();
                 let command = format!("kin transfers resume {}", short(&transfer));
-                let sent = Sent { request: (**request).clone(), to: &to, address: &address, wait: None, command, once: false };
+                let sent = Sent { request: (**request).clone(), to: &to, address: &address, wait: None, queue: None, command, once: false };
                 send::send(context, &sent).await
             }
             What::In { directory } => {
@@ -87,6 +88,7 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
             bytes_durable: None,
             entries: out.entries.into(),
             begun_at: out.unix_s,
+            expires_at: out.expires_unix,
             paths: out.request.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         },
         what: What::Out { request: Box::new(out.request) },
@@ -103,6 +105,7 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
             bytes_durable: journals.read(head.transfer).map(|unfinished| unfinished.bytes().min(head.bytes)),
             entries: head.entries.into(),
             begun_at: head.unix_s,
+            expires_at: None,
             paths: vec![head.directory.to_string_lossy().into_owned()],
         },
         what: What::In { directory: head.directory },
@@ -154,6 +157,10 @@ fn show(out: &Output, one: &One) {
     out.result(&line(row));
     out.result(&format!("  id       {}", row.id));
     out.result(&format!("  entries  {}", count(row.entries)));
+    if let Some(expires) = row.expires_at {
+        let until = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(expires));
+        out.result(&format!("  waits until {until}, for a `kin up` that finds the device"));
+    }
     let next = match row.direction {
         Way::Out => format!("kin transfers resume {}", short(&row.id)),
         Way::In => format!("kin recv {} --from {}   while the other device sends the same again", place(row), shell_word(&device(row))),

@@ -208,7 +208,7 @@ impl Owner<'_> {
         Ok(())
     }
 
-    /// Offers again what was begun for a device and does not run.
+    /// Offers what was begun, or waits, for a device and does not run.
     async fn go_on(&mut self, device: DeviceId) -> Outcome {
         let begun = self.service.unfinished().await.map_err(crate::net::closed)?;
         let waits = |outgoing: &&Outgoing| outgoing.device == device && !begun.live.contains(&outgoing.transfer);
@@ -216,7 +216,7 @@ impl Owner<'_> {
             let first = request.paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
             match self.service.share_with_device(device, request).await {
                 Ok(Sharing { key, manifest, .. }) => {
-                    self.out.result(&format!("{first} is offered again"));
+                    self.out.result(&format!("{first} is offered"));
                     self.taken.insert(key, Taken { label: first, files: amount(&manifest).0, since: Instant::now() });
                 }
                 Err(error) => {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::stage::{Device, Ended, Stage, strings};
+use crate::up::{end, up};
 
 /// Sends `what` from `a` to `b`, who receives with `more`.
 fn send(stage: &Stage, (a, b): (&Device, &Device), what: &str, more: &[&str]) -> (Ended, Ended) {
@@ -290,4 +291,46 @@ fn a_directory_that_is_gone_is_not_gone_on_with() {
     let sent = send(&address, &[]).end();
     assert_eq!((sent.code, receiving.end().code), (0, 0), "{:?}", sent.events);
     assert_eq!(fs::read(stage.path("new/file")).unwrap(), vec![3; 400_000]);
+}
+
+/// XFER-21: what is sent to a device that is away waits, is listed, and leaves when both are up; what nobody fetched is forgotten.
+#[test]
+fn what_is_queued_leaves_when_the_device_comes() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    let what = folder(&stage);
+    fs::create_dir(stage.path("in")).unwrap();
+    assert_eq!(b.run(&["devices", "policy", "device a", "--files", "auto"]).code, 0);
+
+    let refused = a.run(&["send", &what, "--to", "device b", "--wait=1s"]);
+    assert_eq!(refused.code, 14, "without --queue nothing waits: {}", refused.words);
+    assert!(a.run(&["transfers", "list"]).all("unfinished").is_empty());
+    let queued = a.run(&["send", &what, "--to", "device b", "--wait=1s", "--queue=1h"]);
+    assert_eq!((queued.code, &queued.event("queued")["files"]), (0, &Value::from(3)), "{}", queued.words);
+    let again = a.run(&["send", &what, "--to", "device b", "--wait=1s", "--queue"]);
+    assert_eq!(again.event("queued")["id"], queued.event("queued")["id"], "the same waits once");
+    let listed = a.run(&["transfers", "list"]);
+    let waiting = listed.all("unfinished");
+    assert_eq!((waiting.len(), &waiting[0]["expires_at"]), (1, &again.event("queued")["expires_at"]));
+    assert!(a.say(&["transfers", "show", "--", waiting[0]["id"].as_str().unwrap()]).contains("waits until"));
+    let stdin = a.run(&["send", "-", "--name", "x", "--to", "device b", "--queue"]);
+    assert_eq!(stdin.code, 2, "{}", stdin.words);
+
+    // Beside a `kin up` too.
+    let (here, _) = up(&a, &[]);
+    fs::write(stage.path("later"), vec![3; 100_000]).unwrap();
+    let later = a.run(&["send", &stage.text("later"), "--to", "device b", "--wait=1s", "--queue"]);
+    assert_eq!(later.code, 0, "{}", later.words);
+    // What is there when it leaves is what counts.
+    fs::write(stage.path("later"), vec![4; 200_000]).unwrap();
+
+    let (mut there, _) = up(&b, &[&stage.text("in")]);
+    for _ in 0..2 {
+        there.until("done");
+    }
+    assert_eq!(tree(&stage.path("album")), tree(&stage.path("in/album")));
+    assert_eq!(fs::read(stage.path("in/later")).unwrap(), vec![4; 200_000]);
+    end(there);
+    end(here);
+    assert!(a.run(&["transfers", "list"]).all("unfinished").is_empty(), "it is done");
 }
