@@ -191,7 +191,7 @@ const LOCK: &str = "lock";
 const SEED: &str = "seed";
 const RECORDS: &str = "records.redb";
 const SETTINGS: &str = "settings";
-const SNAPSHOT: &str = "snapshot";
+const SNAPSHOT: &str = "snapshot.json";
 const JOURNALS: &str = "transfers";
 
 /// Where the journals of the home at `path` are.

@@ -134,7 +134,7 @@ pub struct Outgoing {
     pub bytes: u64,
     /// The digest of its manifest, in that try.
     pub digest: [u8; 32],
-    /// For one that waits for its first try: when that comes too late, in seconds since 1970.
+    /// For one that was queued: when it is too late for it, in seconds since 1970.
     pub expires_unix: Option<u64>,
 }
 
@@ -359,6 +359,17 @@ impl Journals {
         Ok(list)
     }
 
+    /// Nothing is to be sent to this device any more.
+    ///
+    /// # Errors
+    /// A fault of the file system.
+    pub fn forget(&self, device: DeviceId) -> Result<(), HomeError> {
+        for outgoing in self.outgoing()?.into_iter().filter(|outgoing| outgoing.device == device) {
+            self.remove(outgoing.transfer)?;
+        }
+        Ok(())
+    }
+
     fn list(&self, kind: &str) -> Result<Vec<(TransferId, PathBuf)>, HomeError> {
         let directory = match std::fs::read_dir(&self.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -388,9 +399,10 @@ impl Journals {
             list.sort_by_key(|(modified, ..)| core::cmp::Reverse(*modified));
             for (place, (modified, id, path)) in list.into_iter().enumerate() {
                 let old = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > keep);
-                let over = || kind == "out" && lines::outgoing(&path).is_some_and(|outgoing| outgoing.is_over());
+                let queued = if kind == "out" { lines::outgoing(&path).filter(|outgoing| outgoing.expires_unix.is_some()) } else { None };
                 let unfinished = || if kind == "in" { self.read(id) } else { None };
-                if place >= KEPT || old || over() {
+                // What was queued has a time of its own.
+                if queued.map_or(place >= KEPT || old, |queued| queued.is_over()) {
                     surplus.push((id, unfinished()));
                 } else if kind == "in" && lines::head(&path).is_none() {
                     debug!(path = %path.display(), "a journal that cannot be read");

@@ -88,8 +88,8 @@ pub(crate) enum Event {
         files: u64,
         /// Their bytes.
         bytes: u64,
-        /// Until when it waits, in seconds since 1970.
-        expires_at: u64,
+        /// Until when it waits, in seconds since 1970; `null`: it was begun before, and waits as such transfers do.
+        expires_at: Option<u64>,
     },
     /// The offer was taken.
     Accepted {
@@ -523,7 +523,7 @@ pub(crate) struct Unfinished {
     pub(crate) entries: u64,
     /// When the last try began, or the wish was made, in seconds since 1970.
     pub(crate) begun_at: u64,
-    /// Until when it waits for its first try, in seconds since 1970; `null` behind that.
+    /// For what was queued: when it is too late for it, in seconds since 1970.
     pub(crate) expires_at: Option<u64>,
     /// What is sent, or where it goes.
     pub(crate) paths: Vec<String>,
@@ -640,7 +640,7 @@ mod tests {
             Event::PairRequest { session_id: id(), device: stranger, check: "012345".into() },
             Event::Paired { session_id: id(), device: paired },
             Event::Offer { id: id(), device_id: id(), files: 3, bytes: 9, conflicts: 0, flagged: 1, flagged_paths: vec![".git".into()] },
-            Event::Queued { id: "id".into(), device_id: "id".into(), files: 1, bytes: 2, expires_at: 1_800_600_000 },
+            Event::Queued { id: "id".into(), device_id: "id".into(), files: 1, bytes: 2, expires_at: Some(1_800_600_000) },
             Event::Accepted { id: id() },
             Event::Refused { id: id(), reason: "declined by the user".into() },
             Event::Route { transport: "tcp".into(), kind: RouteKind::Lan, rtt_ms: None },

@@ -474,6 +474,7 @@ fn send_failed(error: &SendError) -> Problem {
         SendError::Scan(error) => scan_failed(error),
         SendError::Manifest(_) => Problem::new(Exit::Usage, shown(&error.to_string())),
         SendError::Refused(_) => Problem::new(Exit::Internal, shown(&error.to_string())),
+        SendError::Live | SendError::TooManyWait => Problem::new(Exit::State, error.to_string()).next("kin transfers"),
         SendError::NotNoted(_) => Problem::new(Exit::LocalIo, shown(&error.to_string())),
     }
 }

@@ -142,6 +142,48 @@ pub(crate) fn relay(text: &str) -> Result<Relay, String> {
     Err("a relay is a URL, https://relay.example".to_owned())
 }
 
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.transport.map_or(Ok(()), |transport| write!(f, "{transport}:"))?;
+        write!(f, "{}", self.at)
+    }
+}
+
+impl fmt::Display for DhtNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(node) => write!(f, "{node}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(url) => write!(f, "{url}"),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl Global {
+    /// The flags that say where and by what this process listens and looks, also where the environment says so.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut flag = |name: &str, value: String| words.extend([name.to_owned(), value]);
+        if self.transport.0 != BUILT_IN {
+            flag("--transport", self.transport.to_string());
+        }
+        self.bind.iter().for_each(|bind| flag("--bind", bind.to_string()));
+        self.dht_bootstrap.iter().filter(|node| node.0.is_some()).for_each(|node| flag("--dht-bootstrap", node.to_string()));
+        self.relay.iter().for_each(|relay| flag("--relay", relay.to_string()));
+        let wishes = [(self.no_lan, "--no-lan"), (self.no_dht, "--no-dht")];
+        words.extend(wishes.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name.to_owned()));
+        words
+    }
+}
+
 /// The relays that are wanted, as text.
 pub(crate) fn relays(wanted: &[Relay]) -> Vec<String> {
     wanted.iter().filter_map(|relay| relay.0.as_ref().map(ToString::to_string)).collect()

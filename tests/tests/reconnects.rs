@@ -99,6 +99,10 @@ impl Transport for Known {
         self.0.accept().await.map(KnownConnection::new)
     }
 
+    async fn changed(&self) {
+        self.0.changed().await;
+    }
+
     async fn close(&self) {
         self.0.close().await;
     }
@@ -122,6 +126,10 @@ impl Connection for KnownConnection {
 
     async fn accept(&self) -> io::Result<(Self::Tx, Self::Rx)> {
         self.0.accept().await
+    }
+
+    async fn moved(&self) -> String {
+        self.0.moved().await
     }
 
     fn close(&self, code: u32) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol_core::effects::{Direction, TransferKey};
+use protocol_core::effects::{DeviceState, Direction, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::ids::{DeviceId, MessageId, SessionId, TransferId};
 use protocol_core::info::Address;
@@ -25,7 +25,7 @@ use crate::driver::transfers::Inbox;
 use crate::driver::{Host, unix_s, with_env};
 use crate::files::{ConflictPolicy, Scan, ScanError, Selection, SkipReason, scan};
 use crate::home::HomeError;
-use crate::journal::{Begun, Journals, Outgoing};
+use crate::journal::{Begun, Journals, KEPT, Outgoing};
 use crate::metrics::DeviceMetrics;
 use crate::pipeline::pace::Pace;
 use crate::pipeline::send::Sources;
@@ -95,8 +95,8 @@ pub struct Queued {
     pub skipped: Vec<(PathBuf, SkipReason)>,
     /// How many entries the selection leaves out.
     pub excluded: u64,
-    /// Until when it waits, in seconds since 1970.
-    pub expires_unix: u64,
+    /// Until when it waits, in seconds since 1970; `None`: it was begun before, and waits as such transfers do.
+    pub expires_unix: Option<u64>,
 }
 
 /// Why nothing was offered.
@@ -110,6 +110,10 @@ pub enum SendError {
     Manifest(ManifestError),
     /// The Node refused.
     Refused(ShareError),
+    /// The same is being sent to that device already.
+    Live,
+    /// As many transfers wait as may ([`KEPT`](crate::journal::KEPT)).
+    TooManyWait,
     /// What is to wait could not be written down.
     NotNoted(HomeError),
 }
@@ -121,6 +125,8 @@ impl fmt::Display for SendError {
             Self::Scan(error) => error.fmt(f),
             Self::Manifest(error) => error.fmt(f),
             Self::Refused(error) => write!(f, "{error}"),
+            Self::Live => f.write_str("the same is being sent there already"),
+            Self::TooManyWait => write!(f, "{KEPT} transfers wait, and there is no room for more"),
             Self::NotNoted(error) => error.fmt(f),
         }
     }
@@ -204,7 +210,7 @@ impl NetworkingService {
     /// what the receiver has of it is not sent again.
     ///
     /// # Errors
-    /// [`SendError`].
+    /// [`SendError`]; [`SendError::Live`] if the same is being sent there already.
     pub async fn share_with_device(&self, to: DeviceId, request: SendRequest) -> Result<Sharing, SendError> {
         let SendRequest { paths, selection, label, rate } = request.clone();
         let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
@@ -216,18 +222,23 @@ impl NetworkingService {
         });
         let (Found { manifest, sources, skipped, excluded }, before) = found.await.map_err(|_| SendError::Closed)??;
         let offered = Arc::clone(&manifest);
+        let (again, expires) = before.map_or((None, None), |before| (Some(before.transfer), before.expires_unix));
         let key = self.call(move |host| {
+            if again.is_some_and(|again| host.transfers.is_live(again)) {
+                return Err(SendError::Live);
+            }
             let sources = Sources::new(Arc::clone(&offered), sources, rate.map(Pace::new));
-            let key = with_env(|env| match before.filter(|before| !host.transfers.is_live(*before)) {
-                Some(before) => host.node.share_again(env, to, offered, label, before),
+            let key = with_env(|env| match again {
+                Some(again) => host.node.share_again(env, to, offered, label, again),
                 None => host.node.share_with_device(env, to, offered, label),
-            })?;
+            });
+            let key = key.map_err(SendError::Refused)?;
             host.transfers.add_outgoing(key, sources);
             Ok(key)
         });
-        let key = key.await?.map_err(SendError::Refused)?;
+        let key = key.await??;
         let (noting, of) = (Arc::clone(&journals), Arc::clone(&manifest));
-        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, &of, None)).await;
+        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, &of, expires)).await;
         if let Ok(Err(error)) = noted {
             warn!(%error, "what is sent could not be noted: it cannot go on by itself");
         }
@@ -239,27 +250,44 @@ impl NetworkingService {
     }
 
     /// Looks through the paths, and remembers what is there for a device that is not here: it waits among [`Self::unfinished`] until it is
-    /// offered by [`Self::share_with_device`], or `life` is over. What is there then counts, not what is there now.
+    /// offered by [`Self::share_with_device`], or `life` is over: then it is forgotten, begun or not. What is there when it is offered
+    /// counts, not what is there now, and of several wishes for the same paths the last one. What was begun before stays as it was.
     ///
     /// # Errors
-    /// [`SendError`].
+    /// [`SendError`]; [`SendError::Live`] if the same paths are being sent there already, [`SendError::TooManyWait`].
     pub async fn queue_for_device(&self, to: DeviceId, request: SendRequest, life: Duration) -> Result<Queued, SendError> {
         let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
         if !self.call(move |host| host.node.policy(to).is_some()).await? {
             return Err(SendError::Refused(ShareError::UnknownDevice));
         }
+        let live = self.unfinished().await?.live;
         let queued = tokio::task::spawn_blocking(move || {
             let Found { manifest, skipped, excluded, .. } = look(&request.paths, &request.selection, request.rate)?;
-            let id = match before(&journals, to, &request.paths, manifest.digest()) {
-                Some(before) => before,
-                None => new_transfer()?,
-            };
+            let waiting = journals.outgoing().map_err(SendError::NotNoted)?;
+            let paths = absolute(&request.paths);
+            let same: Vec<&Outgoing> = waiting.iter().filter(|other| other.device == to && other.request.paths == paths).collect();
+            if same.iter().any(|other| live.contains(&other.transfer)) {
+                return Err(SendError::Live);
+            }
+            if same.is_empty() && waiting.len() >= KEPT {
+                return Err(SendError::TooManyWait);
+            }
+            let before = same.iter().find(|other| other.digest == *manifest.digest());
+            let id = before.map_or_else(new_transfer, |before| Ok(before.transfer))?;
             let key = TransferKey { device: to, direction: Direction::Outgoing, id };
-            let expires_unix = unix_s().saturating_add(life.as_secs());
-            note_outgoing(&journals, key, request, &manifest, Some(expires_unix)).map_err(SendError::NotNoted)?;
+            let expires_unix = match before {
+                Some(Outgoing { expires_unix: None, .. }) => None,
+                Some(_) | None => Some(unix_s().saturating_add(life.as_secs())),
+            };
+            note_outgoing(&journals, key, request, &manifest, expires_unix).map_err(SendError::NotNoted)?;
             Ok(Queued { transfer: id, manifest, skipped, excluded, expires_unix })
         });
-        queued.await.map_err(|_| SendError::Closed)?
+        let queued = queued.await.map_err(|_| SendError::Closed)??;
+        // It may have come while the paths were looked through: then whoever follows the events hears that it is here.
+        if self.devices().await?.iter().any(|device| device.id == to && device.state == DeviceState::Connected) {
+            self.connect(to, Vec::new()).await.unwrap_or(());
+        }
+        Ok(queued)
     }
 
     /// Transfers that were begun and are not finished, in this life of the process or earlier ones.
@@ -426,7 +454,13 @@ impl NetworkingService {
             host.perform();
             forgotten
         };
-        self.call(forget).await?.map_err(CallError::Refused)
+        self.call(forget).await?.map_err(CallError::Refused)?;
+        let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
+        let forgotten = tokio::task::spawn_blocking(move || journals.forget(device)).await;
+        if let Ok(Err(error)) = forgotten {
+            warn!(%error, "what waits for a forgotten device stays noted");
+        }
+        Ok(())
     }
 
     /// Queues a message for a paired device. It waits, durably, until a session brings it there or its time is over; nothing is dialled
@@ -500,10 +534,10 @@ fn absolute(paths: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// The try before, of the same paths with the same in them: the transfer goes on as that.
-fn before(journals: &Journals, to: DeviceId, paths: &[PathBuf], digest: &[u8; 32]) -> Option<TransferId> {
+fn before(journals: &Journals, to: DeviceId, paths: &[PathBuf], digest: &[u8; 32]) -> Option<Outgoing> {
     let paths = absolute(paths);
     let same = |before: &Outgoing| before.device == to && before.request.paths == paths && before.digest == *digest;
-    journals.outgoing().ok()?.into_iter().find(same).map(|before| before.transfer)
+    journals.outgoing().ok()?.into_iter().find(same)
 }
 
 fn new_transfer() -> Result<TransferId, SendError> {

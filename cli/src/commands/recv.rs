@@ -292,7 +292,7 @@ async fn next(out: &Output, net: &mut Net) -> Outcome<CoreEvent> {
             CoreEvent::Message { device, .. } => {
                 let known = net.devices().await?;
                 let name = known.into_iter().find(|known| known.id == device).map_or_else(|| device.to_string(), |known| known.name);
-                out.say(&format!("A message of {} came; read it with: kin msg list", quoted(&name)));
+                out.say(&format!("A message of {} came; when this ends, read it with: kin msg tail", quoted(&name)));
             }
             event => return Ok(event),
         }

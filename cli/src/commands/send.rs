@@ -146,7 +146,7 @@ fn left_out(excluded: u64) -> String {
 }
 
 /// Lists what is left out; how many.
-fn tell_skipped(out: &Output, skipped: &[(PathBuf, SkipReason)]) -> u64 {
+pub(super) fn tell_skipped(out: &Output, skipped: &[(PathBuf, SkipReason)]) -> u64 {
     for (path, reason) in skipped {
         let why = match reason {
             SkipReason::Unreadable(fault) => format!("not readable, {fault}"),
@@ -192,7 +192,7 @@ async fn offer(out: &Output, net: &mut Net, sent: &Sent<'_>) -> Outcome {
 /// The device is not there: what is to be sent waits for it.
 async fn queue(out: &Output, net: &mut Net, target: &Target, (sent, life): (&Sent<'_>, Duration)) -> Outcome {
     let Queued { transfer, manifest, skipped, excluded, expires_unix } = net.queue(target.id, sent.request.clone(), life).await?;
-    tell_skipped(out, &skipped);
+    let skipped = tell_skipped(out, &skipped);
     let (number, bytes) = amount(&manifest);
     out.event(&Event::Queued {
         id: transfer.to_string(),
@@ -205,7 +205,7 @@ async fn queue(out: &Output, net: &mut Net, target: &Target, (sent, life): (&Sen
     let what = sent.request.label.as_deref().map_or_else(|| files(number), shown);
     out.result(&format!("{what}  {}  {} → {}   waits{excluded}", files(number), size(bytes), shown(&target.name)));
     out.say("`kin up` sends it when the device is there; see  kin transfers  for what waits.");
-    Ok(())
+    if skipped == 0 { Ok(()) } else { Err(Problem::partial(format!("{} of it are left out; they are listed above", count(skipped)))) }
 }
 
 /// What the receiver is shown as the name of the whole: that of the first path.

@@ -159,7 +159,7 @@ fn show(out: &Output, one: &One) {
     out.result(&format!("  entries  {}", count(row.entries)));
     if let Some(expires) = row.expires_at {
         let until = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(expires));
-        out.result(&format!("  waits until {until}, for a `kin up` that finds the device"));
+        out.result(&format!("  waits until {until} for a `kin up` that finds the device"));
     }
     let next = match row.direction {
         Way::Out => format!("kin transfers resume {}", short(&row.id)),

@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 use adapter_tokio::files::ConflictPolicy;
 use adapter_tokio::journal::Outgoing;
 use adapter_tokio::metrics::prometheus;
-use adapter_tokio::service::{Inbox, NetworkingService, Sharing};
+use adapter_tokio::service::{Inbox, NetworkingService, SendError, Sharing};
 use protocol_core::effects::{DeviceState, Direction, Event as CoreEvent, TransferKey};
 use protocol_core::faults::DeclineReason;
 use protocol_core::ids::DeviceId;
 use protocol_core::limits::USER_WAIT;
-use protocol_core::node::FilePolicy;
+use protocol_core::node::{FilePolicy, ShareError};
 use protocol_core::transfer::manifest::Manifest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Context;
+use super::send::tell_skipped;
 use super::transfer::{amount, offer_event};
 use crate::args::Up;
 use crate::ask::{Answer, Asker};
@@ -68,6 +69,27 @@ struct Asked {
     files: u64,
 }
 
+/// What an owner who sits at the terminal is asked.
+enum Question {
+    /// Whether to take an offer.
+    Offer(Asked),
+    /// Whether to forget a device that has removed this one.
+    Removed { device: DeviceId, name: String },
+}
+
+impl Question {
+    fn words(&self) -> String {
+        match self {
+            Self::Offer(asked) => format!("Take {}?", asked.label),
+            Self::Removed { name, .. } => format!("Forget {} here too?", quoted(name)),
+        }
+    }
+
+    fn is_about(&self, key: TransferKey) -> bool {
+        matches!(self, Self::Offer(asked) if asked.key == key)
+    }
+}
+
 async fn up(context: &mut Context, net: &mut Net, args: &Up, dir: Option<PathBuf>) -> Outcome {
     let home = context.home()?;
     let Context { out, asker, .. } = context;
@@ -102,15 +124,15 @@ struct Owner<'a> {
     anywhere: bool,
     can_ask: bool,
     taken: BTreeMap<TransferKey, Taken>,
-    waiting: VecDeque<Asked>,
+    waiting: VecDeque<Question>,
 }
 
 impl Owner<'_> {
     /// Does what events ask for, until a signal.
     async fn follow(&mut self, net: &mut Net, asker: &mut Asker) -> Outcome {
         loop {
-            if let Some(asked) = self.waiting.pop_front() {
-                self.ask(net, asker, asked).await?;
+            if let Some(question) = self.waiting.pop_front() {
+                self.ask(net, asker, question).await?;
             } else {
                 let event = net.next().await?;
                 self.on_event(event).await?;
@@ -118,15 +140,15 @@ impl Owner<'_> {
         }
     }
 
-    /// Asks about an offer, while everything else goes on.
-    async fn ask(&mut self, net: &mut Net, asker: &mut Asker, asked: Asked) -> Outcome {
-        let words = format!("Take {}?", asked.label);
-        let mut question = pin!(asker.yes(self.out, &words, USER_WAIT));
+    /// Asks, while everything else goes on.
+    async fn ask(&mut self, net: &mut Net, asker: &mut Asker, question: Question) -> Outcome {
+        let words = question.words();
+        let mut asking = pin!(asker.yes(self.out, &words, USER_WAIT));
         let answer = loop {
             tokio::select! {
-                answer = &mut question => break answer,
+                answer = &mut asking => break answer,
                 event = net.next() => match event? {
-                    CoreEvent::Failed { transfer, .. } if transfer == asked.key => {
+                    CoreEvent::Failed { transfer, .. } if question.is_about(transfer) => {
                         self.out.warning(WarningCode::TransferFailed, "the offer was taken back before it was answered");
                         return Ok(());
                     }
@@ -134,11 +156,19 @@ impl Owner<'_> {
                 },
             }
         };
-        match answer {
-            Answer::Yes => self.accept(asked, Some(ConflictPolicy::Rename)).await,
-            Answer::No | Answer::Silence | Answer::Nobody => {
+        match (question, answer) {
+            (Question::Offer(asked), Answer::Yes) => self.accept(asked, Some(ConflictPolicy::Rename)).await,
+            (Question::Offer(asked), Answer::No | Answer::Silence | Answer::Nobody) => {
                 self.decline(asked.key, DeclineReason::User).await;
                 self.out.say("The offer was declined.");
+            }
+            (Question::Removed { device, name }, Answer::Yes) => {
+                // It may have been forgotten by another command meanwhile.
+                self.service.forget_device(device).await.unwrap_or(());
+                self.out.say(&format!("{} is forgotten.", quoted(&name)));
+            }
+            (Question::Removed { name, .. }, Answer::No | Answer::Silence | Answer::Nobody) => {
+                self.out.say(&format!("{} stays listed.", quoted(&name)));
             }
         }
         Ok(())
@@ -174,6 +204,9 @@ impl Owner<'_> {
                     let message =
                         format!("{} has removed this device; agree with: kin devices forget {}", quoted(&name), shell_word(&name));
                     out.warning(WarningCode::RemovedThere, &message);
+                    if self.can_ask {
+                        self.waiting.push_back(Question::Removed { device, name });
+                    }
                 }
             }
             CoreEvent::Offered { transfer, label, manifest, .. } if !self.hub.has_receiver() => {
@@ -192,11 +225,16 @@ impl Owner<'_> {
                     let place = if transfer.direction == Direction::Incoming { "here" } else { "there" };
                     out.result(&format!("{label} is {place}: {}, {}", files(summary.files), size(summary.bytes)));
                 }
+                self.makes_room(transfer).await?;
             }
             CoreEvent::Failed { transfer, reason } => {
-                self.waiting.retain(|asked| asked.key != transfer);
+                self.waiting.retain(|question| !question.is_about(transfer));
                 if self.taken.remove(&transfer).is_some() {
                     out.warning(WarningCode::TransferFailed, &format!("a transfer ended before its receipt: {reason}"));
+                }
+                // What is kept would be offered again at once, and again.
+                if !reason.keeps_files() {
+                    self.makes_room(transfer).await?;
                 }
             }
             CoreEvent::Message { device, .. } => {
@@ -208,6 +246,11 @@ impl Owner<'_> {
         Ok(())
     }
 
+    /// A transfer is over: one that waited because there were too many may have its turn.
+    async fn makes_room(&mut self, transfer: TransferKey) -> Outcome {
+        if transfer.direction == Direction::Outgoing { self.go_on(transfer.device).await } else { Ok(()) }
+    }
+
     /// Offers what was begun, or waits, for a device and does not run.
     async fn go_on(&mut self, device: DeviceId) -> Outcome {
         let begun = self.service.unfinished().await.map_err(crate::net::closed)?;
@@ -215,10 +258,14 @@ impl Owner<'_> {
         for Outgoing { transfer, request, .. } in begun.outgoing.iter().filter(waits).cloned() {
             let first = request.paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
             match self.service.share_with_device(device, request).await {
-                Ok(Sharing { key, manifest, .. }) => {
+                Ok(Sharing { key, manifest, skipped, .. }) => {
+                    tell_skipped(self.out, &skipped);
                     self.out.result(&format!("{first} is offered"));
                     self.taken.insert(key, Taken { label: first, files: amount(&manifest).0, since: Instant::now() });
                 }
+                // Another one ends, and then it is this one's turn; or a command was faster.
+                Err(SendError::Refused(ShareError::TooMany)) => break,
+                Err(SendError::Live) => {}
                 Err(error) => {
                     let message = format!("{first} cannot be sent any more: {error}; forget it with: kin transfers cancel {transfer}");
                     self.out.warning(WarningCode::TransferFailed, &message);
@@ -244,7 +291,7 @@ impl Owner<'_> {
         } else if has_place && device.policy.files == FilePolicy::Automatic {
             self.accept(asked, Some(ConflictPolicy::Rename)).await;
         } else if has_place && self.can_ask && device.policy.files == FilePolicy::Ask {
-            self.waiting.push_back(asked);
+            self.waiting.push_back(Question::Offer(asked));
         } else {
             self.decline(key, DeclineReason::Policy).await;
             let why = if has_place { "nobody is here to ask" } else { "there is no folder for it" };
@@ -320,12 +367,16 @@ fn unit(context: &Context, args: &Up) -> Outcome {
     if context.global.home.is_some() {
         words.extend(["--home".to_owned(), absolute(&context.home()?)?]);
     }
+    words.extend(context.global.flags());
     words.push("up".to_owned());
     if let Some(dir) = &args.dir {
         words.push(absolute(dir)?);
     }
     if let Some(at) = args.metrics {
         words.extend(["--metrics".to_owned(), at.to_string()]);
+    }
+    if let Some(file) = &args.address_file {
+        words.extend(["--address-file".to_owned(), absolute(file)?]);
     }
     let command: Vec<String> = words.iter().map(|word| unit_word(word)).collect();
     context.out.result(&format!(

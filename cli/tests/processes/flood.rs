@@ -10,8 +10,9 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use protocol_core::limits::UNPROVED_STREAMS_PER_REMOTE;
 use protocol_core::session::stream::Opening;
 use protocol_core::wire::deframer::StreamName;
 use rustix::process::Pid;
@@ -23,10 +24,12 @@ use crate::up::{end, until_state, up};
 const FRIENDS: usize = 5;
 /// Connections of each kind.
 const FLOOD: usize = 1_000;
-/// Of those, how many the friend keeps open at a time.
-const KEPT: usize = 500;
+/// Of those, how many the friend keeps open at a time: more than a process takes at once.
+const KEPT: usize = 600;
 /// Connections that a process takes at once (HOST-29), and some files and sockets beside.
 const DESCRIPTORS: usize = 512 + 40;
+/// What stays of a flood while the friend holds its side open: what LIM-1 leaves one remote, and what is being closed.
+const STAY: usize = UNPROVED_STREAMS_PER_REMOTE + 8;
 /// What memory may grow by, in kB.
 const MEMORY: usize = 48 << 10;
 
@@ -49,6 +52,8 @@ fn held(pid: Pid) -> Held {
 fn most_while(pid: Pid, done: impl FnOnce()) -> Held {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Also where what is done fails.
+        let over_at_the_end = Over(&over);
         let watching = scope.spawn(|| {
             let mut most = held(pid);
             while !over.load(Ordering::Relaxed) {
@@ -59,9 +64,31 @@ fn most_while(pid: Pid, done: impl FnOnce()) -> Held {
             most
         });
         done();
-        over.store(true, Ordering::Relaxed);
+        drop(over_at_the_end);
         watching.join().unwrap()
     })
+}
+
+/// Says that it is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What it holds when it holds no more descriptors than that.
+fn settled(pid: Pid, descriptors: usize) -> Held {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let now = held(pid);
+        if now.descriptors <= descriptors {
+            return now;
+        }
+        assert!(Instant::now() < until, "more than {descriptors} stay: {now:?}");
+        thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 /// A friend that keeps so much of what it opens.
@@ -81,7 +108,7 @@ fn flood() -> usize {
 }
 
 /// Connections on which nothing is said, and such on which a session is begun and not more.
-fn connections(address: &str) {
+fn connections(address: &str) -> Kept<TcpStream> {
     let mut kept = Kept(VecDeque::new());
     for number in 0..flood() {
         // Who is thrown out while it dials has no socket to keep.
@@ -91,6 +118,7 @@ fn connections(address: &str) {
         }
         kept.keep(socket);
     }
+    kept
 }
 
 /// Sessions, each whole; the one before is not ended.
@@ -159,10 +187,13 @@ fn a_friend_that_floods_costs_little_and_harms_nobody() {
     here.listen(Duration::from_millis(200));
     let (before, told) = (held(here.pid()), here.seen("device").len());
 
+    let mut kept = None;
     let silent = most_while(here.pid(), || {
-        connections(address);
+        kept = Some(connections(address));
         all_answer(&hub, &friends);
     });
+    let after = settled(here.pid(), before.descriptors + STAY);
+    drop(kept);
     let mut session = None;
     let greeted = most_while(here.pid(), || {
         session = Some(sessions(&liar, address));
@@ -173,7 +204,10 @@ fn a_friend_that_floods_costs_little_and_harms_nobody() {
         streams(&mut session);
         all_answer(&hub, &friends);
     });
-    println!("{} of each kind; before {before:?}, at most: connections {silent:?}, sessions {greeted:?}, streams {streamed:?}", flood());
+    println!(
+        "{} of each kind; before {before:?}, at most: connections {silent:?} and then {after:?}, sessions {greeted:?}, streams {streamed:?}",
+        flood()
+    );
     for most in [silent, greeted, streamed] {
         assert!(most.descriptors <= before.descriptors + DESCRIPTORS, "{most:?}");
         assert!(most.memory_kb <= before.memory_kb + MEMORY, "{most:?}");

@@ -28,7 +28,7 @@ fn both_sides_know_each_other_after_a_restart() {
 fn a_list_of_another_version_is_written_anew() {
     let stage = Stage::new();
     let (a, b) = stage.pair();
-    let file = stage.path("home-a").join("snapshot");
+    let file = stage.path("home-a").join("snapshot.json");
     let older = || {
         let mut bytes = std::fs::read(&file).unwrap();
         // The second byte of its CBOR is the version.

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use protocol_core::limits::OPEN_OFFERS;
 use serde_json::Value;
 
 use crate::stage::{Device, Ended, Stage, strings};
@@ -293,7 +294,7 @@ fn a_directory_that_is_gone_is_not_gone_on_with() {
     assert_eq!(fs::read(stage.path("new/file")).unwrap(), vec![3; 400_000]);
 }
 
-/// XFER-21: what is sent to a device that is away waits, is listed, and leaves when both are up; what nobody fetched is forgotten.
+/// What is sent to a device that is away waits, is listed, and leaves when both are up; what nobody fetched in time is forgotten.
 #[test]
 fn what_is_queued_leaves_when_the_device_comes() {
     let stage = Stage::new();
@@ -313,11 +314,17 @@ fn what_is_queued_leaves_when_the_device_comes() {
     let waiting = listed.all("unfinished");
     assert_eq!((waiting.len(), &waiting[0]["expires_at"]), (1, &again.event("queued")["expires_at"]));
     assert!(a.say(&["transfers", "show", "--", waiting[0]["id"].as_str().unwrap()]).contains("waits until"));
+    fs::write(stage.path("late"), "nobody wants it").unwrap();
+    assert_eq!(a.run(&["send", &stage.text("late"), "--to", "device b", "--wait=1s", "--queue=1s"]).code, 0);
+    let until = Instant::now() + Duration::from_secs(20);
+    while a.run(&["transfers", "list"]).all("unfinished").len() > 1 {
+        assert!(Instant::now() < until, "its time is over");
+    }
     let stdin = a.run(&["send", "-", "--name", "x", "--to", "device b", "--queue"]);
     assert_eq!(stdin.code, 2, "{}", stdin.words);
 
     // Beside a `kin up` too.
-    let (here, _) = up(&a, &[]);
+    let (mut here, _) = up(&a, &[]);
     fs::write(stage.path("later"), vec![3; 100_000]).unwrap();
     let later = a.run(&["send", &stage.text("later"), "--to", "device b", "--wait=1s", "--queue"]);
     assert_eq!(later.code, 0, "{}", later.words);
@@ -327,10 +334,45 @@ fn what_is_queued_leaves_when_the_device_comes() {
     let (mut there, _) = up(&b, &[&stage.text("in")]);
     for _ in 0..2 {
         there.until("done");
+        here.until("done");
     }
     assert_eq!(tree(&stage.path("album")), tree(&stage.path("in/album")));
     assert_eq!(fs::read(stage.path("in/later")).unwrap(), vec![4; 200_000]);
     end(there);
     end(here);
     assert!(a.run(&["transfers", "list"]).all("unfinished").is_empty(), "it is done");
+
+    // Who is forgotten gets nothing, paired again or not.
+    assert_eq!(a.run(&["send", &what, "--to", "device b", "--wait=1s", "--queue"]).code, 0);
+    assert_eq!(a.run(&["devices", "forget", "device b"]).code, 0);
+    assert!(a.run(&["transfers", "list"]).all("unfinished").is_empty());
+}
+
+/// More than may be under way at once: they leave one after the other.
+#[test]
+fn more_is_queued_than_may_leave_at_once() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    fs::create_dir(stage.path("in")).unwrap();
+    assert_eq!(b.run(&["devices", "policy", "device a", "--files", "auto"]).code, 0);
+    let (mut here, _) = up(&a, &[]);
+    let count = OPEN_OFFERS + 4;
+    let sending: Vec<_> = (0..count)
+        .map(|number| {
+            let file = format!("file {number}");
+            fs::write(stage.path(&file), vec![number as u8; 1_000]).unwrap();
+            a.start(&["send", &stage.text(&file), "--to", "device b", "--wait=1s", "--queue"])
+        })
+        .collect();
+    for one in sending {
+        assert_eq!(one.end().code, 0);
+    }
+    assert_eq!(a.run(&["transfers", "list"]).all("unfinished").len(), count);
+    let (there, _) = up(&b, &[&stage.text("in")]);
+    for _ in 0..count {
+        here.until("done");
+    }
+    assert!((0..count).all(|number| stage.path("in").join(format!("file {number}")).exists()));
+    end(there);
+    end(here);
 }

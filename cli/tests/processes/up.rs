@@ -160,6 +160,34 @@ fn an_owner_at_the_terminal_is_asked() {
     end(here);
 }
 
+/// UNP-6: who sits at the terminal is asked whether to forget a device that has removed this one.
+#[test]
+fn an_owner_at_the_terminal_agrees_to_be_removed() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    let (mut here, addresses) = up(&a, &[]);
+    for (answer, left) in [("n", 1), ("y", 0)] {
+        let (there, mut terminal) = b.start_at_terminal(&["up"]);
+        until_state(&mut here, "connected");
+        assert_eq!(a.run(&["devices", "forget", "device b"]).code, 0);
+        terminal.until("Forget \"device a\" here too? [y/N]");
+        terminal.types(answer);
+        let until = Instant::now() + Duration::from_secs(20);
+        while b.run(&["devices", "list"]).all("device").len() != left {
+            assert!(Instant::now() < until, "{answer} is heard");
+        }
+        end(there);
+        if left > 0 {
+            // Paired anew, to be asked anew.
+            let code = stage.text("code");
+            let mut showing = a.start(&["pair", "--yes", "--code-file", &code]);
+            showing.until("code");
+            assert_eq!((join(&b, &code, &addresses, &["--yes", "--name", "device b"]).end().code, showing.end().code), (0, 0));
+        }
+    }
+    end(here);
+}
+
 /// POL-1, POL-2: what happens to an offer under `kin up`, by policy, and beside a `kin recv`.
 #[test]
 fn offers_go_by_policy_unless_somebody_receives() {
@@ -346,4 +374,9 @@ fn a_unit_for_systemd_is_printed() {
     let unit = a.say(&["up", "--systemd", &stage.text("my files")]);
     assert!(unit.contains("ExecStart=") && unit.contains(" up \"") && unit.contains("WantedBy=default.target"), "{unit}");
     assert!(!stage.path("home-a").exists(), "nothing else was done");
+    let unit = a.say(&["up", "--systemd", "--no-lan", "--transport", "iroh", "--bind", "iroh:0.0.0.0:4712", "--relay", "off"]);
+    let line = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+    for flags in ["--transport iroh", "--bind iroh:0.0.0.0:4712", "--relay off", "--no-lan"] {
+        assert!(line.contains(flags), "{flags} in {line}");
+    }
 }
