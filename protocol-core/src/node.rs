@@ -534,7 +534,7 @@ impl Node {
             .filter(|(_, (_, other))| !same_source || other == source)
             .min_by_key(|(_, (since, _))| *since)
             // LIM-2.
-            .filter(|(_, (since, _))| self.now.since(*since) >= limits::UNPROVED_GRACE)
+            .filter(|(_, (since, _))| self.now.since(*since) >= limits::UNPROVED_GRACE || planted!(GraceIgnored))
             .map(|(&stream, _)| stream);
         self.stats.crowded_out += 1;
         match oldest {

@@ -14,11 +14,12 @@
 //! * An ML-KEM key that is not reduced: the library makes no key of it, so there is nothing to forget.
 //! * The 300 s of a whole handshake: the steps' own times end it before.
 //! * Second lines of defence, behind which the first still refuses: the place of an opening record (the kind is compared again),
-//!   the type in a record's associated data (lengths tell types apart), counter 0 of a data stream (the window refuses it), the
+//!   the type in a record's associated data (lengths tell types apart), counter 0 of a data stream (the window refuses it), the kind and the
+//!   counter of a control stream's header (its keys are of that header), the
 //!   transfer's id in a chunk's associated data (the key is of one stream), a control header on a data stream (its opening record
 //!   names no transfer), the transport ids in a transcript (infos are compared with them, so a relay gets no further).
 //! * A ticket that can be answered twice: hosts answer once.
-//! * Limits whose breach costs more than a run may: 64 MiB of unanswered manifests, a million entries, 2^32 records.
+//! * Limits whose breach costs more than a run may: 64 MiB of unanswered manifests, a million entries, 2^32 records, 2^36 bytes.
 
 use core::sync::atomic::{AtomicU16, Ordering};
 
@@ -105,6 +106,10 @@ bugs! {
     TrailingAccepted: "§6.5 I 1 (ID-9)", "a handshake frame made longer by some bytes, with its length put right: the handshake goes on all the same";
     /// A first frame may be of nearly any length.
     FirstFrameUnbounded: "§6.5 I 1, §11 (PAIR-3)", "a stranger announces a first frame of 64 KiB: its stream is not reset before the body";
+    /// Later frames of a handshake have no bound.
+    BoxFrameUnbounded: "§6.5, §11 (PAIR-3)", "who answers a handshake announces a frame of 64 KiB: its stream is not reset before the body";
+    /// The first byte behind a pairing's Complete is awaited for ever.
+    AckTimerUnset: "§6.5 (PAIR-5)", "a joiner whose user takes longer than ten seconds finds its pairing cut off: the time of an unproved stream still runs";
     /// A request for any session id is taken for one about our code.
     SessionIdUnchecked: "§6.5 I 2 (PAIR-14)", "a holder of the code asks for another session id, with a tag over that: a Challenge comes back";
     /// An expired code still admits new handshakes, and never dies.
@@ -251,8 +256,14 @@ bugs! {
     // Reconnect.
     /// A Hello may come again.
     HelloReplayAccepted: "§8 (LINK-3)", "a recorded Hello played again on a new stream of a transport without exporter gets a second Accept";
+    /// Hellos that were answered are remembered for ever.
+    RecentUnbounded: "§8 (LINK-3)", "memory grows with every Hello", unseen "32 bytes a Hello, and no run has a thousand of them";
     /// Hellos that have to wait for their scan are never scanned.
     ScanTimerUnset: "§8 (LINK-4)", "a flood of 200 Hellos of strangers in a second: the honest one behind them is not answered in the next second";
+    /// Roots are tried as often as strangers like.
+    ScansUnbounded: "§8 (LINK-4)", "a flood of 300 Hellos of strangers in a second: all are tried at once", unseen "tries that cost time show nothing where time is virtual; story_link shows it";
+    /// Both sides dial at once where both stay connected.
+    SecondAtOnce: "§8 (LINK-11)", "where two devices stay connected the one that should wait dials as soon as the other", unseen "two that dial at once agree on one session all the same";
     /// Only the newest root of a pair is tried.
     OlderRootsUntried: "§8 (LINK-2)", "J holds an agreed pending root beside the confirmed one and I does not hold it (its write failed): the pair cannot reconnect any more";
     /// Signatures of a reconnect are not verified.
@@ -342,6 +353,10 @@ bugs! {
     DeadPeerUnnoticed: "§9.1 (LINK-14)", "the network swallows everything, without a cut: the session is still up 31 s later";
     /// The keys of a session that is over are never erased.
     SecretsKept: "§9.1 (LINK-15)", "two minutes after a session was cut, a data stream that a paired liar opens under it is still proved and served";
+    /// Of sessions that are over all wait for their minute to end.
+    SurplusKept: "§9.1 (LINK-15)", "a device reconnects again and again: the secrets of a hundred sessions wait to be erased", unseen "secrets that wait a minute longer do nothing; the cuts by the thousand of tests/reconnects.rs show it";
+    /// Any number of records waits for the end of an older session.
+    HeldUnbounded: "§9.1 (LINK-12)", "what comes on a newer session while the older is not over is held without end", unseen "a peer has to say a thousand things on a newer session within the five seconds in which the older is heard out";
     /// What ends with a session is not told ahead of its fin.
     CancelBehindFin: "§9.1, §9.5 (XFER-24)", "an owner disconnects while a newer session is on its way: the other side's transfer is open for ever";
     /// What comes behind our own goodbye counts, if another session stands by then.
@@ -355,10 +370,14 @@ bugs! {
     // Streams and records.
     /// The version of a stream header is not looked at.
     HeaderVersionUnchecked: "§9.2 (DATA-1)", "the first byte of a header flipped on its way: the stream is proved all the same";
+    /// A fin record may hold something.
+    TextInFin: "§9.2 (DATA-5)", "a paired liar ends a stream with a record that holds text: the stream counts as ended well", unseen "a liar that seals it is held to the same rule; the record's own tests show it";
     /// Data streams have any number.
     CounterUnbounded: "§9.2 (DATA-1)", "a paired liar opens stream 2^20: it is not reset";
     /// An opening record may be as long as any.
     OpeningUnbounded: "§9.2, §11 (DATA-6)", "an opening record is announced that is longer than 512 bytes: the stream is not reset";
+    /// A record may be as long as it likes.
+    RecordUnbounded: "§9.2, §11 (DATA-4)", "a record of 1 MiB is announced on a control stream: it is not reset before the body";
     /// Both directions of a stream have one key.
     OneKeyBothWays: "§9.2 (DATA-2)", "two records of one stream, one a direction, open with the same key and nonce; a chunk of ours comes back and opens";
     /// The answering side's key does not cover its reply.
@@ -498,9 +517,19 @@ bugs! {
     ManifestMismatchAccepted: "§9.5 (XFER-6)", "a paired liar offers one digest and sends pages of another, as many entries and bytes: the owner is asked";
     /// A component may be two dots.
     DotDotAccepted: "§9.5 (PATH-1)", "a paired liar offers ../evil: it is not declined with 4, and a host that trusts the core writes outside";
+    /// A name may have more than 255 bytes.
+    LongComponentAccepted: "§11 (PATH-1)", "a paired liar offers a name of 256 bytes: it is not declined";
+    /// A path may go as deep as it likes.
+    DeepPathAccepted: "§11 (PATH-2)", "a paired liar offers a path of 65 names: it is not declined";
+    /// A path may have more than 4096 bytes.
+    LongPathAccepted: "§11 (PATH-2)", "a paired liar offers a path of 4097 bytes: it is not declined";
+    /// A set of ranges may have any number of them.
+    RangesUnbounded: "§11 (DATA-18)", "a paired liar names 1025 ranges: the session goes on";
     // Limits and the rest.
     /// The crowd of unproved streams is not bounded.
     UnprovedUnbounded: "§11 (LIM-1)", "a stranger opens 17 streams, or several 65, and says nothing: none is reset";
+    /// A stream that has just come is thrown out for the next one.
+    GraceIgnored: "§11 (LIM-2)", "a stranger's flood throws out an honest stream that came in the same second", unseen "an honest stream that is thrown out by a flood is tried again; story_stranger shows it";
     /// One remote may have seventeen unproved streams.
     SeventeenUnproved: "§11 (LIM-1)", "a stranger opens 17 streams and says nothing: none is reset";
     /// A reconnect whose tag fits a root may go like any unproved stream.
@@ -559,6 +588,8 @@ bugs! {
     BlockKeepsSession: "§10.5 (POL-4)", "the device has keys of a session with a blocked device";
     /// That it is blocked is lost at a restart.
     BlockNotStored: "§10.5 (POL-4)", "after a restart a session with a blocked device";
+    /// Any number of devices can be blocked.
+    BlockedUnbounded: "§11 (POL-5)", "memory grows with every device that is blocked", unseen "no run blocks 256 devices";
     /// It pairs again.
     BlockedPairs: "§10.5 (POL-5)", "a pairing with a blocked device comes about";
     /// A policy is lost at a restart.
@@ -571,6 +602,8 @@ bugs! {
     // Staying connected.
     /// A device that cannot be reached is dialled every second.
     NoBackoff: "§8, point 1 (KEEP-3)", "attempts to reach a device that is not there come sooner than twice the wait before";
+    /// Who stays connected dials all at once.
+    KeptAllAtOnce: "point 1 (KEEP-7)", "a device with a hundred friends dials more than may be dialled at once", unseen "no run has 33 friends that stay connected and are away; story_parting has them";
     /// A device that the owner disconnected is dialled again.
     DialledThoughLeft: "point 1 (KEEP-5)", "a session with a device that the owner disconnected, and that nobody asked for";
     /// A device that has removed the pairing is dialled by itself.

@@ -52,6 +52,10 @@ pub enum Lie {
     Again,
     /// Something as short as a last message follows at once.
     Hasty,
+    /// Nothing is said behind the own last message.
+    Hollow,
+    /// The own second message is longer than any, as its length says; nothing follows.
+    HugeBox,
 }
 
 impl Lie {

@@ -64,6 +64,10 @@ pub enum Speech {
     ShortDigest,
     LongPing,
     ShortId,
+    /// More ranges than a message may have.
+    ManyRanges,
+    /// A record of 1 MiB begins.
+    LongRecord,
 }
 
 impl Speech {
@@ -95,9 +99,12 @@ impl Speech {
         Self::OverBytes,
     ];
 
+    /// Those beyond a limit that no other has.
+    pub(crate) const BEYOND: &'static [Self] = &[Self::ManyRanges, Self::LongRecord];
+
     /// Those that must be refused.
     pub(super) const REFUSED: &'static [Self] =
-        &[Self::Endless, Self::Malformed, Self::Noise, Self::Absurd, Self::OverEntries, Self::OverBytes, Self::OddChunks];
+        &[Self::Endless, Self::Malformed, Self::Noise, Self::Absurd, Self::OverEntries, Self::OverBytes, Self::OddChunks, Self::LongRecord];
 
     /// Messages that break their row.
     pub(super) const CROOKED: &'static [Self] = &[
@@ -128,6 +135,15 @@ impl Speech {
             Self::ShortDigest => of(&[0x84, 0x13], &[0, 0x41, 1]),
             Self::LongPing => Some(vec![0x83, 0x01, 0x07, 0x07]),
             Self::ShortId => Some(vec![0x82, 0x17, 0x41, 7]),
+            Self::ManyRanges => {
+                let count = limits::RANGE_PAIRS as u16 + 1;
+                let mut ranges = [&[0x99][..], &(2 * count).to_be_bytes()].concat();
+                for start in (0..count).map(|number| 2 * number) {
+                    ranges.extend(minicbor::to_vec(start).unwrap_or_default());
+                    ranges.push(1);
+                }
+                of(&[0x83, 0x14], &ranges)
+            }
             _ => None,
         }
     }
@@ -227,6 +243,10 @@ impl World {
             Speech::Noise => {
                 self.raw_send(raw, &[&[0, 0, 0, 20, 0][..], &[9; 20]].concat());
                 self.watch_control(session, "S12");
+            }
+            Speech::LongRecord => {
+                self.raw_send(raw, &[0, 0x10, 0, 0, 0]);
+                self.watch_control(session, "S23");
             }
             Speech::HalfClose => self.raw_finish(raw),
             _ => {}

@@ -270,6 +270,9 @@ impl World {
                 talk.code = name == StreamName::Pair;
                 talk.lie = self.foe.answers.get(&(talk.who, talk.code)).copied().unwrap_or_default();
                 let (answerer, said) = self.answer(raw, talk, body)?;
+                if talk.lie == Lie::HugeBox {
+                    return self.announce(raw);
+                }
                 talk.state = State::Third(Box::new(answerer));
                 self.say(raw, talk, said);
             }
@@ -400,6 +403,13 @@ impl World {
         }
     }
 
+    /// A second message is announced that is longer than any: whoever waits for it does not.
+    fn announce(&mut self, raw: Raw) -> Option<()> {
+        self.raw_send(raw, &65_536_u32.to_be_bytes());
+        self.watch(raw, 1_000, "S23");
+        None
+    }
+
     /// The answer to a first message, if we know what it is about.
     fn answer(&mut self, raw: Raw, talk: &mut Talk, body: &[u8]) -> Option<(Answerer, Said)> {
         let binding = self.binding(raw.stream, raw.end);
@@ -437,6 +447,12 @@ impl World {
                 self.watch(raw, 31_000, "L1");
                 return None;
             }
+            Lie::HugeBox => return self.announce(raw),
+            Lie::Hollow if !talk.code => {
+                self.say(raw, talk, said);
+                self.watch(raw, 11_000, "L1");
+                return None;
+            }
             Lie::Cut => {
                 self.reset(raw.stream, raw.end);
                 if let (true, Some(session)) = (talk.code, talk.named) {
@@ -462,6 +478,11 @@ impl World {
             if let Some(root) = &done.root {
                 talk.agreed = Some(*root.bytes());
                 self.foe.roots.push((talk.who, talk.peer, root.duplicate()));
+            }
+            if talk.lie == Lie::Hollow {
+                // Its user's time, and then the joiner's.
+                self.watch(raw, 275_000, "L1");
+                return None;
             }
             talk.state = State::Complete(Box::new(done));
             return Some(());

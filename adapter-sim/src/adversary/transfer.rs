@@ -46,6 +46,10 @@ pub enum Trick {
     Duplicate,
     Unsorted,
     Orphan,
+    /// A name, a depth and a length of one too many.
+    LongName,
+    DeepPath,
+    LongPath,
     /// Pages of another manifest, with as many entries and bytes.
     OtherPages,
     NoFin,
@@ -114,6 +118,8 @@ impl Trick {
         Self::Other,
         Self::Withhold,
     ];
+    /// Paths beyond their limits.
+    pub(crate) const BEYOND: &'static [Self] = &[Self::LongName, Self::DeepPath, Self::LongPath];
     /// Those of a receiver.
     pub(super) const RECEIVER: &'static [Self] = &[
         Self::None,
@@ -196,6 +202,49 @@ fn misnamed(trick: Trick) -> Option<(Tree, &'static [u8; 2])> {
     })
 }
 
+/// A tree at a limit of paths, and what of its last entry, as it is encoded, is to be replaced by what beyond it.
+fn overlong(trick: Trick) -> Option<(Tree, [Vec<Vec<u8>>; 2])> {
+    let name = |len: usize| [&[0x58, len as u8][..], &vec![b'z'; len]].concat();
+    let nested = |part: &[u8], depth: usize| {
+        let below = |depth: usize| vec![part.to_vec(); depth];
+        let tree: Tree = (1..=depth).map(|depth| (below(depth), Item::Directory)).collect();
+        (tree, below(depth))
+    };
+    let file = || Item::File(vec![5; 100]);
+    let under = |parent: &[Vec<u8>], name: &[u8]| [parent, &[name.to_vec()]].concat();
+    Some(match trick {
+        Trick::LongName => {
+            let longest = limits::PATH_COMPONENT;
+            let longer = [&[0x59][..], &(longest as u16 + 1).to_be_bytes(), &vec![b'z'; longest + 1]].concat();
+            (Tree::from([(vec![vec![b'z'; longest]], file())]), [vec![name(longest)], vec![longer]])
+        }
+        Trick::LongPath => {
+            let (mut tree, parent) = nested(&[b'd'; 200], 20);
+            let rest = limits::PATH_BYTES - 20 * 201;
+            tree.insert(under(&parent, &vec![b'z'; rest]), file());
+            (tree, [vec![name(rest)], vec![name(rest + 1)]])
+        }
+        Trick::DeepPath => {
+            let (mut tree, parent) = nested(b"d", limits::PATH_DEPTH - 1);
+            tree.insert(under(&parent, b"zq"), Item::Directory);
+            tree.insert(under(&parent, b"zr"), file());
+            let depth = limits::PATH_DEPTH as u8;
+            (tree, [vec![vec![0x98, depth], b"\x42zr".to_vec()], vec![vec![0x98, depth + 1], b"\x42zq\x42zr".to_vec()]])
+        }
+        _ => return None,
+    })
+}
+
+/// Replaces the last of each in the last page.
+fn lengthened(pages: &mut [Vec<u8>], [before, after]: &[Vec<Vec<u8>>; 2]) {
+    let Some(page) = pages.last_mut() else { return };
+    for (before, after) in before.iter().zip(after) {
+        if let Some(at) = page.windows(before.len()).rposition(|bytes| bytes == before) {
+            page.splice(at..at + before.len(), after.iter().copied());
+        }
+    }
+}
+
 /// The digest over pages that no manifest would have.
 fn digest_of_pages(pages: &[Vec<u8>]) -> [u8; 32] {
     let mut text = Vec::new();
@@ -223,20 +272,25 @@ impl World {
 
     /// A liar offers a tree.
     pub(super) fn deal(&mut self, session: usize, number: usize, trick: Trick) {
-        let wrong = misnamed(trick);
-        let tree = wrong.as_ref().map_or_else(|| tree(number), |(tree, _)| tree.clone());
+        let (wrong, long) = (misnamed(trick), overlong(trick));
+        let other = wrong.as_ref().map(|(tree, _)| tree).or(long.as_ref().map(|(tree, _)| tree));
+        let tree = other.map_or_else(|| tree(number), Clone::clone);
         let manifest = manifest_of(&tree, CHUNK);
         let mut pages: Vec<Vec<u8>> = manifest.pages().map(<[u8]>::to_vec).collect();
         if let Some((_, to)) = wrong {
             renamed(&mut pages, to);
         }
-        let digest = if wrong.is_some() && trick != Trick::OtherPages { digest_of_pages(&pages) } else { *manifest.digest() };
+        if let Some((_, parts)) = &long {
+            lengthened(&mut pages, parts);
+        }
+        let unlawful = wrong.is_some() || long.is_some();
+        let digest = if unlawful && trick != Trick::OtherPages { digest_of_pages(&pages) } else { *manifest.digest() };
         let id = TransferId(self.keys.bytes());
         let (seen, begun) = (BTreeSet::new(), false);
         self.foe.deals.push(Deal { session, id, digest, outgoing: true, trick, manifest, tree, pages, seen, begun });
         let deal = self.foe.deals.len() - 1;
         let offer = self.foe.deals[deal].offer();
-        if wrong.is_some() {
+        if unlawful {
             self.with_oracle(|oracle, _| oracle.on_unlawful(id));
         }
         let other = Offer { manifest_digest: [8; 32], ..offer.clone() };

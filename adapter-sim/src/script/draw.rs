@@ -283,6 +283,7 @@ impl Draw<'_, '_> {
             }
             Profile::Transfer if !self.is_calm() && self.tape.percent(40) => self.interrupted(),
             Profile::Default if !self.is_calm() && self.tape.percent(15) => self.interrupted(),
+            Profile::Enemy if self.tape.percent(30) => self.beyond_limits(),
             _ => {}
         }
         if profile == Profile::Pairing && self.tape.percent(12) && !self.is_calm() {

@@ -4,7 +4,7 @@ use protocol_core::limits;
 
 use super::draw::Draw;
 use super::{More, Step};
-use crate::adversary::{Lie, Move, Trick};
+use crate::adversary::{Lie, Move, Speech, Trick};
 use crate::rules::DialFault;
 use crate::world::Answer;
 
@@ -107,6 +107,30 @@ impl Draw<'_, '_> {
         for _ in 0..limits::SUCCESSIONS + 3 {
             self.push(Step::Enemy(Move::Call { to: dev, lie: Lie::None, old: 0 }));
             self.wait(50);
+        }
+    }
+
+    /// A liar goes one step beyond what messages, frames, names and patience may be.
+    pub(super) fn beyond_limits(&mut self) {
+        let to = self.tape.below(2) as usize;
+        self.push(Step::Invite { dev: to, ask: false });
+        let lie = self.tape.one_of(&[Lie::None, Lie::None, Lie::None, Lie::Hollow, Lie::HugeBox]);
+        self.push(Step::Enemy(Move::Join { to, lie, count: 1, together: false }));
+        if lie == Lie::Hollow {
+            // Nothing else is to end what it leaves open.
+            return;
+        }
+        self.at += 3_000;
+        for _ in 0..1 + self.tape.below(3) {
+            let lie = self.tape.one_of(&[Lie::None, Lie::None, Lie::Hollow, Lie::HugeBox]);
+            self.push(Step::Enemy(Move::Call { to, lie, old: 0 }));
+            self.at += 2_000;
+            let step = match self.tape.below(2) {
+                0 => Move::Say { to, speech: self.tape.one_of(Speech::BEYOND) },
+                _ => Move::Deal { to, tree: 0, trick: self.tape.one_of(Trick::BEYOND), count: 1 },
+            };
+            self.push(Step::Enemy(step));
+            self.at += 8_000;
         }
     }
 

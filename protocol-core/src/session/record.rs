@@ -110,7 +110,7 @@ impl Direction {
         }
         let fits = match kind {
             RecordType::Data => (1..=limits::RECORD_TEXT).contains(&text),
-            RecordType::Fin => text == 0,
+            RecordType::Fin => text == 0 || planted!(TextInFin),
             RecordType::Opening => (1..=limits::OPENING_RECORD - RECORD_HEAD - TAG).contains(&text),
         };
         if fits { Ok(()) } else { Err(RecordError::Length) }

@@ -149,7 +149,8 @@ impl Ranges {
 
     // DATA-18.
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let numbers = reader.array_up_to(2 * limits::RANGE_PAIRS)?;
+        let most = if planted!(RangesUnbounded) { usize::from(u16::MAX) } else { 2 * limits::RANGE_PAIRS };
+        let numbers = reader.array_up_to(most)?;
         if numbers % 2 != 0 {
             return Err(Malformed::Count);
         }

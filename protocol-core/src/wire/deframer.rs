@@ -175,6 +175,7 @@ impl Step {
         match self {
             Self::First if planted!(FirstFrameUnbounded) => 16 * limits::RECORD_TEXT,
             Self::First => limits::FIRST_FRAME,
+            Self::Last | Self::Challenge | Self::Accept if planted!(BoxFrameUnbounded) => 16 * limits::RECORD_TEXT,
             Self::Last | Self::Challenge | Self::Accept => limits::BOX_FRAME,
             Self::Complete => limits::COMPLETE_FRAME,
         }
@@ -188,6 +189,11 @@ impl Step {
             Self::Complete | Self::Accept => Stage::Reply(StreamKind::Control),
         }
     }
+}
+
+/// Bytes of the longest plaintext of a record.
+fn record_text() -> usize {
+    if planted!(RecordUnbounded) { 16 * limits::RECORD_TEXT } else { limits::RECORD_TEXT }
 }
 
 /// Bytes of the longest opening record.
@@ -204,7 +210,7 @@ impl Stage {
             Self::Header { .. } => HEADER,
             Self::Reply(_) => REPLY,
             Self::Opening(_) => opening_record(),
-            Self::Records => RECORD_HEAD + limits::RECORD_TEXT + TAG,
+            Self::Records => RECORD_HEAD + record_text() + TAG,
             Self::Parked | Self::Failed => 0,
         }
     }
@@ -322,7 +328,7 @@ impl Deframer {
                 (record.len(), Content::Record(record.to_vec()), Stage::carrying(kind))
             }
             Stage::Records => {
-                let Some(record) = counted(bytes, RECORD_HEAD, TAG, limits::RECORD_TEXT + TAG)? else { return Ok(None) };
+                let Some(record) = counted(bytes, RECORD_HEAD, TAG, record_text() + TAG)? else { return Ok(None) };
                 (record.len(), Content::Record(record.to_vec()), Stage::Records)
             }
             Stage::Parked | Stage::Failed => return Ok(None),
