@@ -24,6 +24,8 @@ pub struct Found {
     pub bug: Bug,
     /// The first seed that shows it, and the rule that it breaks.
     pub seed: Option<(u64, Violation)>,
+    /// A seed that fails without any bug: a fault that nobody planted.
+    pub unplanted: Option<u64>,
 }
 
 /// What a bug took when all were searched: a line of `mutants.txt`, which `sim --mutants --list` writes.
@@ -60,9 +62,10 @@ pub fn search_again(known: Known, seeds: u64, threads: usize) -> Found {
     plant(Some(known.bug));
     let shown = run(&Script::of_seed(known.seed, profile_of(known.seed))).violation;
     plant(None);
-    let clean = || run(&Script::of_seed(known.seed, profile_of(known.seed))).violation.is_none();
     match shown {
-        Some(violation) if known.seed < seeds && clean() => Found { bug: known.bug, seed: Some((known.seed, violation)) },
+        Some(violation) if known.seed < seeds && is_clean(known.seed) => {
+            Found { bug: known.bug, seed: Some((known.seed, violation)), unplanted: None }
+        }
         Some(_) | None => search(known.bug, seeds, threads),
     }
 }
@@ -71,19 +74,25 @@ pub fn search_again(known: Known, seeds: u64, threads: usize) -> Found {
 ///
 /// The bug is planted in the whole process: nothing else may use the core meanwhile.
 pub fn search(bug: Bug, seeds: u64, threads: usize) -> Found {
-    let mut from = 0;
+    let (mut from, mut unplanted) = (0, None);
     while from < seeds {
         plant(Some(bug));
         let failed = first_failure(from, seeds, threads);
         plant(None);
         let Some((seed, violation)) = failed else { break };
         // What is wrong without it as well shows nothing.
-        if run(&Script::of_seed(seed, profile_of(seed))).violation.is_none() {
-            return Found { bug, seed: Some((seed, violation)) };
+        if is_clean(seed) {
+            return Found { bug, seed: Some((seed, violation)), unplanted };
         }
+        unplanted = unplanted.or(Some(seed));
         from = seed + 1;
     }
-    Found { bug, seed: None }
+    Found { bug, seed: None, unplanted }
+}
+
+/// Whether nothing is wrong in this world where nothing is planted.
+fn is_clean(seed: u64) -> bool {
+    run(&Script::of_seed(seed, profile_of(seed))).violation.is_none()
 }
 
 /// The first of these seeds that fails.

@@ -153,6 +153,7 @@ fn mutants(arguments: &Arguments, names: &[String]) -> Result<ExitCode, String> 
     let known = known(&text.transpose()?.unwrap_or_default())?;
     let known: BTreeMap<&str, Known> = known.into_iter().map(|known| (known.bug.name(), known)).collect();
     let (started, mut missed, mut took, mut lines, mut explained) = (Instant::now(), Vec::new(), Vec::new(), Vec::new(), 0);
+    let mut unplanted = Vec::new();
     for &bug in &bugs {
         let found = match known.get(bug.name()) {
             Some(known) if quick && known.seed < QUICK => search_again(*known, QUICK, arguments.threads()),
@@ -160,6 +161,10 @@ fn mutants(arguments: &Arguments, names: &[String]) -> Result<ExitCode, String> 
             Some(_) | None => search(bug, arguments.seeds.1, arguments.threads()),
         };
         lines.extend(line(&found));
+        if let Some(seed) = found.unplanted {
+            eprintln!("seed {seed} FAILED with nothing planted\n    {}", command("all", None, &seed.to_string()));
+            unplanted.push(seed);
+        }
         match (found.seed, bug.unseen()) {
             (Some((seed, violation)), _) => {
                 took.push(seed + 1);
@@ -185,13 +190,14 @@ fn mutants(arguments: &Arguments, names: &[String]) -> Result<ExitCode, String> 
         "found": took.len(),
         "explained": explained,
         "not_found": missed,
+        "failed_without": unplanted,
         "seeds_each_at_most": if quick { QUICK } else { arguments.seeds.1 },
         "median_seeds": took.get(took.len() / 2),
         "most_seeds": took.last(),
         "seconds": (started.elapsed().as_secs_f64() * 10.0).round() / 10.0,
     });
     println!("{line}");
-    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if missed.is_empty() && unplanted.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Enumerates the small worlds, and prints a line for each.
@@ -199,6 +205,12 @@ fn exhaustive() -> Result<ExitCode, String> {
     let counts = adapter_sim::exhaustive::all(&mut |count| println!("{count}")).map_err(|violation| violation.to_string())?;
     println!("{} small worlds hold what must hold", counts.len());
     Ok(ExitCode::SUCCESS)
+}
+
+/// What plays this once more.
+fn command(profile: &str, planted: Option<&str>, what: &str) -> String {
+    let plant = planted.map_or_else(String::new, |bug| format!(" --plant {bug}"));
+    format!("cargo run --release -p adapter-sim --bin sim -- --profile {profile}{plant} --replay {what}")
 }
 
 fn replay(arguments: &Arguments, what: &str) -> Result<ExitCode, String> {
@@ -217,7 +229,7 @@ fn replay(arguments: &Arguments, what: &str) -> Result<ExitCode, String> {
             Some(violation) => format!("{}: {}", violation.rule, violation.what),
             None => "a run in which everything held".to_owned(),
         };
-        let command = format!("cargo run --release --bin sim -- --profile {} --replay {what}", arguments.profile.name());
+        let command = command(&arguments.profile.name(), arguments.plant.as_deref(), what);
         write(path, &kept.world.chart(&title, &command))?;
     }
     if let Some(path) = &arguments.shrink {
@@ -341,7 +353,7 @@ fn report(arguments: &Arguments, sum: &Sum, wall: f64, cpu: f64) -> ExitCode {
     }
     let mut failures: Vec<_> = sum.failures.iter().collect();
     failures.sort_by_key(|(seed, _)| *seed);
-    let command = |seed: u64| format!("cargo run --release --bin sim -- --profile {} --replay {seed}", arguments.profile.name());
+    let command = |seed: u64| command(&arguments.profile.name(), arguments.plant.as_deref(), &seed.to_string());
     for (seed, outcome) in failures.iter().take(20) {
         if let Some(violation) = &outcome.violation {
             eprintln!("seed {seed} FAILED {}: {}\n    {}", violation.rule, violation.what, command(*seed));
