@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol_core::effects::{DeviceState, Direction, Event, TransferKey};
+use protocol_core::effects::{DeviceState, Direction, Event, Route, TransferKey};
 use protocol_core::ids::DeviceId;
+use protocol_core::info::Address;
 use protocol_core::node::DeviceView;
 use protocol_core::time::Timestamp;
 use protocol_core::wire::control::MessageState;
@@ -107,7 +108,13 @@ pub fn prometheus(devices: &[(DeviceView, DeviceMetrics)]) -> String {
     family("kin_connected", "gauge", "1 while a proven session stands.", &|device, _| {
         Some(f64::from(u8::from(device.state == DeviceState::Connected)))
     });
-    family("kin_sessions_total", "counter", "Sessions since the start, renewals among them.", &|device, _| Some(device.sessions as f64));
+    family(
+        "kin_sessions_total",
+        "counter",
+        "Times that there was a session since the start, however often it was renewed.",
+        &|device, _| Some(device.sessions as f64),
+    );
+    family("kin_reconnects_total", "counter", "The same without the first.", &|device, _| Some(device.sessions.saturating_sub(1) as f64));
     family("kin_rtt_seconds", "gauge", "The last round trip on the session.", &|device, _| device.rtt.map(|rtt| rtt.as_secs_f64()));
     family("kin_sent_bytes_total", "counter", "Bytes of files that left.", &|_, metrics| Some(metrics.bytes_sent as f64));
     family("kin_received_bytes_total", "counter", "Bytes of files that came.", &|_, metrics| Some(metrics.bytes_received as f64));
@@ -120,6 +127,14 @@ pub fn prometheus(devices: &[(DeviceView, DeviceMetrics)]) -> String {
         Some(metrics.messages_delivered as f64)
     });
     family("kin_messages_received_total", "counter", "Messages that came.", &|_, metrics| Some(metrics.messages_received as f64));
+    text.push_str("# HELP kin_route_info The way of the session that stands.\n# TYPE kin_route_info gauge\n");
+    for (device, _) in devices {
+        if let Some(Route { transport, address }) = &device.route {
+            let relayed = Address { kind: transport.clone(), text: address.clone() }.is_relayed();
+            let transport = transport.name();
+            text.push_str(&format!("kin_route_info{{device=\"{}\",transport=\"{transport}\",relayed=\"{relayed}\"}} 1\n", device.id));
+        }
+    }
     text
 }
 

@@ -272,7 +272,7 @@ pub(crate) struct Device {
     pub(crate) route: Option<String>,
     /// The last round trip on it, in milliseconds.
     pub(crate) rtt_ms: Option<f64>,
-    /// Sessions after the first since the process began.
+    /// Times that it was connected again since the process began; renewals of a session do not count.
     pub(crate) reconnects: u64,
     /// Bytes of files that left for it since the process began.
     pub(crate) bytes_sent: u64,

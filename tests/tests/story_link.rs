@@ -288,8 +288,29 @@ fn a_session_is_renewed() {
                 let down = |event: &Event| matches!(event, Event::Device { state: DeviceState::Disconnected, .. });
                 assert!(!duo.world.saw(duo.i, down) && !duo.world.saw(duo.j, down), "{}", duo.story());
                 one_session(&mut duo);
+                for (dev, peer) in [(duo.i, duo.j), (duo.j, duo.i)] {
+                    assert_eq!(duo.world.view(dev, peer).expect("paired").sessions, 1, "nobody was connected again");
+                }
             }
         }
+    }
+}
+
+/// L7: a pair that has nothing to do asks four times a minute whether the other is there, each way, and says and tells nothing else.
+#[test]
+fn an_idle_pair_says_next_to_nothing() {
+    for wire in WIRES {
+        let mut duo = Duo::paired(3, wire);
+        duo.world.run_for(Duration::from_secs(60));
+        duo.world.clear_events();
+        let (before, minutes) = (duo.world.tap().len(), 10);
+        duo.world.run_for(Duration::from_secs(60 * minutes));
+        let said: Vec<usize> = duo.world.tap()[before..].iter().map(|tapped| tapped.bytes.len()).collect();
+        // A question and an answer, from either side.
+        let most = 4 * (Duration::from_secs(60 * minutes).as_secs() / limits::IDLE_PING.as_secs() + 1);
+        assert!(!said.is_empty() && said.len() as u64 <= most, "{} of {most}: {}", said.len(), duo.story());
+        assert!(said.iter().all(|len| *len <= 64), "{said:?}");
+        assert!(duo.world.events().is_empty(), "{:?}", duo.world.events());
     }
 }
 

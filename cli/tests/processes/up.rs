@@ -348,6 +348,7 @@ fn what_passed_can_be_looked_at() {
     let counters = answer("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(counters.starts_with("HTTP/1.1 200 OK\r\n"), "{counters}");
     assert!(counters.contains(&format!("kin_received_bytes_total{{device=\"{}\"}} 1000000\n", b.id())), "{counters}");
+    assert!(counters.contains(&format!("kin_reconnects_total{{device=\"{}\"}} ", b.id())), "{counters}");
     assert!(!counters.contains("device b"), "names are nobody's business");
     assert!(answer("GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
     let shown = a.run(&["devices", "show", "device b"]);

@@ -61,7 +61,7 @@ pub struct DeviceView {
     pub route: Option<Route>,
     /// How long a question and its answer took together, last, on that session.
     pub rtt: Option<Duration>,
-    /// Sessions that there were with it since this process began; all but the first are reconnects and renewals.
+    /// How often a session was had in this life of the process; one that took over from another goes on with it.
     pub sessions: u64,
 }
 

@@ -60,7 +60,9 @@ impl Node {
             self.succeed(env, older, session_ref);
         }
         self.note_route(env, &peer, route.clone());
-        *self.sessions_had.entry(device).or_default() += 1;
+        // One that takes over from another goes on with it.
+        let had = self.sessions_had.entry(device).or_default();
+        *had += u64::from(older.is_none());
         self.erase_surplus(env, device);
         self.timers.cancel(TimerKind::Keep(device));
         if answers {
