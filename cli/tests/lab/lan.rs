@@ -10,10 +10,10 @@ use crate::machines::{Machine, Sniffer, run};
 use crate::stage::{Device, Running, Stage};
 
 /// Two machines and the cable between them: no router, no name service, no way out.
-struct Lan([Machine; 2]);
+pub(crate) struct Lan(pub(crate) [Machine; 2]);
 
 impl Lan {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lan = Self(["a", "b"].map(Machine::new));
         lan.0[0].cable("lan", &lan.0[1], "lan");
         lan.address(0, 1);
@@ -34,7 +34,7 @@ impl Lan {
         shown[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
     }
 
-    fn start(&self, machine: usize, device: &Device, line: &[&str]) -> Running {
+    pub(crate) fn start(&self, machine: usize, device: &Device, line: &[&str]) -> Running {
         self.0[machine].kin(device, line)
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "what is shared with the other processes is not all needed here")]
 
+mod fair;
 mod internet;
 mod lan;
 mod machines;
