@@ -18,6 +18,11 @@
 //!   counter of a control stream's header (its keys are of that header), the
 //!   transfer's id in a chunk's associated data (the key is of one stream), a control header on a data stream (its opening record
 //!   names no transfer), the transport ids in a transcript (infos are compared with them, so a relay gets no further).
+//! * Properties that follow from the checks, and that many bugs break: PAIR-38, PAIR-46, PAIR-47, LIM-6.
+//! * LINK-1, that refusals look alike: their codes are the same constant, and a world carries none. LINK-10, one round trip: a handshake
+//!   that takes two is slower and not wrong; story_link counts.
+//! * The order of a host's steps within one operation (temporary file, journal, rename, directory): those are the host's, and are broken by
+//!   kills and power cuts (cli/tests/power.rs, cli/tests/processes/resume.rs).
 //! * A ticket that can be answered twice: hosts answer once.
 //! * Limits whose breach costs more than a run may: 64 MiB of unanswered manifests, a million entries, 2^32 records, 2^36 bytes.
 
@@ -376,6 +381,8 @@ bugs! {
     CounterUnbounded: "§9.2 (DATA-1)", "a paired liar opens stream 2^20: it is not reset";
     /// An opening record may be as long as any.
     OpeningUnbounded: "§9.2, §11 (DATA-6)", "an opening record is announced that is longer than 512 bytes: the stream is not reset";
+    /// A data stream that proves nothing gets a reply before it is reset.
+    AnsweredUnproved: "§9.2 (DATA-7)", "a stream with a number that was used before, or an opening record that does not verify, is answered with 32 bytes";
     /// A record may be as long as it likes.
     RecordUnbounded: "§9.2, §11 (DATA-4)", "a record of 1 MiB is announced on a control stream: it is not reset before the body";
     /// Both directions of a stream have one key.

@@ -385,7 +385,12 @@ impl Node {
                 None => self.set_role(stream, Role::Early(Early::Unproved(header, record))),
                 Some(session) => match session.accept_data(self.now, &header, &record) {
                     Ok(accepted) => self.accept_stream(env, stream, header, Box::new(accepted)),
-                    Err(_) => self.drop_stream(env, stream, code::REFUSED),
+                    Err(_) => {
+                        if planted!(AnsweredUnproved) {
+                            cx!(self, env).send(stream, [0; REPLY].to_vec());
+                        }
+                        self.drop_stream(env, stream, code::REFUSED);
+                    }
                 },
             },
             Early::Proved(header, accepted) => self.accept_stream(env, stream, header, accepted),
