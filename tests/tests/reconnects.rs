@@ -167,11 +167,14 @@ async fn footprint(a: &NetworkingService, b: &NetworkingService) -> Footprint {
     }
 }
 
+/// A transport's name, what starts it, and what cuts all its connections.
+type Kind = (&'static str, fn() -> Stack, fn() -> usize);
+
 /// KEEP-4, KEEP-7: each time one session is back, on both sides the same, and in the end nothing has grown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_sessions_come_back_and_leave_nothing_behind() {
     let cycles = std::env::var("KIN_CYCLES").map_or(CYCLES, |cycles| cycles.parse().unwrap());
-    let kinds: [(&str, fn() -> Stack, fn() -> usize); 3] =
+    let kinds: [Kind; 3] =
         [("tcp", Stack::tcp, cut_every_stream), ("libp2p", Libp2p::stack, cut_every_stream), ("iroh", Known::stack, cut_every_connection)];
     for (name, stack, cut_all) in kinds {
         let dir = TempDir::new("reconnects");

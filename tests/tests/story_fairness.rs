@@ -34,7 +34,7 @@ fn content(len: u64) -> Item {
 
 /// One file, or many small ones: who has much to do for every byte is not to have fewer of them.
 fn tree(bytes: u64, number: usize) -> Tree {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         return [(vec![b"large".to_vec()], content(bytes))].into();
     }
     let small = 2_000;
