@@ -55,8 +55,11 @@ const FIRST: Duration = Duration::from_millis(500);
 const CLOSE: Duration = Duration::from_secs(1);
 /// Streams of a remote on a connection whose protocol is not agreed on yet.
 const NEGOTIATING: usize = 32;
-/// Streams on a connection, of both sides.
+/// Streams that a side opens on a connection and still has; it is given no more.
 const STREAMS: usize = 128;
+/// Streams on a connection, of both sides. The library ends a connection on which one more comes, and the other side may have lost one that
+/// is still here: so there is room for as many again.
+const MOST_STREAMS: usize = 3 * STREAMS;
 
 /// The libp2p transport.
 #[derive(Debug)]
@@ -134,7 +137,7 @@ fn swarm(keys: Keypair, streams: Streams) -> io::Result<Swarm<UnifiedBehaviour>>
     let public = keys.public();
     let muxer = || {
         let mut config = yamux::Config::default();
-        config.set_max_num_streams(STREAMS);
+        config.set_max_num_streams(MOST_STREAMS);
         config
     };
     let builder = SwarmBuilder::with_existing_identity(keys)

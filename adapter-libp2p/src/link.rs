@@ -12,8 +12,9 @@ use libp2p::swarm::{ConnectionId, Stream};
 use libp2p::{Multiaddr, PeerId};
 use protocol_core::effects::Remote;
 use protocol_core::info::TransportKind;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use crate::STREAMS;
 use crate::handler::Parts;
 use crate::streams::{Command, Raw, source_of};
 
@@ -27,6 +28,8 @@ pub struct Libp2pConnection {
     streams: tokio::sync::Mutex<mpsc::Receiver<Stream>>,
     commands: mpsc::UnboundedSender<Command>,
     closed: watch::Sender<bool>,
+    /// A permit for each stream that we may open.
+    ours: Arc<Semaphore>,
 }
 
 impl Libp2pConnection {
@@ -40,11 +43,12 @@ impl Libp2pConnection {
             source: source_of(&address),
             one_stream: false,
         };
-        Self { peer, id, remote, open, streams: tokio::sync::Mutex::new(streams), commands, closed: watch::Sender::new(false) }
+        let (closed, ours) = (watch::Sender::new(false), Arc::new(Semaphore::new(STREAMS)));
+        Self { peer, id, remote, open, streams: tokio::sync::Mutex::new(streams), commands, closed, ours }
     }
 
-    fn halves(&self, stream: Stream) -> (Libp2pTx, Libp2pRx) {
-        let shared = Arc::new(Shared { stream: Mutex::new(Some(stream)), closed: self.closed.subscribe() });
+    fn halves(&self, stream: Stream, permit: Option<OwnedSemaphorePermit>) -> (Libp2pTx, Libp2pRx) {
+        let shared = Arc::new(Shared { stream: Mutex::new(Some(stream)), closed: self.closed.subscribe(), _permit: permit });
         (Libp2pTx { shared: Arc::clone(&shared), finished: false }, Libp2pRx(shared))
     }
 
@@ -68,6 +72,7 @@ impl Connection for Libp2pConnection {
 
     async fn open(&self) -> io::Result<(Libp2pTx, Libp2pRx)> {
         let gone = |_| io::Error::from(io::ErrorKind::NotConnected);
+        let permit = Arc::clone(&self.ours).try_acquire_owned().map_err(|_| io::ErrorKind::QuotaExceeded)?;
         let asked = async {
             let (reply, stream) = oneshot::channel();
             self.open.send(reply).await.map_err(|_| io::ErrorKind::NotConnected)?;
@@ -76,7 +81,7 @@ impl Connection for Libp2pConnection {
         tokio::select! {
             biased;
             error = self.closed() => Err(error),
-            stream = asked => Ok(self.halves(stream?)),
+            stream = asked => Ok(self.halves(stream?, Some(permit))),
         }
     }
 
@@ -85,7 +90,7 @@ impl Connection for Libp2pConnection {
         tokio::select! {
             biased;
             error = self.closed() => Err(error),
-            stream = streams.recv() => stream.map(|stream| self.halves(stream)).ok_or_else(|| io::ErrorKind::NotConnected.into()),
+            stream = streams.recv() => stream.map(|stream| self.halves(stream, None)).ok_or_else(|| io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -106,6 +111,7 @@ impl Drop for Libp2pConnection {
 struct Shared {
     stream: Mutex<Option<Stream>>,
     closed: watch::Receiver<bool>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Shared {

@@ -76,16 +76,18 @@ fn measure(dir: &Path, (name, stack): Kind, file: &Path) {
     let to = b.identity().id;
     ours.block_on(async {
         let mut events = a.events();
+        let mut pace = tokio::time::interval(EVERY);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut idle, mut loaded, mut done) = (Vec::new(), Vec::new(), false);
         for _ in 0..IDLE {
             idle.push(message(&a, &mut events, to, &mut done).await);
-            tokio::time::sleep(EVERY).await;
+            pace.tick().await;
         }
         let request = SendRequest { paths: vec![file.to_path_buf()], ..SendRequest::default() };
         a.share_with_device(to, request).await.unwrap();
         while !done {
             loaded.push(message(&a, &mut events, to, &mut done).await);
-            tokio::time::sleep(EVERY).await;
+            pace.tick().await;
         }
         shown(&format!("{name}, idle"), idle);
         shown(&format!("{name}, beside the file"), loaded);
