@@ -73,7 +73,7 @@ fn who_receives_hears_that_a_message_came() {
     addresses.iter().for_each(|address| line.extend(["--address", address]));
     assert_eq!(a.run(&line).code, 0);
     let said = lines.find(|line| line.contains("message")).unwrap();
-    assert_eq!(said, "A message of \"device a\" came; read it with: kin msg list");
+    assert_eq!(said, "A message of \"device a\" came; when this ends, read it with: kin msg tail");
     receiving.kill().unwrap();
     receiving.wait().unwrap();
     assert_eq!(b.run(&["msg", "list"]).event("message")["body"], "hello");
