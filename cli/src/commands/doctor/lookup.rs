@@ -1,5 +1,6 @@
 //! Over what devices find and reach each other from other networks.
 
+#[cfg(feature = "libp2p")]
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -88,6 +89,7 @@ pub(super) async fn nodes(chart: &mut Chart<'_>, global: &Global, relayed: bool)
 pub(super) async fn nodes(_: &mut Chart<'_>, _: &Global, _: bool) {}
 
 /// Devices look for each other under ids of the hour: the one before and the next are looked under too.
+#[cfg(feature = "libp2p")]
 fn clock(chart: &mut Chart<'_>, ahead: i64) {
     let minutes = ahead.abs() / 60;
     let way = if ahead > 0 { "ahead of" } else { "behind" };
@@ -100,6 +102,7 @@ fn clock(chart: &mut Chart<'_>, ahead: i64) {
     }
 }
 
+#[cfg(feature = "libp2p")]
 fn translated(chart: &Chart<'_>, own: IpAddr, seen: IpAddr, relayed: bool) {
     if own == seen {
         chart.ok(Topic::Network, &format!("no router translates the address of this device: it is {seen} from outside too"));
