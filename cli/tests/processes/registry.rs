@@ -1,5 +1,7 @@
 //! Homes: who holds them, what they remember, what they forget.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::stage::{Stage, strings};
 
 #[test]
@@ -161,4 +163,32 @@ fn completion_knows_devices_and_words() {
     };
     assert!(complete(&["kin", "devices", "show", "dev"]).contains("device b"));
     assert!(complete(&["kin", "join", "aban"]).contains("abandon"));
+}
+
+/// What stands in the way on this machine: each thing is looked at, and one that is wrong has a command.
+#[test]
+fn doctor_looks_at_this_machine() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    let looked = a.run(&["doctor"]);
+    assert_eq!(looked.code, 0, "{}", looked.words);
+    for about in ["disk", "clock", "firewall", "home", "network"] {
+        let found: Vec<_> = looked.all("finding").into_iter().filter(|finding| finding["about"] == about).collect();
+        assert!(!found.is_empty() && found.iter().all(|finding| finding["verdict"] != "wrong"), "{about}: {found:?}");
+    }
+    let home = stage.path("home-a");
+    std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let looked = a.run(&["doctor"]);
+    let open = looked.all("finding").into_iter().find(|finding| finding["about"] == "home" && finding["verdict"] == "hint");
+    assert!(open.expect("others may look")["next_command"].as_str().unwrap().starts_with("chmod 700"), "{:?}", looked.events);
+
+    let mut receiving = a.start(&["recv", &stage.text("inbox"), "--yes"]);
+    let at = strings(&receiving.until("listening")["addresses"]);
+    let held = a.run(&["doctor"]);
+    assert!(held.code == 3 && held.message().contains("another process"), "{}", held.words);
+    let looked = b.run(&["doctor", "device a", "--address", &at[0]]);
+    let version = looked.all("finding").into_iter().find(|finding| finding["about"] == "version");
+    assert_eq!((looked.code, &version.expect("it was asked")["verdict"]), (0, &"ok".into()), "{}", looked.words);
+    receiving.signal(rustix::process::Signal::INT);
+    assert_eq!(receiving.end().code, 130);
 }
