@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use adapter_tokio::files::ConflictPolicy;
-use adapter_tokio::service::{Events, Inbox, NetworkingService, SendRequest, ServiceConfig, Stack, read_snapshot};
+use adapter_tokio::journal::KEPT;
+use adapter_tokio::service::{Events, Inbox, NetworkingService, SendError, SendRequest, ServiceConfig, Stack, read_snapshot};
 use protocol_core::effects::{DeviceState, Event, TransferKey};
 use protocol_core::ids::DeviceId;
 use protocol_core::limits::UNPROVED_WAIT;
@@ -255,4 +256,33 @@ async fn a_connection_that_its_remote_half_closes_is_closed() {
         assert!(ended.await.unwrap(), "{said:?}");
     }
     a.shutdown().await;
+}
+
+/// What waits for a device has room, and no more; what is being sent is neither queued nor sent once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_has_room_and_is_sent_once() {
+    let dir = TempDir::new("waits");
+    let (a, b) = (start(&dir.0.join("a"), "a").await, start(&dir.0.join("b"), "b").await);
+    pair(&a, &b).await;
+    let to = b.identity().id;
+    fs::create_dir(dir.0.join("in")).unwrap();
+    b.set_inbox(Some(Inbox { dir: dir.0.join("in"), on_conflict: ConflictPolicy::Fail, by_policy: false })).await.unwrap();
+    let path = |number: usize| dir.0.join(format!("file {number}"));
+    (0..=KEPT).for_each(|number| fs::write(path(number), bytes(100 + number, number)).unwrap());
+    let request = |number: usize| SendRequest { paths: vec![path(number)], ..SendRequest::default() };
+    let day = Duration::from_secs(86_400);
+    let mut ids = Vec::new();
+    for number in 0..KEPT {
+        ids.push(a.queue_for_device(to, request(number), day).await.unwrap().transfer);
+    }
+    assert_eq!(a.queue_for_device(to, request(KEPT), day).await.unwrap_err(), SendError::TooManyWait);
+    assert_eq!(a.queue_for_device(to, request(3), day).await.unwrap().transfer, ids[3], "what waits already may be asked for again");
+
+    // Offered, and nobody has answered: the same is not offered beside itself, and does not wait beside itself.
+    let sharing = a.share_with_device(to, request(3)).await.unwrap();
+    assert_eq!(sharing.key.id, ids[3]);
+    assert_eq!(a.share_with_device(to, request(3)).await.unwrap_err(), SendError::Live);
+    assert_eq!(a.queue_for_device(to, request(3), day).await.unwrap_err(), SendError::Live);
+    a.shutdown().await;
+    b.shutdown().await;
 }

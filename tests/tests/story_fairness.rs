@@ -1,6 +1,9 @@
 //! L10: transfers that run beside each other share what a device can send: in virtual time, over an uplink of so many bytes a second,
 //! each of K has in every window of 30 s at least 1/(2K) of the bytes that became durable in it. And what is said meanwhile arrives.
 //!
+//! The uplink carries what it is given in that order: what shows here is that nothing in the core, its claims, receipts and checkpoints,
+//! leaves one behind. How stacks share a cable is in cli/tests/lab/fair.rs.
+//!
 //! `cargo test -p kin-tests --test story_fairness -- --nocapture` prints the shares.
 
 use std::time::Duration;

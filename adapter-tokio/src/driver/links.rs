@@ -527,6 +527,36 @@ mod tests {
         }
     }
 
+    /// HOST-29: with no place left none is taken, and one that ends gives its place to the next.
+    #[tokio::test]
+    async fn only_so_many_connections_are_served_at_once() {
+        let tcp = Tcp::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))]).unwrap();
+        let to = tcp.bound()[0];
+        let (host, mut happened) = mpsc::channel(64);
+        let links = Links { slots: Arc::new(tokio::sync::Semaphore::new(2)), ..Links::new(host) };
+        let slots = Arc::clone(&links.slots);
+        let serving = tokio::spawn(async move { accept(&tcp, &links).await });
+        let mut dialled = Vec::new();
+        for _ in 0..3 {
+            dialled.push(tokio::net::TcpStream::connect(to).await.unwrap());
+        }
+        // The loop's hold on the streams that they bring: without it they end.
+        let (mut up, mut streams) = (Vec::new(), Vec::new());
+        while up.len() + streams.len() < 4 {
+            match happened.recv().await {
+                Some(Happened::ConnUp { orders, .. }) => up.push(orders),
+                Some(Happened::StreamUp { handle, .. }) => streams.push(handle),
+                _ => {}
+            }
+        }
+        assert_eq!((up.len(), slots.available_permits()), (2, 0));
+        // Nothing else happens until one of them ends.
+        assert!(timeout(LINGER, happened.recv()).await.is_err(), "a third is served beside two");
+        up[0].send(Order::Close).unwrap();
+        while !matches!(happened.recv().await, Some(Happened::ConnUp { .. })) {}
+        serving.abort();
+    }
+
     /// More than the system takes: it leaves when the remote reads, however late that is within the bound.
     #[tokio::test]
     async fn a_hang_up_waits_for_a_remote_that_reads_late() {

@@ -143,7 +143,7 @@ fn streams(session: &mut Session) {
     }
 }
 
-/// Every other friend is there, and the session that it had is the one that it has.
+/// Every other friend is there.
 fn all_answer(hub: &Device, friends: &[(Device, String)]) {
     for (_, name) in friends {
         let pinged = hub.run(&["ping", name, "--count", "1"]);
@@ -151,7 +151,7 @@ fn all_answer(hub: &Device, friends: &[(Device, String)]) {
     }
 }
 
-/// LIM-1, LIM-2, HOST-29.
+/// LIM-1, LIM-2.
 #[test]
 fn a_friend_that_floods_costs_little_and_harms_nobody() {
     let stage = Stage::new();

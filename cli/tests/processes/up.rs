@@ -353,6 +353,12 @@ fn what_passed_can_be_looked_at() {
     assert!(answer("GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
     let shown = a.run(&["devices", "show", "device b"]);
     assert_eq!(shown.event("device")["bytes_received"], 1_000_000);
+    let (there, _) = up(&b, &[]);
+    let (route, until) = (format!("kin_route_info{{device=\"{}\",transport=\"tcp\",relayed=\"false\"}} 1\n", b.id()), Instant::now());
+    while !answer("GET /metrics HTTP/1.1\r\n\r\n").contains(&route) {
+        assert!(until.elapsed() < Duration::from_secs(20), "no {route}");
+    }
+    end(there);
 
     let pinged = b.run(&with_addresses(&["ping", "device a", "--count", "3"], &addresses));
     assert_eq!((pinged.code, pinged.all("pong").len()), (0, 3), "{}", pinged.words);
