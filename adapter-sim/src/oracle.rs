@@ -158,7 +158,7 @@ impl Oracle {
         }
     }
 
-    fn check(&mut self, rule: &'static str, holds: bool, what: impl FnOnce() -> String) {
+    pub(crate) fn check(&mut self, rule: &'static str, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.broken(rule, what);
         }
@@ -250,6 +250,11 @@ impl Oracle {
         self.forget_said(world, dev, peer);
         let of_peer = world.node(dev).probe_roots().into_iter().filter(|root| of_device(world, root, peer));
         self.forgetting.entry((dev, peer)).or_default().push_back(of_peer.map(|root| root.print).collect());
+    }
+
+    /// Whether that is under way.
+    pub(crate) fn is_forgetting(&self, dev: Dev, peer: DeviceId) -> bool {
+        self.forgetting.contains_key(&(dev, peer))
     }
 
     // What happens.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use adapter_sim::run::run;
 use adapter_sim::script::Script;
+use protocol_core::planted::{self, Bug};
 
 /// PAIR-49: each script says in its first line what it shows.
 /// XFER-24.
@@ -11,7 +12,7 @@ use adapter_sim::script::Script;
 fn nothing_is_broken_in_any_script() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
     let mut played = 0;
-    for file in std::fs::read_dir(scripts).expect("the scripts") {
+    for file in std::fs::read_dir(&scripts).expect("the scripts") {
         let path = file.expect("a file").path();
         let text = std::fs::read_to_string(&path).expect("a text");
         assert!(text.starts_with("# "), "{}: the first line says what the script shows", path.display());
@@ -21,4 +22,18 @@ fn nothing_is_broken_in_any_script() {
         played += 1;
     }
     assert!(played > 0);
+
+    // What random worlds do not lead to within reason, a script does.
+    for (name, bug) in [
+        ("asked-for-what-is-not-paired-yet", Bug::UnfinishedRefused),
+        ("removed-while-pairing-again", Bug::NewerUnkept),
+        ("told-on-a-session-that-was-passed-over", Bug::PassedOverHeard),
+    ] {
+        let text = std::fs::read_to_string(scripts.join(name).with_extension("script")).expect("a script");
+        let script = Script::from_text(&text).expect("it was read above");
+        planted::plant(Some(bug));
+        let outcome = run(&script);
+        planted::plant(None);
+        assert!(outcome.violation.is_some(), "{name} does not show {}", bug.name());
+    }
 }

@@ -135,6 +135,7 @@ impl Severity for LinkFailure {
             Self::Unreachable => Exit::Unreachable,
             Self::NotAccepted | Self::Removed | Self::Blocked => Exit::Refused,
             Self::Violation => Exit::Integrity,
+            Self::Unfinished => Exit::Pairing,
             _ => Exit::Interrupted,
         }
     }
@@ -283,6 +284,7 @@ mod tests {
         assert_eq!(FileFault::DiskFull.exit(), Exit::LocalIo);
         assert_eq!(LinkFailure::Unreachable.exit(), Exit::Unreachable);
         assert_eq!(LinkFailure::NotAccepted.exit(), Exit::Refused);
+        assert_eq!(LinkFailure::Unfinished.exit(), Exit::Pairing);
     }
 
     #[test]

@@ -216,6 +216,8 @@ pub enum LinkFailure {
     Removed,
     /// The device is blocked here.
     Blocked,
+    /// Nothing was tried: the pairing is not finished here, because its owner has not said yes or that is not written yet.
+    Unfinished,
 }
 
 impl LinkFailure {
@@ -232,6 +234,7 @@ impl LinkFailure {
             Self::Closed => 8,
             Self::Removed => 9,
             Self::Blocked => 10,
+            Self::Unfinished => 11,
         }
     }
 
@@ -248,6 +251,7 @@ impl LinkFailure {
             Self::Closed,
             Self::Removed,
             Self::Blocked,
+            Self::Unfinished,
         ];
         all.into_iter().find(|reason| reason.number() == number)
     }
@@ -266,6 +270,7 @@ impl fmt::Display for LinkFailure {
             Self::Closed => "closed on this device",
             Self::Removed => "the other device has removed this pairing",
             Self::Blocked => "the device is blocked here",
+            Self::Unfinished => "the pairing with it is not finished on this device",
         })
     }
 }

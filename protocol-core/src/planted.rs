@@ -285,6 +285,8 @@ bugs! {
     AddressesNotRenewed: "§8 (LINK-7)", "a device comes back from another address, then the other dials: it does not find it";
     /// A reconnect that is refused deletes the pair.
     FailureDeletesPair: "§8 (LINK-8)", "a stranger stands at a known address and resets every stream: the pair is gone";
+    /// Where there is no root to try yet, the other side is said to refuse.
+    UnfinishedRefused: "§8 (LINK-8)", "a joiner whose owner has not answered is asked for a transfer: he is told that the other device did not accept", unseen "the other device has to forget it in the moment between: two of a million worlds led there; scripts show it";
     /// An address that refuses is not tried again.
     RefusedNotRetried: "§8 (LINK-13)", "a device is dialled that starts five seconds later: the attempt fails at once";
     /// The Finish leaves while the confirmation is being written.
@@ -516,6 +518,8 @@ bugs! {
     UnheardGoesOn: "§9.5 (XFER-24)", "a session is replaced, with what the receiver said on it: the sender waits for ever";
     /// What was told on a session that is lost counts as told where an older one goes on.
     ToldAndLost: "§9.1 (LINK-12)", "a newer session is cut behind what was told on it, and the older goes on: an offer is never heard of", unseen "two sessions of a pair have to stand, and the newer to be cut behind an offer while the older goes on: 12 000 worlds did not lead there";
+    /// What a peer told on a session that crossed, before it knew, counts.
+    PassedOverHeard: "§9.1 (LINK-12)", "it comes ahead of what was told before it on the session that goes on: an honest device is taken for a liar", unseen "a reply has to overtake a Response that left before it, and what is told on both sessions has to depend on its order: one of a million worlds led there; a script shows it";
     /// What was not answered is not offered again on the session that replaces another.
     OfferNotRepeated: "§9.5 (XFER-24)", "an offer leaves on a session that is being replaced: nobody ever hears of it";
     /// Streams that were on their way when a transfer ended count for ever.
@@ -615,6 +619,8 @@ bugs! {
     DialledThoughLeft: "point 1 (KEEP-5)", "a session with a device that the owner disconnected, and that nobody asked for";
     /// A device that has removed the pairing is dialled by itself.
     DialledThoughRemoved: "§10.3 (KEEP-6)", "attempts to reach a device that has removed the pairing, though nobody asked";
+    /// A removed pairing ends the search for the one that began since.
+    NewerUnkept: "§10.3 (KEEP-6)", "a device pairs again before the other has removed the older pairing: the word of that comes last, and it stays apart", unseen "two pairings and a removal have to meet within a write: one of a million worlds led there; a script shows it";
     /// A change of the network changes nothing.
     MoveIgnored: "point 1 (KEEP-4)", "a device that came back to the network is not dialled for minutes";
 }

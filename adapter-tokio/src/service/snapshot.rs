@@ -25,7 +25,7 @@ const ADDRESSES: usize = 256;
 const STATES: [DeviceState; 5] =
     [DeviceState::Discovered, DeviceState::Pairing, DeviceState::Paired, DeviceState::Connected, DeviceState::Disconnected];
 const FILES: [FilePolicy; 3] = [FilePolicy::Ask, FilePolicy::Automatic, FilePolicy::Refuse];
-const ENDS: [LinkFailure; 10] = [
+const ENDS: [LinkFailure; 11] = [
     LinkFailure::Unreachable,
     LinkFailure::NotAccepted,
     LinkFailure::Silent,
@@ -36,6 +36,7 @@ const ENDS: [LinkFailure; 10] = [
     LinkFailure::Closed,
     LinkFailure::Removed,
     LinkFailure::Blocked,
+    LinkFailure::Unfinished,
 ];
 
 /// What the holder of a home knows.

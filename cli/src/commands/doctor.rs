@@ -295,6 +295,11 @@ fn failed(chart: &mut Chart<'_>, view: &DeviceView, reason: LinkFailure, looks: 
             format!("something answers at an address of {name} and does not accept: another device, or one that lost the pairing"),
             "kin pair".to_owned(),
         ),
+        LinkFailure::Unfinished => (
+            Exit::Pairing,
+            format!("the pairing with {name} is not finished on this device: its question was not answered"),
+            "kin pair".to_owned(),
+        ),
         reason => (Exit::Interrupted, format!("{name}: {reason}"), format!("kin ping {}", view.id)),
     };
     chart.wrong(Topic::Device, Problem::new(exit, message).next(next));

@@ -150,6 +150,12 @@ impl Device {
         self.roots.iter().any(|root| !matches!(root.state, RootState::Provisional { .. }))
     }
 
+    /// Whether there is a root under which it can be spoken with.
+    // PAIR-24.
+    pub(crate) fn is_usable(&self, unix_s: u64) -> bool {
+        self.roots.iter().any(|root| root.state.usable(unix_s))
+    }
+
     pub(crate) fn is_confirmed(&self) -> bool {
         self.roots.iter().any(|root| root.state == RootState::Confirmed)
     }

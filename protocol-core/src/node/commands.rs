@@ -7,6 +7,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::{Node, cx};
+use crate::devices::device::Device;
 use crate::devices::policy::Policy;
 use crate::effects::{DeviceState, Env, Event, TransferKey};
 use crate::faults::{CancelReason, DeclineReason, LinkFailure, PairFailure, TransferFailure, code};
@@ -306,7 +307,8 @@ impl Node {
         again: Option<TransferId>,
     ) -> Result<TransferKey, ShareError> {
         self.advance(env);
-        let peer = self.registry.by_id(to).map(|device| device.key);
+        let usable = |device: &&Device| device.is_usable(env.unix_s) || planted!(UnfinishedRefused);
+        let peer = self.registry.by_id(to).filter(usable).map(|device| device.key);
         if peer.is_none_or(|peer| self.registry.is_blocked(&peer)) {
             return Err(ShareError::UnknownDevice);
         }

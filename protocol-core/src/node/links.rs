@@ -29,6 +29,9 @@ impl Node {
     pub(super) fn begin_attempt(&mut self, env: &mut Env<'_>, peer: PeerKey, first: Vec<Address>, asked: bool) {
         let Some(device) = self.registry.get(&peer) else { return };
         let id = device.id;
+        if !device.is_usable(env.unix_s) && !planted!(UnfinishedRefused) {
+            return self.no_session(env, id, LinkFailure::Unfinished);
+        }
         let given = first.len().min(limits::JOINER_CANDIDATES);
         let mut addresses = first;
         addresses.extend(in_turn(device.addresses.iter().filter(|address| self.can_dial(address)).cloned()));
@@ -69,13 +72,20 @@ impl Node {
             self.drop_stream(env, stream, code::DONE);
             if self.registry.by_id(id).is_none() {
                 // Its pairing came to nothing meanwhile. The attempt must not stand in the way of one after the next pairing.
-                self.connect_failed(env, id, LinkFailure::NotAccepted);
+                self.connect_failed(env, id, LinkFailure::Unfinished);
             }
             return;
         };
         let mut usable =
             device.roots.iter().filter(|root| root.state.usable(env.unix_s) && !self.out.is_storing(&device.key, root.session_ref));
-        let Some(root) = usable.nth(dialer.root_number()) else {
+        let number = dialer.root_number();
+        let Some(root) = usable.nth(number) else {
+            if number == 0 && !planted!(UnfinishedRefused) {
+                // What there was when the attempt began is gone, or is not written yet: nobody has refused it.
+                self.set_role(stream, Role::Closing);
+                self.drop_stream(env, stream, code::DONE);
+                return self.connect_failed(env, id, LinkFailure::Unfinished);
+            }
             return self.drop_stream(env, stream, code::DONE);
         };
         match DialerWaiting::hello(&root.secret, self.identity.public(), device.key, binding, env.entropy) {

@@ -158,7 +158,7 @@ impl Node {
             }
             return;
         }
-        let left = session.left;
+        let (left, passed_over) = (session.left, session.passed_over && !planted!(PassedOverHeard));
         let heard = session.on_record(cx!(self, env), record);
         if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
             self.confirm_root(env, &peer, root);
@@ -173,6 +173,11 @@ impl Node {
                 for message in messages {
                     if message == ControlMessage::Unpair {
                         return self.on_unpair(env, session_ref);
+                    }
+                    if passed_over {
+                        // A peer that does not know yet told it here. It tells it again when it sees what became of this one; what it told
+                        // on the other before has not come yet.
+                        continue;
                     }
                     // DATA-17.
                     if self.on_message(env, (device, peer, theirs), message).is_err() {
@@ -268,9 +273,9 @@ impl Node {
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let other = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let other = other.and_then(|other| self.sessions.get(&other));
-        // What was told on this one may be lost. The peer may never have heard of it, and wait on the other for what was told here:
-        // then both begin anew, as after any cut.
-        let lost = told && reason != LinkFailure::Ended && !planted!(ToldAndLost);
+        // What was told on this one is lost: the peer may never have heard of it, or has passed it over, and waits on the other for what
+        // was told here. Then both begin anew, as after any cut.
+        let lost = told && !planted!(ToldAndLost);
         let other = other.filter(|_| !lost).map(|other| (other.session_ref, other.stream, roles(other)));
         if let Some((other, stream, roles)) = other {
             // A renewal that came to nothing, or one of two sessions that crossed: the other goes on.

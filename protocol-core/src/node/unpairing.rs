@@ -179,6 +179,10 @@ impl Node {
         // What is under way would be sent to nobody.
         self.end_session_with(env, device, LinkFailure::Removed);
         self.drop_sessions(env, device);
+        if !planted!(NewerUnkept) {
+            // A pairing that began since may hold: that is looked for as before.
+            self.keep_after(env, device, LinkFailure::Removed, None);
+        }
     }
 
     /// The pairing stays until its owner agrees; but nothing is tried under it any more without being asked.

@@ -278,6 +278,15 @@ impl Sending {
         if !chunks.within(self.manifest.layout().chunks()) && !planted!(RangesBeyond) {
             return Err(Stop::Violation);
         }
+        if self.count_durable(chunks) {
+            self.repeats = 0;
+            self.progress.tell(io);
+        }
+        Ok(())
+    }
+
+    /// These chunks are durable there. False: that was known.
+    fn count_durable(&mut self, chunks: &Ranges) -> bool {
         // What it has from an earlier try was neither named nor sent in this one.
         let mut before = chunks.clone();
         before.subtract(&self.named);
@@ -293,15 +302,14 @@ impl Sending {
         if !planted!(StoredTwiceCounted) {
             new.subtract(&self.durable);
         }
-        if !new.is_empty() {
-            self.repeats = 0;
-            self.durable.union(&new);
-            new.subtract(&self.uncounted);
-            self.progress.resumed += bytes_of(&self.manifest, &new.common(&self.sent_before));
-            self.progress.durable += bytes_of(&self.manifest, &new);
-            self.progress.tell(io);
+        if new.is_empty() {
+            return false;
         }
-        Ok(())
+        self.durable.union(&new);
+        new.subtract(&self.uncounted);
+        self.progress.resumed += bytes_of(&self.manifest, &new.common(&self.sent_before));
+        self.progress.durable += bytes_of(&self.manifest, &new);
+        true
     }
 
     /// Whether this was the last part, and the receipt is right.
@@ -367,20 +375,21 @@ impl Sending {
             // All of it was there.
             (self.progress.total, self.progress.moved, self.progress.durable) = (summary.bytes, summary.bytes, summary.bytes);
             (self.progress.resumed, summary.resumed) = (summary.bytes, summary.bytes);
+        } else {
+            // What is there is durable, also where the Stored that said so is lost with its session.
+            // XFER-15.
+            let mut durable = Ranges::from(0..self.manifest.layout().chunks());
+            for &entry in receipt.others.keys().filter(|&&entry| !there(entry)) {
+                durable.remove(self.manifest.layout().chunks_of(entry));
+            }
+            self.count_durable(&durable);
+            summary.resumed = self.progress.resumed;
         }
-        // What is there is durable, also where the Stored that said so is lost with its session.
-        // XFER-15.
-        let mut durable = self.sent.clone();
-        for &entry in receipt.others.keys().filter(|&&entry| !there(entry)) {
-            durable.remove(self.manifest.layout().chunks_of(entry));
-        }
-        durable.subtract(&self.durable);
-        durable.subtract(&self.uncounted);
-        self.progress.durable += bytes_of(&self.manifest, &durable);
         self.chunks.stop();
         self.progress.tell_now(io);
         for entry in (0..self.manifest.len()).filter(|entry| !self.failed.contains(entry) || planted!(EntryToldTwice)) {
-            let ending = Ending { digest: digest(entry), ..Ending::default() };
+            let digest = self.digests.get(entry).copied().filter(|_| there(entry));
+            let ending = Ending { digest, ..Ending::default() };
             io.notify(ending.event(io.key, entry, outcome(entry)));
         }
         io.notify(Event::Done { transfer: io.key, summary });
