@@ -158,7 +158,7 @@ impl Node {
             }
             return;
         }
-        let (left, passed_over) = (session.left, session.passed_over && !planted!(PassedOverHeard));
+        let (left, passed_over) = (session.left, session.passed_over && session.we_opened && !planted!(PassedOverHeard));
         let heard = session.on_record(cx!(self, env), record);
         if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
             self.confirm_root(env, &peer, root);
@@ -175,8 +175,8 @@ impl Node {
                         return self.on_unpair(env, session_ref);
                     }
                     if passed_over {
-                        // A peer that does not know yet told it here. It tells it again when it sees what became of this one; what it told
-                        // on the other before has not come yet.
+                        // A peer that does not know yet told it here, behind what it told on the other, which may not have come. It tells all
+                        // again when it sees what became of this one.
                         continue;
                     }
                     // DATA-17.
