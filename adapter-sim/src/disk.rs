@@ -129,8 +129,8 @@ pub struct Arrived {
 struct Incoming {
     manifest: Arc<Manifest>,
     temporaries: BTreeMap<u32, Temporary>,
-    /// Bytes that were ever made durable.
-    durable: u64,
+    /// Bytes that were ever made durable; nothing is known of them before the owner has taken it, again perhaps.
+    durable: Option<u64>,
     left_out: BTreeMap<u32, EntryNote>,
     made: Vec<Vec<Vec<u8>>>,
     /// Entries that have their final names.
@@ -229,7 +229,7 @@ impl Disk {
 
     /// Bytes of an incoming transfer that were made durable, as long as it is known here and all of it is kept.
     pub fn durable(&self, key: &TransferKey) -> Option<u64> {
-        self.incoming.get(key).filter(|incoming| incoming.left_out.is_empty()).map(|incoming| incoming.durable)
+        self.incoming.get(key).filter(|incoming| incoming.left_out.is_empty())?.durable
     }
 
     /// Somebody edits a source of an outgoing transfer while it is read: from now on the host sees that it has changed.
@@ -452,7 +452,7 @@ impl Disk {
             let manifest = manifest.filter(|_| !self.no_inbox).ok_or(FileFault::NotFound)?;
             let made = Incoming {
                 manifest,
-                durable: 0,
+                durable: None,
                 temporaries: BTreeMap::new(),
                 left_out: BTreeMap::new(),
                 made: Vec::new(),
@@ -465,6 +465,7 @@ impl Disk {
         Ok(match op {
             FileOp::Inspect => incoming.conflicts(files, entries).map(|entry| (entry, EntryNote::Conflict)).collect(),
             FileOp::Prepare => {
+                incoming.durable.get_or_insert_default();
                 let mut notes = incoming.take_over(key, files, arrived, left);
                 if notes.iter().any(|(_, note)| matches!(note, EntryNote::Taken(_))) {
                     self.took.insert(key);
@@ -474,7 +475,7 @@ impl Disk {
             }
             FileOp::Sync => {
                 for (_, file) in incoming.temporaries.range_mut(entries) {
-                    incoming.durable += file.sync();
+                    *incoming.durable.get_or_insert_default() += file.sync();
                 }
                 Vec::new()
             }
@@ -532,14 +533,14 @@ impl Incoming {
                     // What is not durable of it counts for nothing, so nothing of it is left to sync.
                     (temporary.synced, temporary.unsynced, temporary.written) = (true, 0, Ranges::new());
                     let bytes: Vec<Range<u64>> = temporary.durable.iter().collect();
-                    self.durable += temporary.durable.count();
+                    *self.durable.get_or_insert_default() += temporary.durable.count();
                     self.temporaries.insert(number, temporary);
                     notes.push((number, EntryNote::Taken(bytes)));
                 }
                 Some(Left::Named(path, digest)) => {
                     let stands = matches!(files.get(&path), Some(Item::File(content)) if blake3::hash(content).as_bytes() == &digest);
                     if stands {
-                        self.durable += entry.size;
+                        *self.durable.get_or_insert_default() += entry.size;
                         if let Some(of) = arrived.get_mut(&path) {
                             (of.key, of.entry) = (key, number);
                         }

@@ -628,6 +628,16 @@ pub enum Event {
         /// they are told by the next progress.
         durable: u64,
     },
+    /// A transfer rests, or goes on: neither side sends while one of the owners wants that. What the other side wants ends with the session;
+    /// it says it again in the next one.
+    Paused {
+        /// The transfer.
+        transfer: TransferKey,
+        /// Our owner has it rest (`Node::pause`).
+        here: bool,
+        /// The other side does.
+        there: bool,
+    },
     /// How far a transfer is.
     Progress {
         /// The transfer.

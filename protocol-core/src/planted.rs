@@ -514,6 +514,8 @@ bugs! {
     NotReadBack: "§9.5 (XFER-26)", "bytes of an earlier try are not the ones that were written: the file gets its name";
     /// A receiver forgets a transfer with its receipt.
     ReceiptForgotten: "§9.5 (XFER-27)", "the receipt is lost with its session: the sender offers again, and the owner is asked about what is there";
+    /// A transfer that rests goes on with the next session.
+    PauseUntold: "§9.5 (XFER-30)", "a session is lost while an owner has a transfer rest: in the next one it flows", unseen "no script has an owner who lets a transfer rest: story_transfer does";
     /// A sender whose peer was not heard out goes on as if it was.
     UnheardGoesOn: "§9.5 (XFER-24)", "a session is replaced, with what the receiver said on it: the sender waits for ever";
     /// What was told on a session that is lost counts as told where an older one goes on.

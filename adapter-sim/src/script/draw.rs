@@ -306,6 +306,9 @@ impl Draw<'_, '_> {
         if profile == Profile::Pairing && self.tape.percent(20) {
             self.rare_scene();
         }
+        if profile == Profile::Transfer && !self.is_calm() && self.tape.percent(25) {
+            self.rested();
+        }
     }
 
     /// What friends do last: messages, and protocols of applications, each in so many of a hundred scripts.

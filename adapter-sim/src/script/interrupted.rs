@@ -2,7 +2,7 @@
 
 use super::draw::Draw;
 use super::scenes::PAIRING;
-use super::{Name, Step};
+use super::{More, Name, Step};
 use crate::rules::{At, Damage, DiskFault, Side};
 use crate::world::Answer;
 
@@ -45,6 +45,34 @@ impl Draw<'_, '_> {
         if slow {
             self.push(Step::SlowDisk { dev: peer, millis: 0 });
         }
+    }
+
+    /// Owners have what is under way rest, something disturbs it perhaps, and they let it go on, or forget to.
+    pub(super) fn rested(&mut self) {
+        let (dev, peer) = self.two();
+        for dev in [dev, peer] {
+            self.push(Step::Heard { dev });
+            self.push(Step::Restart { dev });
+            self.push(Step::Answers { dev, pairings: Answer::Yes, offers: Answer::Yes });
+        }
+        self.push(Step::Connect { dev, peer, told: true });
+        self.at += PAIRING;
+        let millis = self.tape.one_of(&[0, 100, 1_000]);
+        self.push(Step::SlowDisk { dev: peer, millis });
+        let tree = self.tape.one_of(&[1, 2, 2, 3, 4]);
+        self.push(Step::Share { dev, peer, tree });
+        for on in [true, true, false] {
+            self.at += self.tape.one_of(&[0, 100, 700, 4_000]);
+            let (who, on) = (self.tape.one_of(&[dev, peer]), on ^ self.tape.percent(20));
+            self.push(Step::More(More::Rest { dev: who, number: 0, on }));
+            if self.tape.percent(40) {
+                self.at += self.tape.one_of(&[100, 2_000, 40_000]);
+                self.disturb(dev, peer);
+                self.push(Step::Connect { dev, peer, told: true });
+            }
+        }
+        self.at += self.tape.one_of(&[1_000, PATIENCE]);
+        self.push(Step::SlowDisk { dev: peer, millis: 0 });
     }
 
     fn disturb(&mut self, dev: usize, peer: usize) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol_core::effects::{Direction, Input};
+use protocol_core::effects::{Direction, Input, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
 use protocol_core::node::Confirm;
 use protocol_core::time::Timestamp;
@@ -66,6 +66,8 @@ pub enum More {
     Policy { dev: usize, peer: usize, number: usize },
     /// A device is to stay connected with all that it is paired with, or no more.
     Keep { dev: usize, on: bool },
+    /// An owner has one of his transfers rest, or go on.
+    Rest { dev: usize, number: usize, on: bool },
     /// Its host says that the machine has slept.
     Awake { dev: usize },
     /// A lookup service does something wrong, or with `over` 0 each does.
@@ -95,6 +97,7 @@ impl More {
             Self::Speak { .. } => "P17",
             Self::Lookup { fault: LookupFault::Down(_) | LookupFault::Slow(_), .. } => "N27",
             Self::Lookup { .. } => "A19",
+            Self::Rest { .. } => "P19",
             Self::Block { .. } | Self::Policy { .. } | Self::Keep { .. } | Self::Awake { .. } => "P18",
         }
     }
@@ -233,6 +236,12 @@ impl World {
             More::Policy { dev, peer, number } => self.step_policy(of(dev), of(peer), number),
             More::Keep { dev, on } => self.step_keep(of(dev), on),
             More::Awake { dev } => self.step_awake(of(dev)),
+            More::Rest { dev, number, on } => {
+                let transfers = self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, of(dev))).unwrap_or_default();
+                if let Some(&key) = transfers.get(number % transfers.len().max(1)) {
+                    self.rest(of(dev), key, on);
+                }
+            }
             More::Mesh { tree } => {
                 let count = self.honest;
                 for (dev, peer) in (0..count).flat_map(|dev| (0..count).map(move |peer| (dev, peer))).filter(|(dev, peer)| dev != peer) {
@@ -297,6 +306,26 @@ impl World {
         let short = self.call(dev, |node, env| node.start_pairing_as_initiator(env, Duration::from_secs(1), Confirm::Ask).is_ok());
         if short {
             self.with_oracle(|oracle, _| oracle.broken("S29", || format!("device {} shows a code for a second", dev.0)));
+        }
+    }
+
+    /// It may have ended, or be waiting for an answer.
+    fn rest(&mut self, dev: Dev, key: TransferKey, on: bool) {
+        self.wishes.resting |= on;
+        if self.is_up(dev) {
+            let _late = self.call(dev, |node, env| node.pause(env, key, on));
+        }
+    }
+
+    /// Whatever an owner has rest goes on.
+    pub(super) fn nothing_rests(&mut self) {
+        if !std::mem::take(&mut self.wishes.resting) {
+            return;
+        }
+        for dev in (0..self.honest).map(Dev) {
+            for key in self.oracle.as_ref().map(|oracle| oracle.transfers_of(self, dev)).unwrap_or_default() {
+                self.rest(dev, key, false);
+            }
         }
     }
 

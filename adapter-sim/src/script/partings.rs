@@ -36,6 +36,8 @@ pub(crate) struct Wishes {
     pub(crate) kept: BTreeSet<Dev>,
     /// A device was blocked, or has a policy.
     narrowed: bool,
+    /// A transfer was to rest.
+    pub(super) resting: bool,
 }
 
 impl World {
@@ -93,6 +95,7 @@ impl World {
 
     /// Owners want nothing of all that any more.
     pub(crate) fn lift_wishes(&mut self) {
+        self.nothing_rests();
         for dev in std::mem::take(&mut self.wishes.kept) {
             if self.is_up(dev) {
                 self.call(dev, |node, env| node.keep_connected(env, false));

@@ -354,6 +354,19 @@ impl Node {
         result
     }
 
+    /// Has a transfer rest, or go on, in either direction: nothing more is claimed for it, here or there, and what is on its way arrives. That
+    /// holds over lost sessions, until it is taken back here; the other side may want the same for itself.
+    ///
+    /// # Errors
+    /// [`UnknownTransfer`]: it has ended, or was not taken yet.
+    // XFER-30.
+    pub fn pause(&mut self, env: &mut Env<'_>, key: TransferKey, paused: bool) -> Result<(), UnknownTransfer> {
+        self.advance(env);
+        let result = self.transfers.pause(cx!(self, env), key, paused);
+        self.settle(env);
+        result
+    }
+
     /// Gives a device a name of the owner's choice; an empty one takes it away. Cut to 64 bytes.
     ///
     /// # Errors

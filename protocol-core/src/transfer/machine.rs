@@ -38,6 +38,7 @@ mod entries;
 mod progress;
 mod receiver;
 mod receiving;
+mod rest;
 mod sender;
 mod sending;
 #[cfg(test)]

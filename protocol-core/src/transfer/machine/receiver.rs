@@ -20,6 +20,7 @@ use core::mem;
 
 use super::entries::Outcomes;
 use super::receiving::Receiving;
+use super::rest::Rest;
 use super::{DataHalf, DataStream, Io, Job, Stop, TransferTimer};
 use crate::effects::{BulkReport, EntryNote, Event, FileOp, Reply, TransferKey};
 use crate::faults::{CancelReason, DeclineReason, Failure, FileFault, TransferFailure};
@@ -49,6 +50,7 @@ pub(super) struct Receiver {
     early: Vec<DataStream>,
     /// Its session was lost, and it was not offered again.
     away: bool,
+    rest: Rest,
     /// What is remembered of it when it is over.
     finished: Option<Finished>,
     state: State,
@@ -171,7 +173,8 @@ impl Receiver {
         let mut reading = Reading { parser, stream: None, tries: 0 };
         reading.want_stream(io, offer.manifest_digest);
         io.set(TransferTimer::Manifest, limits::PAGE_WAIT);
-        Some(Self { offer, early: Vec::new(), away: false, finished: None, state: State::Reading(Box::new(reading)) })
+        let rest = Rest::default();
+        Some(Self { offer, early: Vec::new(), away: false, rest, finished: None, state: State::Reading(Box::new(reading)) })
     }
 
     pub(super) const fn digest(&self) -> [u8; 32] {
@@ -227,6 +230,28 @@ impl Receiver {
         matches!(self.state, State::Asking(_) | State::Preparing(_) | State::Receiving(_))
     }
 
+    /// Whether the owner has taken it, and it is not done.
+    pub(super) const fn can_rest(&self) -> bool {
+        matches!(self.state, State::Preparing(_) | State::Receiving(_))
+    }
+
+    /// The owner has it rest, or go on.
+    // XFER-30.
+    pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) {
+        if self.rest(io, Rest { here: paused, ..self.rest }) && matches!(self.state, State::Receiving(_)) && !self.away {
+            self.rest.tell(io);
+        }
+    }
+
+    /// Whether that changes anything.
+    fn rest(&mut self, io: &mut Io<'_, '_>, rest: Rest) -> bool {
+        let changes = self.rest.become_of(io, rest);
+        if changes {
+            self.receiving(io, |receiving, io| receiving.pause(io, rest.any()));
+        }
+        changes
+    }
+
     /// Whether it came to nothing, which the peer knows.
     pub(super) const fn is_discarding(&self) -> bool {
         matches!(self.state, State::Discarding(_))
@@ -260,6 +285,7 @@ impl Receiver {
             State::Receiving(receiving) if equal => {
                 let answered = receiving.accept_again(io);
                 self.check(io, answered);
+                self.tell_rest(io);
             }
             // Its pages come again as well.
             State::Reading(reading) if equal => {
@@ -276,6 +302,13 @@ impl Receiver {
             | State::Receiving(_)
             // XFER-19.
             | State::Clearing(_) => io.decline(DeclineReason::Mismatch),
+        }
+    }
+
+    /// Behind an Accept, from which the sender would begin.
+    fn tell_rest(&self, io: &mut Io<'_, '_>) {
+        if self.rest.here && matches!(self.state, State::Receiving(_)) && !planted!(PauseUntold) {
+            self.rest.tell(io);
         }
     }
 
@@ -301,7 +334,11 @@ impl Receiver {
         match &mut self.state {
             // The owner has not heard of it, and its pages come again.
             State::Reading(_) => self.state = State::Over,
-            State::Receiving(receiving) => receiving.on_session_lost(io),
+            State::Receiving(receiving) => {
+                // What the sender said ends with its session.
+                self.rest.there = false;
+                receiving.on_session_lost(io, self.rest.any());
+            }
             State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) | State::Discarding(_) | State::Over => {}
         }
         if self.can_wait() {
@@ -334,14 +371,14 @@ impl Receiver {
         match (message, &mut self.state) {
             (_, State::Clearing(_) | State::Discarding(_) | State::Over) => {}
             (ToReceiver::Cancel(reason), _) => self.end(io, TransferFailure::CancelledThere(reason)),
+            (ToReceiver::Pause, State::Receiving(_)) => _ = self.rest(io, Rest { there: true, ..self.rest }),
+            (ToReceiver::Resume, State::Receiving(_)) => _ = self.rest(io, Rest { there: false, ..self.rest }),
             (message, State::Receiving(receiving)) => {
                 let result = match message {
                     ToReceiver::OpenBulk(count) => receiving.on_open_bulk(io, count, self.offer.manifest_digest),
                     ToReceiver::Digests { first, digests } => receiving.on_digests(io, first, digests),
                     ToReceiver::SourceChanged(entry) => receiving.on_source_changed(io, entry),
-                    ToReceiver::Pause => receiving.pause(io, true),
-                    ToReceiver::Resume => receiving.pause(io, false),
-                    ToReceiver::Cancel(_) => Ok(()),
+                    ToReceiver::Pause | ToReceiver::Resume | ToReceiver::Cancel(_) => Ok(()),
                 };
                 self.check(io, result);
             }
@@ -574,9 +611,9 @@ impl Receiver {
         match started {
             Ok(receiving) => {
                 self.state = State::Receiving(Box::new(receiving));
-                let early = mem::take(&mut self.early);
+                let (early, rests) = (mem::take(&mut self.early), self.rest.any());
                 self.receiving(io, |receiving, io| {
-                    receiving.start(io);
+                    receiving.start(io, rests);
                     for DataStream { stream, half, aead, .. } in early {
                         if let DataHalf::ReceiveChunks(key) = half {
                             receiving.on_stream(io, stream, &key, aead);
@@ -584,6 +621,7 @@ impl Receiver {
                     }
                     receiving.advance(io)
                 });
+                self.tell_rest(io);
             }
             Err(stop) => self.stop(io, stop),
         }

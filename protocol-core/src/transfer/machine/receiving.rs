@@ -216,7 +216,8 @@ impl Receiving {
     }
 
     /// Says what is wanted, and what is here from an earlier try.
-    pub(super) fn start(&mut self, io: &mut Io<'_, '_>) {
+    pub(super) fn start(&mut self, io: &mut Io<'_, '_>, paused: bool) {
+        self.paused = paused;
         let mut digests = Ranges::new();
         let mut whole = Vec::new();
         for entry in 0..self.manifest.len() {
@@ -264,7 +265,7 @@ impl Receiving {
 
     /// The sender has its answer: what it owes now is to come soon.
     fn await_streams(&self, io: &mut Io<'_, '_>) {
-        if io.peer().is_some() && self.streams.is_empty() && self.outcomes.files_left() > 0 {
+        if io.peer().is_some() && self.streams.is_empty() && self.outcomes.files_left() > 0 && !self.paused {
             io.set(TransferTimer::Missing, limits::ROUND_WAIT);
         }
     }
@@ -311,11 +312,11 @@ impl Receiving {
     }
 
     /// The session is lost. What is under way at files goes on; what is missing is named when the sender offers again.
-    pub(super) fn on_session_lost(&mut self, io: &mut Io<'_, '_>) {
+    pub(super) fn on_session_lost(&mut self, io: &mut Io<'_, '_>, paused: bool) {
         self.away = true;
         (self.awaited, self.owed, self.offers) = (0, 0, 0);
         io.shared.opening.remove(&io.key);
-        self.paused = false;
+        self.paused = paused;
         self.rounds = Rounds::default();
         self.progress.tell_now(io);
         self.wait(io);

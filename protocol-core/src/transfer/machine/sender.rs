@@ -14,6 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
+use super::rest::Rest;
 use super::sending::Sending;
 use super::{DataHalf, DataStream, Io, Job, Stop, TransferTimer};
 use crate::effects::{BulkReport, Cut, Event, Reply};
@@ -47,6 +48,7 @@ pub(super) struct Sender {
     began: bool,
     /// It was offered again, and the other side may have taken that for another offer.
     again: bool,
+    rest: Rest,
     /// What was sent, once it was accepted.
     sending: Option<Box<Sending>>,
     state: State,
@@ -82,7 +84,7 @@ enum Pages {
 impl Sender {
     /// `began`: in an earlier life of the process, so that the receiver may have some of it, or all.
     pub(super) const fn new(manifest: Arc<Manifest>, label: Option<String>, began: bool) -> Self {
-        Self { manifest, label, began, again: false, sending: None, state: State::Waiting }
+        Self { manifest, label, began, again: false, rest: Rest { here: false, there: false }, sending: None, state: State::Waiting }
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -176,6 +178,8 @@ impl Sender {
         if let Some(sending) = &mut self.sending {
             sending.park(io);
         }
+        // What the receiver said ends with its session.
+        self.rest.there = false;
         self.again = true;
         self.state = State::Waiting;
     }
@@ -232,6 +236,26 @@ impl Sender {
         self.state = State::Offered(offered);
     }
 
+    /// The owner has it rest, or go on.
+    // XFER-30.
+    pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) {
+        if self.rest(io, Rest { here: paused, ..self.rest }) && matches!(self.state, State::Sending) {
+            self.rest.tell(io);
+        }
+    }
+
+    /// Whether that changes anything.
+    fn rest(&mut self, io: &mut Io<'_, '_>, rest: Rest) -> bool {
+        let changes = self.rest.become_of(io, rest);
+        if changes {
+            self.sending(io, |sending, io| {
+                sending.pause(io, rest.any());
+                Ok(())
+            });
+        }
+        changes
+    }
+
     pub(super) fn on_message(&mut self, io: &mut Io<'_, '_>, message: ToSender) {
         match &self.state {
             // The id is ours and was told to nobody, or the word belongs to a session that is over.
@@ -249,7 +273,14 @@ impl Sender {
                 if let Err(stop) = self.begin_sending(io) {
                     return self.stop(io, stop);
                 }
-                self.sending(io, |sending, io| sending.on_accept(io, chunks, digests));
+                let rests = self.rest.any();
+                self.sending(io, |sending, io| {
+                    sending.pause(io, rests);
+                    sending.on_accept(io, chunks, digests)
+                });
+                if self.rest.here && !self.is_over() && !planted!(PauseUntold) {
+                    self.rest.tell(io);
+                }
             }
             ToSender::Decline(reason) => self.end(io, TransferFailure::Declined(reason)),
             ToSender::Cancel(reason) => self.end(io, TransferFailure::CancelledThere(reason)),
@@ -294,8 +325,10 @@ impl Sender {
             }
             ToSender::Decline(reason) => self.end(io, TransferFailure::Declined(reason)),
             ToSender::Cancel(reason) => self.end(io, TransferFailure::CancelledThere(reason)),
-            ToSender::Pause => self.sending(io, |sending, io| sending.pause(io, true)),
-            ToSender::Resume => self.sending(io, |sending, io| sending.pause(io, false)),
+            ToSender::Pause | ToSender::Resume => {
+                let there = matches!(message, ToSender::Pause);
+                self.rest(io, Rest { there, ..self.rest });
+            }
         }
     }
 

@@ -144,7 +144,6 @@ impl Sending {
     // XFER-25.
     fn renew(&mut self, io: &mut Io<'_, '_>, named: &Ranges) {
         self.parked = false;
-        self.pause_chunks(false);
         (self.failures, self.fruitless, self.repeats, self.told_again) = (0, 0, 0, 0);
         (self.asked, self.untold, self.told) = (Ranges::new(), Ranges::new(), Ranges::new());
         if !planted!(WantedKept) {
@@ -396,15 +395,11 @@ impl Sending {
         Ok(())
     }
 
-    pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) -> Result<(), Stop> {
-        self.pause_chunks(paused);
-        self.open_streams(io);
-        Ok(())
-    }
-
-    fn pause_chunks(&mut self, paused: bool) {
+    /// Nothing new is claimed while it rests.
+    pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) {
         self.paused = paused;
         self.chunks.pause(paused);
+        self.open_streams(io);
     }
 
     // Streams.

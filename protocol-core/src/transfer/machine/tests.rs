@@ -11,6 +11,7 @@ mod again;
 mod harness;
 mod hostile;
 mod matrix;
+mod rest;
 
 use self::harness::{CHUNK, R, S, World, entry, file, tree};
 
