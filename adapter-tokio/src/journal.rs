@@ -153,13 +153,16 @@ pub struct Begun {
     pub outgoing: Vec<Outgoing>,
     /// The ones among both that run in this process.
     pub live: BTreeSet<TransferId>,
+    /// Those that the owner has rest: nobody goes on with them by himself.
+    pub resting: BTreeSet<TransferId>,
 }
 
 impl Begun {
     /// What the journals say. It takes no lock: another process may be writing them.
     pub fn read(journals: &Journals) -> Self {
         let (incoming, outgoing) = (journals.heads().unwrap_or_default(), journals.outgoing().unwrap_or_default());
-        Self { incoming, outgoing, live: BTreeSet::new() }
+        let resting = journals.list("rest").unwrap_or_default().into_iter().map(|(id, _)| id).collect();
+        Self { incoming, outgoing, live: BTreeSet::new(), resting }
     }
 }
 
@@ -317,13 +320,29 @@ impl Journals {
     /// # Errors
     /// A fault of the file system.
     pub fn remove(&self, transfer: TransferId) -> Result<(), HomeError> {
-        for kind in ["in", "out", "new", "done"] {
-            match unlinkat(CWD, self.file(transfer, kind), AtFlags::empty()).map_err(FileFault::from) {
-                Ok(()) | Err(FileFault::NotFound) => {}
-                Err(fault) => return Err(self.failed(fault)),
-            }
+        ["in", "out", "new", "done", "rest"].iter().try_for_each(|kind| self.unlink(transfer, kind))
+    }
+
+    fn unlink(&self, transfer: TransferId, kind: &str) -> Result<(), HomeError> {
+        match unlinkat(CWD, self.file(transfer, kind), AtFlags::empty()).map_err(FileFault::from) {
+            Ok(()) | Err(FileFault::NotFound) => Ok(()),
+            Err(fault) => Err(self.failed(fault)),
         }
-        Ok(())
+    }
+
+    /// Remembers that the owner has a transfer rest, or go on; durable when it returns. Whether there is such a transfer, or `live` says so.
+    ///
+    /// # Errors
+    /// A fault of the file system.
+    pub(crate) fn rest(&self, transfer: TransferId, rests: bool, live: bool) -> Result<bool, HomeError> {
+        let there = live || ["in", "out"].iter().any(|kind| self.file(transfer, kind).exists());
+        if !rests {
+            self.unlink(transfer, "rest")?;
+        } else if there {
+            self.make_directory()?;
+            private::write(&self.file(transfer, "rest"), &[], private::Replace::Yes).map_err(|fault| self.failed(fault))?;
+        }
+        Ok(there)
     }
 
     /// Removes a transfer that does not run, with its temporary files. Whether there was one.

@@ -51,7 +51,7 @@ pub(crate) mod events;
 mod protocols;
 pub(crate) mod snapshot;
 
-pub use self::commands::{CallError, Closed, Queued, SendError, Sharing};
+pub use self::commands::{CallError, Closed, PauseError, Queued, SendError, Sharing};
 pub use self::events::Events;
 use self::events::Subscribers;
 pub use self::snapshot::{Snapshot, read_snapshot};

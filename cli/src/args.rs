@@ -602,6 +602,12 @@ pub(crate) enum TransfersVerb {
         #[arg(long, value_name = "ADDR", value_parser = transports::address)]
         address: Vec<Address>,
     },
+    /// Have one rest until it is resumed here: what is on its way arrives, and nothing more is sent. Where `kin up` carries it, the other
+    /// device hears of it.
+    Pause {
+        /// A unique beginning of its id.
+        transfer: String,
+    },
     /// Give one up: what has arrived of it under temporary names is removed.
     Cancel {
         /// A unique beginning of its id.

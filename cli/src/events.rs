@@ -96,6 +96,15 @@ pub(crate) enum Event {
         /// The transfer.
         id: String,
     },
+    /// A transfer rests, or goes on.
+    Paused {
+        /// The transfer.
+        id: String,
+        /// This side has it rest.
+        here: bool,
+        /// The other side does.
+        there: bool,
+    },
     /// The offer was not taken.
     Refused {
         /// The transfer.
@@ -525,6 +534,8 @@ pub(crate) struct Unfinished {
     pub(crate) begun_at: u64,
     /// For what was queued: when it is too late for it, in seconds since 1970.
     pub(crate) expires_at: Option<u64>,
+    /// Its owner has it rest (`kin transfers pause`): nothing goes on with it by itself.
+    pub(crate) paused: bool,
     /// What is sent, or where it goes.
     pub(crate) paths: Vec<String>,
 }
@@ -564,6 +575,7 @@ mod tests {
             entries: 3,
             begun_at: 1_790_000_000,
             expires_at: Some(1_800_600_000),
+            paused: false,
             paths: vec!["/srv/album".into()],
         })
     }
@@ -642,6 +654,7 @@ mod tests {
             Event::Offer { id: id(), device_id: id(), files: 3, bytes: 9, conflicts: 0, flagged: 1, flagged_paths: vec![".git".into()] },
             Event::Queued { id: "id".into(), device_id: "id".into(), files: 1, bytes: 2, expires_at: Some(1_800_600_000) },
             Event::Accepted { id: id() },
+            Event::Paused { id: id(), here: true, there: false },
             Event::Refused { id: id(), reason: "declined by the user".into() },
             Event::Route { transport: "tcp".into(), kind: RouteKind::Lan, rtt_ms: None },
             Event::Route { transport: "tcp".into(), kind: RouteKind::Direct, rtt_ms: Some(1.25) },
@@ -748,12 +761,13 @@ mod tests {
             ("offer", "id device_id files bytes conflicts flagged flagged_paths"),
             ("queued", "id device_id files bytes expires_at"),
             ("accepted", "id"),
+            ("paused", "id here there"),
             ("refused", "id reason"),
             ("route", "transport kind rtt_ms"),
             ("progress", "id bytes_sent bytes_durable bytes_total files_done files_total rate eta_s"),
             ("warning", "code message"),
             ("done", "id files bytes seconds bytes_resumed"),
-            ("unfinished", "id direction device_id name bytes bytes_durable entries begun_at expires_at paths"),
+            ("unfinished", "id direction device_id name bytes bytes_durable entries begun_at expires_at paused paths"),
             ("receipt", "message_id state"),
             ("pong", "device_id rtt_ms"),
             ("finding", "about verdict message next_command"),

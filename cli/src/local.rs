@@ -66,6 +66,7 @@ pub(crate) enum Request {
     Continued { key: TransferKey },
     Accept { key: TransferKey, policy: Option<ConflictPolicy> },
     GiveUp { transfer: TransferId },
+    Pause { key: TransferKey, rests: bool },
     Decline { key: TransferKey, reason: DeclineReason },
     Cancel { key: TransferKey, reason: CancelReason },
     SendMessage { device: DeviceId, draft: Draft },

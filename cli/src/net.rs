@@ -7,7 +7,8 @@ use adapter_tokio::files::{ConflictPolicy, FileFault, ScanError};
 use adapter_tokio::home::HomeError;
 use adapter_tokio::metrics::DeviceMetrics;
 use adapter_tokio::service::{
-    CallError, Closed, Events, Inbox, InitError, NetworkingService, Queued, SendError, SendRequest, ServiceConfig, Sharing, Warning,
+    CallError, Closed, Events, Inbox, InitError, NetworkingService, PauseError, Queued, SendError, SendRequest, ServiceConfig, Sharing,
+    Warning,
 };
 use protocol_core::effects::{Direction, Event as CoreEvent, TransferKey};
 use protocol_core::faults::{CancelReason, DeclineReason};
@@ -235,6 +236,14 @@ impl Net {
         }
     }
 
+    /// Has a transfer rest, or go on; whether it runs.
+    pub(crate) async fn pause(&self, key: TransferKey, rests: bool) -> Outcome<bool> {
+        match self.ask(Request::Pause { key, rests }).await? {
+            Answer::Yes(runs) => Ok(runs),
+            _ => Err(local::strange()),
+        }
+    }
+
     /// The person who followed a transfer does so no more. In a process of its own it ends with that, and can go on in another; what a
     /// `kin up` carries ends here, and what is durable is kept.
     pub(crate) async fn let_go(&self, key: TransferKey) {
@@ -380,6 +389,14 @@ impl Local {
             }
             Request::Continued { key } => service.is_continued(key).await.map(Answer::Yes).map_err(closed),
             Request::GiveUp { transfer } => service.give_up(transfer).await.map(Answer::Yes).map_err(closed),
+            Request::Pause { key, rests } => service.pause(key, rests).await.map(Answer::Yes).map_err(|error| {
+                let exit = match error {
+                    PauseError::Unknown => Exit::NotFound,
+                    PauseError::NotNoted(_) => Exit::State,
+                    PauseError::Closed => Exit::Internal,
+                };
+                Problem::new(exit, error.to_string())
+            }),
             Request::Decline { key, reason } => {
                 service.decline(key, reason).await.unwrap_or(());
                 Ok(Answer::Done)

@@ -216,7 +216,7 @@ pub enum LinkFailure {
     Removed,
     /// The device is blocked here.
     Blocked,
-    /// Nothing was tried: the pairing is not finished here, because its owner has not said yes or that is not written yet.
+    /// Nothing was tried: the pairing is not finished here, because its owner has not said yes, or not in time.
     Unfinished,
 }
 

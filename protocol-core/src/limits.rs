@@ -256,6 +256,8 @@ pub const ONE_STREAM: u64 = 64 << 20;
 pub const FRUITLESS_ACCEPTS: u32 = 16;
 /// Offers of a transfer under way that are answered again; one more ends it.
 pub const REPEATED_OFFERS: u32 = 16;
+/// How often a peer may have a transfer rest, and go on, in one session; once more ends it.
+pub const PAUSE_TURNS: u32 = 256;
 /// Times that a receiver names what is missing, without anything arriving in between.
 pub const FRUITLESS_ROUNDS: u32 = 3;
 /// After a transfer's last bulk stream ended and before what is missing is named: another stream may be on its way.

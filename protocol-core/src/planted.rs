@@ -515,7 +515,13 @@ bugs! {
     /// A receiver forgets a transfer with its receipt.
     ReceiptForgotten: "§9.5 (XFER-27)", "the receipt is lost with its session: the sender offers again, and the owner is asked about what is there";
     /// A transfer that rests goes on with the next session.
-    PauseUntold: "§9.5 (XFER-30)", "a session is lost while an owner has a transfer rest: in the next one it flows", unseen "no script has an owner who lets a transfer rest: story_transfer does";
+    PauseUntold: "§9.5 (XFER-30)", "a session is lost while an owner has a transfer rest: in the next one it flows", unseen "no world measures whether something flows that should rest: the machine's own tests do it";
+    /// What the sender of an offer made again had rest before still rests.
+    RestOutlivesOffer: "§9.5 (XFER-30)", "a sender lets a transfer go on whose session it has lost and the receiver has not: both wait for ever", unseen "a session has to be lost on one side alone while an owner has something rest: the machine's own tests do it";
+    /// A peer may pause and resume as often as it likes.
+    PausesUnbounded: "§11 (XFER-30)", "a paired liar pauses and resumes a thousand times: an event each time, and two streams", unseen "no liar says it a thousand times: the machine's own tests do it";
+    /// What left before an interruption, and is told behind the next Accept, is no part of the whole.
+    LateUncounted: "§9.5 (XFER-15)", "a worker reports a chunk behind the Accept that does not name it any more: more has left than there is", unseen "workers of a world report at once: the machine's own tests do it";
     /// A sender whose peer was not heard out goes on as if it was.
     UnheardGoesOn: "§9.5 (XFER-24)", "a session is replaced, with what the receiver said on it: the sender waits for ever";
     /// What was told on a session that is lost counts as told where an older one goes on.

@@ -350,7 +350,7 @@ impl World {
             let Some(peer) = self.dev_of_id(key.device).filter(|peer| peer.0 < self.honest) else { continue };
             let life = self.life(dev);
             self.act(Act::AnswerOffer { dev, life, key, yes });
-            let theirs = protocol_core::effects::TransferKey { device: self.id(dev), direction: Direction::Outgoing, id: key.id };
+            let theirs = TransferKey { device: self.id(dev), direction: Direction::Outgoing, id: key.id };
             if self.is_up(peer) {
                 // It may have ended.
                 let _late = self.call(peer, |node, env| node.cancel(env, theirs, CancelReason::User));

@@ -134,6 +134,29 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
+/// Why a transfer neither rests nor goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PauseError {
+    /// The service has ended.
+    Closed,
+    /// There is no such transfer, or it is done, or was not taken yet.
+    Unknown,
+    /// It does, until this service ends: that could not be written down.
+    NotNoted(HomeError),
+}
+
+impl fmt::Display for PauseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => Closed.fmt(f),
+            Self::Unknown => f.write_str("there is no such transfer any more"),
+            Self::NotNoted(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PauseError {}
+
 impl From<Closed> for SendError {
     fn from(_: Closed) -> Self {
         Self::Closed
@@ -238,7 +261,11 @@ impl NetworkingService {
         });
         let key = key.await??;
         let (noting, of) = (Arc::clone(&journals), Arc::clone(&manifest));
-        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, &of, expires)).await;
+        let noted = tokio::task::spawn_blocking(move || {
+            note_outgoing(&noting, key, request, &of, expires)?;
+            noting.rest(key.id, false, true)
+        });
+        let noted = noted.await;
         if let Ok(Err(error)) = noted {
             warn!(%error, "what is sent could not be noted: it cannot go on by itself");
         }
@@ -333,12 +360,14 @@ impl NetworkingService {
     /// # Errors
     /// [`UnknownTransfer`]: no such offer waits for an answer.
     pub async fn accept(&self, key: TransferKey, on_conflict: Option<ConflictPolicy>) -> Result<(), CallError<UnknownTransfer>> {
-        self.call(move |host| {
+        let taken = self.call(move |host| {
             host.transfers.set_policy(key, on_conflict);
-            with_env(|env| host.node.accept(env, key))
-        })
-        .await?
-        .map_err(CallError::Refused)
+            with_env(|env| host.node.accept(env, key)).map(|()| Arc::clone(host.transfers.journals()))
+        });
+        let journals = taken.await?.map_err(CallError::Refused)?;
+        // Who takes it wants it to go on.
+        drop(tokio::task::spawn_blocking(move || journals.rest(key.id, false, true)).await);
+        Ok(())
     }
 
     /// Declines an offer.
@@ -347,6 +376,24 @@ impl NetworkingService {
     /// [`UnknownTransfer`]: no such offer waits for an answer.
     pub async fn decline(&self, key: TransferKey, reason: DeclineReason) -> Result<(), CallError<UnknownTransfer>> {
         self.call(move |host| with_env(|env| host.node.decline(env, key, reason))).await?.map_err(CallError::Refused)
+    }
+
+    /// Has a transfer rest, or go on, in either direction, in this life of the process and the next ones: see
+    /// [`Node::pause`](protocol_core::node::Node::pause). One that does not run stays away from [`Begun::resting`] once it goes on. Whether
+    /// it runs.
+    ///
+    /// # Errors
+    /// [`PauseError`].
+    pub async fn pause(&self, key: TransferKey, rests: bool) -> Result<bool, PauseError> {
+        let (journals, live) = self
+            .call(move |host| {
+                let live = with_env(|env| host.node.pause(env, key, rests)).is_ok();
+                (Arc::clone(host.transfers.journals()), live)
+            })
+            .await
+            .map_err(|_: Closed| PauseError::Closed)?;
+        let noted = tokio::task::spawn_blocking(move || journals.rest(key.id, rests, live)).await.map_err(|_| PauseError::Closed)?;
+        if noted.map_err(PauseError::NotNoted)? { Ok(live) } else { Err(PauseError::Unknown) }
     }
 
     /// Ends a transfer in either direction.

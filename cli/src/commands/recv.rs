@@ -278,6 +278,7 @@ const fn transfer_of(event: &CoreEvent) -> Option<TransferKey> {
         | CoreEvent::Entry { transfer, .. }
         | CoreEvent::DataRoute { transfer, .. }
         | CoreEvent::Suspended { transfer }
+        | CoreEvent::Paused { transfer, .. }
         | CoreEvent::Resumed { transfer, .. }
         | CoreEvent::Done { transfer, .. }
         | CoreEvent::Failed { transfer, .. } => Some(*transfer),

@@ -145,6 +145,7 @@ impl<'a> Running<'a> {
                 let message = format!("the connection was lost; for {} s it is awaited, and what has arrived is kept", AWAY.as_secs());
                 self.out.warning(WarningCode::Suspended, &message);
             }
+            CoreEvent::Paused { transfer, here, there } if transfer == self.key => tell_paused(self.out, transfer, here, there, ""),
             CoreEvent::Device { device, state: DeviceState::Connected, route: Some(route), .. } if device == self.key.device => {
                 self.goes(&route);
             }
@@ -228,6 +229,18 @@ impl<'a> Running<'a> {
         let message = format!("finished, but {} skipped and {} failed; they are listed above", items(left_out), items(summary.failed));
         Err(Problem::partial(message))
     }
+}
+
+/// A transfer rests, or goes on. `of`: what else is to be said of it, and a space.
+pub(super) fn tell_paused(out: &Output, key: TransferKey, here: bool, there: bool, of: &str) {
+    out.event(&Event::Paused { id: key.id.to_string(), here, there });
+    let words = match (here, there) {
+        (true, true) => "It is paused, here and by the other device.",
+        (true, false) => "It is paused. It goes on with: kin transfers resume",
+        (false, true) => "The other device has paused it.",
+        (false, false) => "It is paused no more.",
+    };
+    out.say(&format!("{of}{words}"));
 }
 
 fn items(number: u64) -> String {

@@ -30,6 +30,19 @@ pub(super) async fn run(context: &mut Context, verb: Option<TransfersVerb>) -> O
             show(&context.out, find(&all, &transfer)?);
             Ok(())
         }
+        TransfersVerb::Pause { transfer } => {
+            let one = find(&all, &transfer)?;
+            let runs = pause(context, one, true).await?;
+            let more = if runs { "" } else { "; it does not run, and nothing goes on with it by itself" };
+            context.out.result(&format!("{} is paused{more}. Go on: kin transfers resume {}", short(&one.row.id), short(&one.row.id)));
+            Ok(())
+        }
+        TransfersVerb::Resume { transfer, .. }
+            if find(&all, &transfer)?.row.paused && pause(context, find(&all, &transfer)?, false).await? =>
+        {
+            context.out.result(&format!("{} is paused no more.", short(&find(&all, &transfer)?.row.id)));
+            Ok(())
+        }
         TransfersVerb::Resume { transfer, address } => match &find(&all, &transfer)?.what {
             What::Out { request } => {
                 let to = find(&all, &transfer)?.device.to_string();
@@ -75,7 +88,7 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
     let names = registry::devices(home)?;
     let name = |device: DeviceId| names.iter().find(|known| known.device_id == device.to_string()).map(|known| known.name.clone());
     let journals = Journals::new(journals_path(home));
-    let Begun { incoming, outgoing, .. } = Begun::read(&journals);
+    let Begun { incoming, outgoing, resting, .. } = Begun::read(&journals);
     let outgoing = outgoing.into_iter().map(|out| One {
         device: out.device,
         transfer: out.transfer,
@@ -89,6 +102,7 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
             entries: out.entries.into(),
             begun_at: out.unix_s,
             expires_at: out.expires_unix,
+            paused: resting.contains(&out.transfer),
             paths: out.request.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         },
         what: What::Out { request: Box::new(out.request) },
@@ -106,6 +120,7 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
             entries: head.entries.into(),
             begun_at: head.unix_s,
             expires_at: None,
+            paused: resting.contains(&head.transfer),
             paths: vec![head.directory.to_string_lossy().into_owned()],
         },
         what: What::In { directory: head.directory },
@@ -136,7 +151,8 @@ fn line(row: &Unfinished) -> String {
         Way::In => (format!("← {device}"), format!("into {}", paths.join(" "))),
     };
     let done = row.bytes_durable.map_or_else(|| size(row.bytes), |durable| format!("{} of {}", size(durable), size(row.bytes)));
-    format!("{}  {way}  {done}  {place}", short(&row.id))
+    let paused = if row.paused { "  (paused)" } else { "" };
+    format!("{}  {way}  {done}  {place}{paused}", short(&row.id))
 }
 
 fn list(out: &Output, all: &[One]) {
@@ -147,7 +163,7 @@ fn list(out: &Output, all: &[One]) {
     if all.is_empty() {
         out.say("Nothing is unfinished.");
     } else {
-        out.say("Go on with one:  kin transfers resume ID   Give one up:  kin transfers cancel ID");
+        out.say("Go on with one:  kin transfers resume ID   Have it rest:  … pause ID   Give it up:  … cancel ID");
     }
 }
 
@@ -176,16 +192,31 @@ fn device(row: &Unfinished) -> String {
     row.name.clone().unwrap_or_else(|| row.device_id.clone())
 }
 
+/// Has one rest, or go on; whether it runs in a `kin up`.
+async fn pause(context: &Context, one: &One, rests: bool) -> Outcome<bool> {
+    let net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
+    let runs = net.pause(key(one), rests).await;
+    net.close().await;
+    runs
+}
+
+const fn key(one: &One) -> TransferKey {
+    let direction = match one.row.direction {
+        Way::Out => Direction::Outgoing,
+        Way::In => Direction::Incoming,
+    };
+    TransferKey { device: one.device, direction, id: one.transfer }
+}
+
 /// Gives transfers up: those that run where a `kin up` holds the home are cancelled there. How many are gone, and how many stay.
 async fn give_up(context: &Context, all: &[&One]) -> Outcome<(u64, u64)> {
     let net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
     let (mut gone, mut left) = (0, 0);
     for one in all {
-        let direction = if one.row.direction == Way::Out { Direction::Outgoing } else { Direction::Incoming };
         let alone = all.len() == 1;
         if alone {
             // Both sides hear of it, if it runs.
-            net.cancel(TransferKey { device: one.device, direction, id: one.transfer }, CancelReason::User).await;
+            net.cancel(key(one), CancelReason::User).await;
         }
         if net.give_up(one.transfer).await? || alone {
             gone += 1;

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::Context;
 use super::send::tell_skipped;
-use super::transfer::{amount, offer_event};
+use super::transfer::{amount, offer_event, tell_paused};
 use crate::args::Up;
 use crate::ask::{Answer, Asker};
 use crate::events::{Event, WarningCode};
@@ -237,6 +237,11 @@ impl Owner<'_> {
                     self.makes_room(transfer).await?;
                 }
             }
+            CoreEvent::Paused { transfer, here, there } => {
+                if let Some(Taken { label, .. }) = self.taken.get(&transfer) {
+                    tell_paused(out, transfer, here, there, &format!("{label}: "));
+                }
+            }
             CoreEvent::Message { device, .. } => {
                 let name = name_of(service, device).await?;
                 out.result(&format!("a message of {} came; read it with: kin msg tail", quoted(&name)));
@@ -254,7 +259,8 @@ impl Owner<'_> {
     /// Offers what was begun, or waits, for a device and does not run.
     async fn go_on(&mut self, device: DeviceId) -> Outcome {
         let begun = self.service.unfinished().await.map_err(crate::net::closed)?;
-        let waits = |outgoing: &&Outgoing| outgoing.device == device && !begun.live.contains(&outgoing.transfer);
+        let rests = |transfer| begun.live.contains(&transfer) || begun.resting.contains(&transfer);
+        let waits = |outgoing: &&Outgoing| outgoing.device == device && !rests(outgoing.transfer);
         for Outgoing { transfer, request, .. } in begun.outgoing.iter().filter(waits).cloned() {
             let first = request.paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
             match self.service.share_with_device(device, request).await {
@@ -286,8 +292,13 @@ impl Owner<'_> {
         let asked = Asked { key, label, files: number };
         let has_place = self.anywhere || device.policy.folder.is_some();
         if self.service.is_continued(key).await.map_err(crate::net::closed)? {
-            self.out.say("It was taken before, and goes on.");
+            // What its owner has paused stays so.
+            let rests = self.service.unfinished().await.map_err(crate::net::closed)?.resting.contains(&key.id);
+            self.out.say(if rests { "It was taken before, and stays paused." } else { "It was taken before, and goes on." });
             self.accept(asked, None).await;
+            if rests && let Err(error) = self.service.pause(key, true).await {
+                self.out.warning(WarningCode::TransferFailed, &format!("it goes on, because it could not be paused: {error}"));
+            }
         } else if has_place && device.policy.files == FilePolicy::Automatic {
             self.accept(asked, Some(ConflictPolicy::Rename)).await;
         } else if has_place && self.can_ask && device.policy.files == FilePolicy::Ask {

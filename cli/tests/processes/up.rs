@@ -262,6 +262,67 @@ fn two_that_are_up_stay_together() {
     }
 }
 
+/// XFER-30, HOST-22: either owner has what two carry rest from another terminal, and lets it go on; it rests in the next life too.
+#[test]
+fn what_is_carried_rests_and_goes_on() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    std::fs::create_dir(stage.path("in")).unwrap();
+    // Seven seconds and more at this rate, where nobody has it rest.
+    std::fs::write(stage.path("file"), vec![7; 70_000_000]).unwrap();
+    let (mut here, _) = up(&a, &[]);
+    let (mut there, addresses) = up(&b, &[&stage.text("in")]);
+    assert_eq!(b.run(&["devices", "policy", "device a", "--files", "auto"]).code, 0);
+    let file = stage.text("file");
+    let mut sending = a.start(&with_addresses(&["send", &file, "--to", "device b", "--limit-rate", "10M"], &addresses));
+    while sending.until("progress")["bytes_durable"].as_u64() == Some(0) {}
+    let id = a.run(&["transfers"]).event("unfinished")["id"].as_str().unwrap().to_owned();
+    let durable = |device: &Device| {
+        let row = device.run(&["transfers"]).event("unfinished").clone();
+        (row["paused"].as_bool().unwrap(), row["bytes_durable"].as_u64().unwrap_or(0))
+    };
+
+    // The sender's owner.
+    assert_eq!(a.run(&["transfers", "pause", &id]).code, 0);
+    assert_eq!(there.until("paused")["there"], true);
+    assert_eq!(sending.until("paused")["here"], true);
+    there.listen(Duration::from_secs(2));
+    let (before, rests) = (durable(&b), durable(&a).0);
+    there.listen(Duration::from_secs(1));
+    assert!(rests && !before.0 && before.1 < 60_000_000, "{before:?}");
+    assert_eq!(durable(&b), before, "something flows all the same");
+    assert_eq!(a.run(&["transfers", "resume", &id]).code, 0);
+    assert_eq!(there.until("paused")["there"], false);
+
+    // The receiver's, and the sender's process dies: it offers again, and rests.
+    assert_eq!(b.run(&["transfers", "pause", &id]).code, 0);
+    while sending.until("paused")["there"] != true {}
+    here.kill();
+    sending.kill();
+    let (mut here, _) = up(&a, &[]);
+    while here.until("paused")["there"] != true {}
+    // What left between Accept and Pause.
+    there.listen(Duration::from_secs(2));
+    let before = durable(&b);
+    assert!(before.0 && before.1 < 70_000_000, "{before:?}");
+    there.listen(Duration::from_secs(1));
+    assert_eq!(durable(&b), before, "something flows all the same");
+    assert_eq!(b.run(&["transfers", "resume", &id]).code, 0);
+    assert_eq!(here.until("done")["bytes"].as_u64(), Some(70_000_000));
+    assert!(std::fs::read(stage.path("in").join("file")).unwrap() == std::fs::read(stage.path("file")).unwrap());
+
+    // What does not run rests as well: nobody goes on with it but its owner.
+    end(there);
+    end(here);
+    assert_eq!(a.run(&["transfers", "pause", &id]).code, 12, "it is done");
+    assert_eq!(a.run(&["send", &file, "--to", "device b", "--queue", "--wait", "0s"]).code, 0);
+    let id = a.run(&["transfers"]).event("unfinished")["id"].as_str().unwrap().to_owned();
+    assert_eq!(a.run(&["transfers", "pause", &id]).code, 0);
+    assert!(a.say(&["transfers"]).contains("(paused)"));
+    assert_eq!(a.run(&["transfers", "cancel", &id]).code, 0);
+    assert!(a.run(&["transfers"]).all("unfinished").is_empty());
+}
+
 /// UNP-3, UNP-5, UNP-6, POL-4: forgotten and blocked, told and refused, and both lifted.
 #[test]
 fn who_is_forgotten_is_told_and_who_is_blocked_is_not() {

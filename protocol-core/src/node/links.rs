@@ -80,13 +80,17 @@ impl Node {
             device.roots.iter().filter(|root| root.state.usable(env.unix_s) && !self.out.is_storing(&device.key, root.session_ref));
         let number = dialer.root_number();
         let Some(root) = usable.nth(number) else {
-            if number == 0 && !planted!(UnfinishedRefused) {
-                // What there was when the attempt began is gone, or is not written yet: nobody has refused it.
-                self.set_role(stream, Role::Closing);
-                self.drop_stream(env, stream, code::DONE);
-                return self.connect_failed(env, id, LinkFailure::Unfinished);
+            if number > 0 || planted!(UnfinishedRefused) {
+                return self.drop_stream(env, stream, code::DONE);
             }
-            return self.drop_stream(env, stream, code::DONE);
+            // Nobody has refused anything: what there was when the attempt began is gone, or is being written.
+            let written = device.is_usable(env.unix_s);
+            self.set_role(stream, Role::Closing);
+            self.drop_stream(env, stream, code::DONE);
+            if written {
+                return self.pause_dialer(env, id);
+            }
+            return self.connect_failed(env, id, LinkFailure::Unfinished);
         };
         match DialerWaiting::hello(&root.secret, self.identity.public(), device.key, binding, env.entropy) {
             Ok((waiting, frame)) => {

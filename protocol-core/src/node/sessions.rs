@@ -174,9 +174,9 @@ impl Node {
                     if message == ControlMessage::Unpair {
                         return self.on_unpair(env, session_ref);
                     }
-                    if passed_over {
+                    if passed_over && !matches!(message, ControlMessage::Cancel { .. }) {
                         // A peer that does not know yet told it here, behind what it told on the other, which may not have come. It tells all
-                        // again when it sees what became of this one.
+                        // again when it sees what became of this one, but for what it ends with it.
                         continue;
                     }
                     // DATA-17.
@@ -248,7 +248,8 @@ impl Node {
         }
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         session.waits_for = None;
-        let (stream, conn, was_ending, told, born) = (session.stream, session.conn, session.ending, session.told, session.born);
+        let (stream, conn, was_ending, born) = (session.stream, session.conn, session.ending, session.born);
+        let (told, we_opened) = (session.told, session.we_opened);
         let lived = self.now.since(born);
         // Nothing that counts is told on one that crossed, by either side.
         let heard = reason == LinkFailure::Ended || session.passed_over;
@@ -273,9 +274,9 @@ impl Node {
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let other = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let other = other.and_then(|other| self.sessions.get(&other));
-        // What was told on this one is lost: the peer may never have heard of it, or has passed it over, and waits on the other for what
-        // was told here. Then both begin anew, as after any cut.
-        let lost = told && !planted!(ToldAndLost);
+        // What was told on this one may be lost: the peer may never have heard of it, or has opened it and passed it over at once. It
+        // waits on the other for what was told here. Then both begin anew, as after any cut.
+        let lost = told && (reason != LinkFailure::Ended || !we_opened) && !planted!(ToldAndLost);
         let other = other.filter(|_| !lost).map(|other| (other.session_ref, other.stream, roles(other)));
         if let Some((other, stream, roles)) = other {
             // A renewal that came to nothing, or one of two sessions that crossed: the other goes on.

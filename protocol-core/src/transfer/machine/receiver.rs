@@ -51,6 +51,8 @@ pub(super) struct Receiver {
     /// Its session was lost, and it was not offered again.
     away: bool,
     rest: Rest,
+    /// How often the sender has changed its mind about that, in this session.
+    turns: u32,
     /// What is remembered of it when it is over.
     finished: Option<Finished>,
     state: State,
@@ -174,7 +176,7 @@ impl Receiver {
         reading.want_stream(io, offer.manifest_digest);
         io.set(TransferTimer::Manifest, limits::PAGE_WAIT);
         let rest = Rest::default();
-        Some(Self { offer, early: Vec::new(), away: false, rest, finished: None, state: State::Reading(Box::new(reading)) })
+        Some(Self { offer, early: Vec::new(), away: false, rest, turns: 0, finished: None, state: State::Reading(Box::new(reading)) })
     }
 
     pub(super) const fn digest(&self) -> [u8; 32] {
@@ -243,6 +245,14 @@ impl Receiver {
         }
     }
 
+    /// The sender has it rest, or go on.
+    fn said(&mut self, io: &mut Io<'_, '_>, there: bool) {
+        match self.rest.said(&mut self.turns, there) {
+            Ok(rest) => _ = self.rest(io, rest),
+            Err(stop) => self.stop(io, stop),
+        }
+    }
+
     /// Whether that changes anything.
     fn rest(&mut self, io: &mut Io<'_, '_>, rest: Rest) -> bool {
         let changes = self.rest.become_of(io, rest);
@@ -277,6 +287,10 @@ impl Receiver {
     pub(super) fn on_offer(&mut self, io: &mut Io<'_, '_>, offer: &Offer) {
         let equal = is_same(offer, &self.offer);
         if equal {
+            // A sender that begins anew, and still has it rest, says so again behind the answer.
+            if !planted!(RestOutlivesOffer) {
+                self.rest(io, Rest { there: false, ..self.rest });
+            }
             self.away = false;
             io.unset(TransferTimer::Away);
         }
@@ -336,7 +350,8 @@ impl Receiver {
             State::Reading(_) => self.state = State::Over,
             State::Receiving(receiving) => {
                 // What the sender said ends with its session.
-                self.rest.there = false;
+                self.turns = 0;
+                self.rest.become_of(io, Rest { there: false, ..self.rest });
                 receiving.on_session_lost(io, self.rest.any());
             }
             State::Inspecting(_) | State::Asking(_) | State::Preparing(_) | State::Clearing(_) | State::Discarding(_) | State::Over => {}
@@ -371,8 +386,8 @@ impl Receiver {
         match (message, &mut self.state) {
             (_, State::Clearing(_) | State::Discarding(_) | State::Over) => {}
             (ToReceiver::Cancel(reason), _) => self.end(io, TransferFailure::CancelledThere(reason)),
-            (ToReceiver::Pause, State::Receiving(_)) => _ = self.rest(io, Rest { there: true, ..self.rest }),
-            (ToReceiver::Resume, State::Receiving(_)) => _ = self.rest(io, Rest { there: false, ..self.rest }),
+            (ToReceiver::Pause, State::Receiving(_)) => self.said(io, true),
+            (ToReceiver::Resume, State::Receiving(_)) => self.said(io, false),
             (message, State::Receiving(receiving)) => {
                 let result = match message {
                     ToReceiver::OpenBulk(count) => receiving.on_open_bulk(io, count, self.offer.manifest_digest),

@@ -420,7 +420,15 @@ impl Receiving {
 
     pub(super) fn pause(&mut self, io: &mut Io<'_, '_>, paused: bool) -> Result<(), Stop> {
         self.paused = paused;
-        self.advance(io)
+        self.advance(io)?;
+        if !paused {
+            // What is missing has had no chance to come.
+            self.rounds = Rounds::default();
+            if io.is_set(TransferTimer::Missing) {
+                io.set(TransferTimer::Missing, limits::ROUND_WAIT);
+            }
+        }
+        Ok(())
     }
 
     // Streams.
@@ -446,9 +454,8 @@ impl Receiving {
     }
 
     pub(super) fn on_stall(&mut self, io: &mut Io<'_, '_>, stream: StreamId) {
-        if self.paused {
-            io.set(TransferTimer::Stall(stream), limits::BULK_STALL);
-        } else if self.streams.contains(&stream) {
+        // A sender that rests ends its streams: nobody holds them for it.
+        if self.streams.contains(&stream) {
             io.reset(stream);
             self.on_stream_down(io, stream);
         }

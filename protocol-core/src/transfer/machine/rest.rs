@@ -1,7 +1,9 @@
 //! Transfers that rest because one of the two owners wants it (PROTOCOL.md, XFER-30).
 
-use super::{Io, Transfers, UnknownTransfer};
+use super::{Io, Stop, Transfers, UnknownTransfer};
 use crate::effects::{Direction, Event, TransferKey};
+use crate::faults::CancelReason;
+use crate::limits;
 use crate::outbox::Cx;
 use crate::wire::control::ControlMessage;
 
@@ -21,6 +23,15 @@ impl Rest {
     pub(super) fn tell(self, io: &mut Io<'_, '_>) {
         let transfer = io.key.id;
         io.tell(if self.here { ControlMessage::Pause { transfer } } else { ControlMessage::Resume { transfer } });
+    }
+
+    /// The other side has said this. It may change its mind, but not for ever.
+    pub(super) fn said(self, turns: &mut u32, there: bool) -> Result<Self, Stop> {
+        *turns += u32::from(there != self.there);
+        if *turns > limits::PAUSE_TURNS && !planted!(PausesUnbounded) {
+            return Err(Stop::Cancel(CancelReason::Policy));
+        }
+        Ok(Self { there, ..self })
     }
 
     /// Our owner is told, if it is another than it was; whether it is.

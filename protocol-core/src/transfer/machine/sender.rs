@@ -49,6 +49,8 @@ pub(super) struct Sender {
     /// It was offered again, and the other side may have taken that for another offer.
     again: bool,
     rest: Rest,
+    /// How often the receiver has changed its mind about that, in this session.
+    turns: u32,
     /// What was sent, once it was accepted.
     sending: Option<Box<Sending>>,
     state: State,
@@ -84,7 +86,8 @@ enum Pages {
 impl Sender {
     /// `began`: in an earlier life of the process, so that the receiver may have some of it, or all.
     pub(super) const fn new(manifest: Arc<Manifest>, label: Option<String>, began: bool) -> Self {
-        Self { manifest, label, began, again: false, rest: Rest { here: false, there: false }, sending: None, state: State::Waiting }
+        let rest = Rest { here: false, there: false };
+        Self { manifest, label, began, again: false, rest, turns: 0, sending: None, state: State::Waiting }
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -179,7 +182,8 @@ impl Sender {
             sending.park(io);
         }
         // What the receiver said ends with its session.
-        self.rest.there = false;
+        self.turns = 0;
+        self.rest(io, Rest { there: false, ..self.rest });
         self.again = true;
         self.state = State::Waiting;
     }
@@ -325,10 +329,10 @@ impl Sender {
             }
             ToSender::Decline(reason) => self.end(io, TransferFailure::Declined(reason)),
             ToSender::Cancel(reason) => self.end(io, TransferFailure::CancelledThere(reason)),
-            ToSender::Pause | ToSender::Resume => {
-                let there = matches!(message, ToSender::Pause);
-                self.rest(io, Rest { there, ..self.rest });
-            }
+            ToSender::Pause | ToSender::Resume => match self.rest.said(&mut self.turns, matches!(message, ToSender::Pause)) {
+                Ok(rest) => _ = self.rest(io, rest),
+                Err(stop) => self.stop(io, stop),
+            },
         }
     }
 

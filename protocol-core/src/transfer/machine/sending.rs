@@ -509,6 +509,11 @@ impl Sending {
                 self.sent.insert(done.index..done.index + 1);
                 if !self.uncounted.contains(done.index) {
                     self.progress.moved += u64::from(len);
+                    if !self.named.contains(done.index) && !planted!(LateUncounted) {
+                        // It left before an interruption, is there, and was not named again: nobody had said here that it had left.
+                        self.named.insert(done.index..done.index + 1);
+                        self.progress.total += u64::from(len);
+                    }
                 }
             }
             self.digests.add(&self.manifest, done, |entry| !self.failed.contains(&entry), &mut finished);

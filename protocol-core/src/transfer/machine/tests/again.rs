@@ -3,6 +3,7 @@
 use super::harness::Action;
 use super::*;
 use crate::faults::Failure;
+use core::mem::take;
 
 /// All has arrived, the receipt is lost with its session, and another life of the sender offers the same: its receipt is on the way.
 fn told_again() -> World {
@@ -111,6 +112,31 @@ fn what_a_receiver_has_thrown_away_is_not_durable_any_more() {
     }
     assert_eq!(durable(&world), 0);
     world.discarded = false;
+    world.run();
+    arrived_whole(&world);
+}
+
+#[test]
+// XFER-15, XFER-25.
+fn what_is_reported_behind_the_next_accept_counts_once() {
+    let mut world = accepted(tree());
+    while world.sealed.len() < 2 {
+        assert!(world.step());
+    }
+    world.faults.late = true;
+    while world.sealed.len() < 4 {
+        assert!(world.step());
+    }
+    // They arrive, and their session is lost before the worker says that they left.
+    world.steps(3);
+    world.lose_session();
+    world.connect();
+    world.step_until(S, "Sending");
+    world.faults.late = false;
+    for (stream, report) in take(&mut world.late) {
+        world.call(S, |transfers, cx| transfers.on_bulk(cx, stream, &report));
+    }
+    world.cut_streams();
     world.run();
     arrived_whole(&world);
 }

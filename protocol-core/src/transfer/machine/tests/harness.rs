@@ -158,6 +158,8 @@ pub(super) struct Faults {
     pub(super) cut_after: Option<usize>,
     /// Streams of this kind cannot be opened.
     pub(super) closed: Option<StreamKind>,
+    /// The sender's workers keep what they have done to themselves.
+    pub(super) late: bool,
     /// What the sender says of digests is wrong.
     pub(super) wrong_digests: bool,
 }
@@ -183,6 +185,8 @@ pub(super) struct World {
     opens: BTreeMap<StreamId, Opens>,
     waiting_frames: BTreeMap<StreamId, Vec<Vec<u8>>>,
     parked: Vec<StreamId>,
+    /// What a worker of the sender has not reported yet.
+    pub(super) late: Vec<(StreamId, BulkReport)>,
     live: BTreeSet<StreamId>,
 }
 
@@ -242,6 +246,7 @@ impl World {
             opens: BTreeMap::new(),
             waiting_frames: BTreeMap::new(),
             parked: vec![],
+            late: vec![],
             live: BTreeSet::new(),
         }
     }
@@ -502,7 +507,11 @@ impl World {
         }
         self.queue.push_back(Action::Frame(stream, frame));
         self.queue.push_back(Action::Seal(stream));
-        self.call(S, |transfers, cx| transfers.on_bulk(cx, stream, &report));
+        if self.faults.late {
+            self.late.push((stream, report));
+        } else {
+            self.call(S, |transfers, cx| transfers.on_bulk(cx, stream, &report));
+        }
         if self.faults.cut_after.is_some_and(|after| self.sealed.len() == after) {
             self.cut_streams();
         }

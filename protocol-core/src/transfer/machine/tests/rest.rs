@@ -124,3 +124,69 @@ fn what_rests_can_be_cancelled_and_what_was_not_taken_cannot_rest() {
     assert_eq!(world.failure(S), Some(TransferFailure::CancelledThere(CancelReason::User)));
     world.check_ended();
 }
+
+#[test]
+// XFER-30.
+fn a_sender_alone_loses_the_session_and_lets_it_go_on() {
+    let mut world = under_way();
+    pause(&mut world, S, true);
+    world.settle();
+    assert_eq!(told(&world, R), Some((false, true)));
+    // The receiver has not noticed when a newer session takes over, and its owner hears what the sender said last.
+    world.call(S, |transfers, cx| transfers.on_session_lost(cx, R.device()));
+    pause(&mut world, S, false);
+    world.call(R, |transfers, cx| transfers.on_unheard(cx, S.device()));
+    world.connect();
+    world.settle();
+    assert_eq!(told(&world, R), Some((false, false)));
+    world.cut_streams();
+    world.run();
+    arrived_whole(&world);
+}
+
+#[test]
+// XFER-30.
+fn what_the_other_side_wanted_ends_with_the_session() {
+    for who in [S, R] {
+        let mut world = under_way();
+        pause(&mut world, who, true);
+        world.settle();
+        assert_eq!(told(&world, who.other()), Some((false, true)));
+        world.lose_session();
+        assert_eq!(told(&world, who.other()), Some((false, false)), "{who:?}");
+        pause(&mut world, who, false);
+        world.cut_streams();
+        world.connect();
+        world.run();
+        arrived_whole(&world);
+    }
+}
+
+#[test]
+// XFER-30.
+fn a_peer_may_change_its_mind_but_not_for_ever() {
+    for who in [S, R] {
+        let mut world = under_way();
+        let id = world.key(who).unwrap().id;
+        for turn in 0..=limits::PAUSE_TURNS {
+            assert_eq!(world.failure(who), None, "{who:?} after {turn}");
+            let message = if turn % 2 == 0 { ControlMessage::Pause { transfer: id } } else { ControlMessage::Resume { transfer: id } };
+            world.call(who, |transfers, cx| transfers.on_control(cx, who.other().device(), message)).unwrap();
+        }
+        world.run();
+        assert_eq!(world.failure(who), Some(TransferFailure::CancelledHere(CancelReason::Policy)), "{who:?}");
+        world.check_ended();
+    }
+}
+
+#[test]
+// DATA-24, XFER-30.
+fn a_sender_that_rests_holds_no_streams() {
+    let mut world = under_way();
+    pause(&mut world, S, true);
+    assert!(rests(&mut world));
+    assert!(world.no_bulk());
+    pause(&mut world, S, false);
+    world.run();
+    arrived_whole(&world);
+}
