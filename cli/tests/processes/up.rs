@@ -270,7 +270,7 @@ fn what_is_carried_rests_and_goes_on() {
     std::fs::create_dir(stage.path("in")).unwrap();
     // Seven seconds and more at this rate, where nobody has it rest.
     std::fs::write(stage.path("file"), vec![7; 70_000_000]).unwrap();
-    let (mut here, _) = up(&a, &[]);
+    let (here, _) = up(&a, &[]);
     let (mut there, addresses) = up(&b, &[&stage.text("in")]);
     assert_eq!(b.run(&["devices", "policy", "device a", "--files", "auto"]).code, 0);
     let file = stage.text("file");
@@ -315,7 +315,7 @@ fn what_is_carried_rests_and_goes_on() {
     end(there);
     end(here);
     assert_eq!(a.run(&["transfers", "pause", &id]).code, 12, "it is done");
-    assert_eq!(a.run(&["send", &file, "--to", "device b", "--queue", "--wait", "0s"]).code, 0);
+    assert_eq!(a.run(&["send", &file, "--to", "device b", "--queue", "--wait=1s"]).code, 0);
     let id = a.run(&["transfers"]).event("unfinished")["id"].as_str().unwrap().to_owned();
     assert_eq!(a.run(&["transfers", "pause", &id]).code, 0);
     assert!(a.say(&["transfers"]).contains("(paused)"));
