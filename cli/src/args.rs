@@ -350,6 +350,9 @@ pub(crate) struct PolicyArgs {
     /// Bytes that one offer may have, for example 500M; `none`: as many as there are.
     #[arg(long, value_name = "SIZE", value_parser = size_or_none)]
     pub(crate) max: Option<Limit>,
+    /// Files, directories and links that one offer may have; `none`: as many as there are.
+    #[arg(long, value_name = "NUMBER", value_parser = number_or_none)]
+    pub(crate) max_entries: Option<Entries>,
     /// Where its files go under `kin up`; an empty one: where all others go.
     #[arg(long, value_name = "DIR")]
     pub(crate) folder: Option<OsString>,
@@ -367,6 +370,17 @@ pub(crate) struct PolicyArgs {
 /// A bound, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit(pub(crate) Option<u64>);
+
+/// A number of entries, or no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entries(pub(crate) Option<u32>);
+
+fn number_or_none(text: &str) -> Result<Entries, String> {
+    if text == "none" {
+        return Ok(Entries(None));
+    }
+    text.parse().map(|number| Entries(Some(number))).map_err(|_| "a number, or `none`".to_owned())
+}
 
 fn size_or_none(text: &str) -> Result<Limit, String> {
     if text == "none" {

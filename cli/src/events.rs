@@ -307,7 +307,7 @@ impl Device {
             confirmed: false,
             removed_there: None,
             blocked_since: None,
-            policy: Policy { messages: true, files: Files::Ask, max_bytes: None, folder: None, protocols: Vec::new() },
+            policy: Policy { messages: true, files: Files::Ask, max_bytes: None, max_entries: None, folder: None, protocols: Vec::new() },
             last_end: None,
             last_end_at: None,
             route: None,
@@ -329,6 +329,8 @@ pub(crate) struct Policy {
     pub(crate) files: Files,
     /// Bytes that one offer may have.
     pub(crate) max_bytes: Option<u64>,
+    /// Files, directories and links that one offer may have.
+    pub(crate) max_entries: Option<u32>,
     /// Where its files go under `kin up`.
     pub(crate) folder: Option<String>,
     /// Protocols of applications that ask for a permission, and that it may speak.
@@ -599,6 +601,7 @@ mod tests {
                 messages: true,
                 files: if seen.is_some() { Files::Auto } else { Files::Ask },
                 max_bytes: seen,
+                max_entries: seen.map(|_| 20),
                 folder: seen.map(|_| "/srv/in".into()),
                 protocols: vec!["clipboard".into()],
             },

@@ -113,6 +113,7 @@ fn policy(policy: &protocol_core::node::Policy) -> Policy {
             FilePolicy::Refuse => Files::Refuse,
         },
         max_bytes: policy.max_bytes,
+        max_entries: policy.max_entries,
         folder: policy.folder.clone(),
         protocols: policy.protocols.iter().cloned().collect(),
     }

@@ -260,6 +260,7 @@ fn files_go_by_policy() {
         let refusals = [
             (Policy { files: FilePolicy::Refuse, ..Policy::default() }, DeclineReason::Policy),
             (Policy { max_bytes: Some(10), ..Policy::default() }, DeclineReason::TooLarge),
+            (Policy { max_entries: Some(1), ..Policy::default() }, DeclineReason::TooLarge),
         ];
         for (policy, why) in refusals {
             set_policy(&mut duo.world, i, j, policy.clone());
@@ -276,7 +277,12 @@ fn files_go_by_policy() {
             assert!(!duo.world.saw(i, |event| matches!(event, Event::Offered { .. } | Event::OfferDeclined { .. })), "{}", duo.story());
             assert!(duo.both_connected(), "a refusal ends no session\n{}", duo.story());
         }
-        set_policy(&mut duo.world, i, j, Policy { max_bytes: Some(1 << 40), files: FilePolicy::Automatic, ..Policy::default() });
+        set_policy(
+            &mut duo.world,
+            i,
+            j,
+            Policy { max_bytes: Some(1 << 40), max_entries: Some(1_000), files: FilePolicy::Automatic, ..Policy::default() },
+        );
         let key = duo.world.share(j, i, &sample_tree(), 65_536).expect("paired");
         assert!(
             duo.world.run_until(MINUTE, |world| world.saw(j, |event| matches!(event, Event::Done { transfer, .. } if *transfer == key)))

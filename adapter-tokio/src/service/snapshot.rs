@@ -17,7 +17,7 @@ use protocol_core::wire::cbor::{Malformed, Reader};
 use crate::home::{self, HomeError};
 
 /// Form of the encoding.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// Bounds of what is read back: generous, for our own file.
 const TEXT: usize = 4096;
 const DEVICES: usize = 4096;
@@ -127,8 +127,9 @@ fn number(to: &mut Encoder<Vec<u8>>, number: Option<u64>) -> Result<(), Error<In
 }
 
 fn write_policy(to: &mut Encoder<Vec<u8>>, policy: &Policy) -> Result<(), Error<Infallible>> {
-    to.array(5)?.bool(policy.messages)?.u64(FILES.iter().position(|files| *files == policy.files).unwrap_or(0) as u64)?;
+    to.array(6)?.bool(policy.messages)?.u64(FILES.iter().position(|files| *files == policy.files).unwrap_or(0) as u64)?;
     number(to, policy.max_bytes)?;
+    number(to, policy.max_entries.map(u64::from))?;
     match &policy.folder {
         Some(folder) => to.str(folder)?,
         None => to.null()?,
@@ -141,11 +142,12 @@ fn write_policy(to: &mut Encoder<Vec<u8>>, policy: &Policy) -> Result<(), Error<
 }
 
 fn read_policy(from: &mut Reader<'_>) -> Result<Policy, Malformed> {
-    from.fields(5)?;
+    from.fields(6)?;
     Ok(Policy {
         messages: from.bool()?,
         files: one_of(from, &FILES)?,
         max_bytes: from.or_null(Reader::u64)?,
+        max_entries: from.or_null(Reader::u64)?.map(|most| u32::try_from(most).map_err(|_| Malformed::Bounds)).transpose()?,
         folder: from.or_null(|from| from.text(TEXT).map(str::to_owned))?,
         protocols: {
             let count = from.array_up_to(DEVICES)?;
@@ -252,6 +254,7 @@ mod tests {
                 messages: false,
                 files: FilePolicy::Automatic,
                 max_bytes: Some(9),
+                max_entries: Some(11),
                 folder: Some("/tmp/x".into()),
                 protocols: ["clipboard".to_owned()].into(),
             },

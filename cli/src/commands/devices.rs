@@ -10,11 +10,11 @@ use protocol_core::node::{DeviceView, FilePolicy, Policy};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::Context;
-use crate::args::{DevicesVerb, Limit, PolicyArgs};
+use crate::args::{DevicesVerb, Entries, Limit, PolicyArgs};
 use crate::events::{Device, Event, Files, State};
 use crate::exit::{Exit, Outcome, Problem};
 use crate::net::{Net, Start, home_failed};
-use crate::output::{Output, quoted, shown, size};
+use crate::output::{Output, count, quoted, shown, size};
 use crate::registry;
 
 pub(super) async fn run(context: &Context, verb: Option<DevicesVerb>) -> Outcome {
@@ -73,8 +73,14 @@ enum Change {
 
 /// Whether the flags change nothing.
 fn is_question(args: &PolicyArgs) -> bool {
-    let PolicyArgs { device: _, files, max, folder, messages, allow, deny } = args;
-    files.is_none() && max.is_none() && folder.is_none() && messages.is_none() && allow.is_empty() && deny.is_empty()
+    let PolicyArgs { device: _, files, max, max_entries, folder, messages, allow, deny } = args;
+    files.is_none()
+        && max.is_none()
+        && max_entries.is_none()
+        && folder.is_none()
+        && messages.is_none()
+        && allow.is_empty()
+        && deny.is_empty()
 }
 
 async fn change(context: &Context, wanted: &str, change: Change) -> Outcome {
@@ -178,6 +184,9 @@ fn changed(mut policy: Policy, args: &PolicyArgs) -> Outcome<Policy> {
     }
     if let Some(Limit(most)) = args.max {
         policy.max_bytes = most;
+    }
+    if let Some(Entries(most)) = args.max_entries {
+        policy.max_entries = most;
     }
     if let Some(messages) = args.messages {
         policy.messages = messages;
@@ -291,7 +300,9 @@ fn show_policy(out: &Output, device: &Device) {
         Files::Auto => "taken",
         Files::Refuse => "refused",
     };
-    let most = policy.max_bytes.map_or_else(String::new, |most| format!(", at most {} at once", size(most)));
+    let bounds = [policy.max_bytes.map(size), policy.max_entries.map(|most| format!("{} entries", count(most.into())))];
+    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    let most = if bounds.is_empty() { String::new() } else { format!(", at most {} at once", bounds.join(" and ")) };
     let folder = policy.folder.as_deref().map_or_else(String::new, |folder| format!(", into {}", shown(folder)));
     out.result(&format!("files        {files}{most}{folder}"));
     out.result(&format!("messages     {}", if policy.messages { "taken" } else { "refused" }));

@@ -440,7 +440,8 @@ mod tests {
         let read = Device::decode(&ME, &PEER.0, &first.into_writer()).expect("readable");
         assert_eq!((read.own_name.as_deref(), read.roots.len(), &read.policy, read.last_end), (Some("mine"), 1, &Policy::default(), None));
 
-        known.policy = Policy { messages: false, max_bytes: Some(7), folder: Some("/x".to_owned()), ..Policy::default() };
+        known.policy =
+            Policy { messages: false, max_bytes: Some(7), max_entries: Some(9), folder: Some("/x".to_owned()), ..Policy::default() };
         known.policy.protocols.insert("clipboard/1".to_owned());
         known.last_end = Some((LinkFailure::Removed, 8));
         known.removed_there = Some((SessionRef([3; 16]), 9));

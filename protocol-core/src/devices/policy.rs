@@ -10,6 +10,9 @@ use crate::limits;
 use crate::limits::PROTOCOL_NAME;
 use crate::wire::cbor::{Malformed, Reader};
 
+/// Fields of a row, without a bound of entries.
+const FIELDS: u64 = 5;
+
 /// What happens to an offer of files.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct Policy {
     pub files: FilePolicy,
     /// Bytes that one offer may have; without, as many as the protocol allows.
     pub max_bytes: Option<u64>,
+    /// Files, directories and links that one offer may have; without, as many as the protocol allows.
+    pub max_entries: Option<u32>,
     /// Where its files go, as the host writes paths, at most 4096 bytes; without, where the host puts files.
     pub folder: Option<String>,
     /// Names of the protocols that it may speak though they ask for a permission, each at most 64 bytes; at most
@@ -43,7 +48,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { messages: true, files: FilePolicy::Ask, max_bytes: None, folder: None, protocols: BTreeSet::new() }
+        Self { messages: true, files: FilePolicy::Ask, max_bytes: None, max_entries: None, folder: None, protocols: BTreeSet::new() }
     }
 }
 
@@ -55,11 +60,11 @@ impl Policy {
             && self.protocols.iter().all(|name| (1..=PROTOCOL_NAME).contains(&name.len()))
     }
 
-    /// Whether an offer of so many bytes is declined without asking.
+    /// Whether an offer of so many bytes and entries is declined without asking.
     // POL-2.
-    pub(crate) fn refuses_files(&self, bytes: u64) -> bool {
-        let refuses = self.files == FilePolicy::Refuse || self.max_bytes.is_some_and(|most| bytes > most);
-        refuses && !planted!(FilePolicyIgnored)
+    pub(crate) fn refuses_files(&self, bytes: u64, entries: u32) -> bool {
+        let large = self.max_bytes.is_some_and(|most| bytes > most) || self.max_entries.is_some_and(|most| entries > most);
+        (self.files == FilePolicy::Refuse || large) && !planted!(FilePolicyIgnored)
     }
 
     pub(super) fn encode_into(&self, to: &mut Encoder<Vec<u8>>) -> Result<(), minicbor::encode::Error<core::convert::Infallible>> {
@@ -68,7 +73,8 @@ impl Policy {
             FilePolicy::Automatic => 1,
             FilePolicy::Refuse => 2,
         };
-        to.array(5)?.u8(u8::from(self.messages))?.u8(files)?;
+        // Rows of who has no such bound can be read by programs that know of none.
+        to.array(FIELDS + u64::from(self.max_entries.is_some()))?.u8(u8::from(self.messages))?.u8(files)?;
         match self.max_bytes {
             Some(most) => to.u64(most)?,
             None => to.null()?,
@@ -81,11 +87,17 @@ impl Policy {
         for name in &self.protocols {
             to.str(name)?;
         }
+        if let Some(most) = self.max_entries {
+            to.u32(most)?;
+        }
         Ok(())
     }
 
     pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        from.fields(5)?;
+        let fields = from.array()?;
+        if fields != FIELDS && fields != FIELDS + 1 {
+            return Err(Malformed::Bounds);
+        }
         let messages = from.u8()? != 0;
         let files = match from.u8()? {
             0 => FilePolicy::Ask,
@@ -99,6 +111,7 @@ impl Policy {
         for _ in 0..from.array_up_to(limits::PROTOCOLS)? {
             protocols.insert(String::from(from.text(PROTOCOL_NAME)?));
         }
-        Ok(Self { messages, files, max_bytes, folder, protocols })
+        let max_entries = if fields == FIELDS { None } else { Some(u32::try_from(from.u64()?).map_err(|_| Malformed::Bounds)?) };
+        Ok(Self { messages, files, max_bytes, max_entries, folder, protocols })
     }
 }

@@ -201,7 +201,8 @@ impl Node {
                 self.tell(env, device, &ControlMessage::MessageReceipt { seq, id, state: MessageState::Refused });
             }
             ControlMessage::Offer(offer)
-                if self.policy_of(&peer).refuses_files(offer.bytes) && self.transfers.direction_of(device, offer.transfer).is_none() =>
+                if self.policy_of(&peer).refuses_files(offer.bytes, offer.entries)
+                    && self.transfers.direction_of(device, offer.transfer).is_none() =>
             {
                 let reason =
                     if self.policy_of(&peer).files == FilePolicy::Refuse { DeclineReason::Policy } else { DeclineReason::TooLarge };
