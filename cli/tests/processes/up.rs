@@ -208,7 +208,9 @@ fn offers_go_by_policy_unless_somebody_receives() {
     assert_eq!(send().code, 6, "nobody is there to ask");
     policy(&["--files", "auto", "--max", "10k"]);
     assert_eq!(send().code, 6, "it is too large");
-    policy(&["--max", "none", "--folder", &stage.text("own")]);
+    policy(&["--max", "none", "--max-entries", "0"]);
+    assert_eq!(send().code, 6, "there is too much of it");
+    policy(&["--max-entries", "none", "--folder", &stage.text("own")]);
     assert_eq!(send().code, 0);
     assert!(stage.path("own").join("file").exists() && !stage.path("in").join("file").exists());
     policy(&["--files", "refuse"]);
