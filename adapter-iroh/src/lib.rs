@@ -11,6 +11,7 @@
 
 mod accept;
 mod link;
+pub mod mainline;
 
 use std::io;
 use std::net::SocketAddr;

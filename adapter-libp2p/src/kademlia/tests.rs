@@ -24,7 +24,7 @@ fn id(number: u8) -> Vec<u8> {
 }
 
 fn publishes(number: u8, record: &[u8]) -> Discovery {
-    let publish = vec![Notice { id: id(number), record: record.to_vec() }];
+    let publish = vec![Notice { id: id(number), record: record.to_vec(), seed: None }];
     Discovery { publish, seek: Vec::new(), holds: LONG }
 }
 

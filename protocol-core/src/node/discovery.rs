@@ -4,12 +4,15 @@
 //! dials and to nothing else: who answers there has to prove itself as at any address.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::time::Duration;
 
 use super::links::in_turn;
 use super::{Node, cx};
+use crate::crypto::secret::Secret;
+use crate::crypto::sign::SignSecret;
 use crate::effects::Env;
 use crate::ids::{DeviceId, SessionRef};
 use crate::info::advert::{Advert, BUCKET};
@@ -31,13 +34,24 @@ pub struct Discovery {
 }
 
 /// A record, and the id under which it is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Notice {
     /// 16 bytes on the local network, else 32.
     pub id: Vec<u8>,
     /// Where this device can be dialled, sealed for who knows the id's secret. One bucket of an advert: 553 bytes.
     pub record: Vec<u8>,
+    /// For [`Medium::Pkarr`] the Ed25519 seed that signs it; the id is its public key.
+    pub seed: Option<Arc<Secret>>,
 }
+
+/// An id says whose seed it is.
+impl PartialEq for Notice {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.id, &self.record) == (&other.id, &other.record)
+    }
+}
+
+impl Eq for Notice {}
 
 /// What the Node knows of what is published and sought.
 #[derive(Debug, Default)]
@@ -78,11 +92,34 @@ impl Discovering {
     }
 }
 
-/// The id of a code on a medium.
-fn code_id(keys: &CodeKeys, medium: Medium) -> Vec<u8> {
-    match medium {
-        Medium::Mdns => keys.mdns_id.to_vec(),
-        Medium::Kad | Medium::Pkarr => keys.dht_key.to_vec(),
+/// Where something is published: the id, and what signs there.
+struct Place {
+    id: Vec<u8>,
+    seed: Option<Secret>,
+}
+
+impl Place {
+    const fn named(id: Vec<u8>) -> Self {
+        Self { id, seed: None }
+    }
+
+    fn signed(seed: Secret) -> Self {
+        Self { id: SignSecret::new(&seed).public().to_vec(), seed: Some(seed) }
+    }
+
+    fn of_code(keys: &CodeKeys, medium: Medium) -> Self {
+        match medium {
+            Medium::Mdns => Self::named(keys.mdns_id.to_vec()),
+            Medium::Kad => Self::named(keys.dht_key.to_vec()),
+            Medium::Pkarr => Self::signed(keys.pkarr_seed.duplicate()),
+        }
+    }
+
+    fn of_device(rendezvous: &Rendezvous, medium: Medium, hour: Hour) -> Self {
+        match medium {
+            Medium::Mdns | Medium::Kad => Self::named(rendezvous.id(medium, hour)),
+            Medium::Pkarr => Self::signed(rendezvous.pkarr_seed(hour)),
+        }
     }
 }
 
@@ -128,15 +165,15 @@ impl Node {
         }
         let advert = |expires_unix_s| Advert { expires_unix_s, transports: self.transports.clone() }.bounded(BUCKET - 1);
         let mut notices = Vec::new();
-        let mut publish = |id: Vec<u8>, seal: &mut dyn FnMut() -> Option<Vec<u8>>| {
+        let mut publish = |Place { id, seed }: Place, seal: &mut dyn FnMut() -> Option<Vec<u8>>| {
             let known = self.discovery.sealed.get(&(medium, id.clone())).filter(|_| !planted!(SealedAnew)).cloned();
             if let Some(record) = known.or_else(seal) {
-                notices.push(Notice { id, record });
+                notices.push(Notice { id, record, seed: seed.map(Arc::new) });
             }
         };
         if let Some(keys) = self.initiator.published() {
             let expires = env.unix_s.saturating_add(limits::CODE_TTL_RANGE.1.as_secs());
-            publish(code_id(keys, medium), &mut || advertisement::seal(&advert(expires), keys, env.entropy).ok());
+            publish(Place::of_code(keys, medium), &mut || advertisement::seal(&advert(expires), keys, env.entropy).ok());
         }
         let mut devices: Vec<_> = self.registry.iter().filter(|device| self.is_awaited(device.id)).collect();
         devices.sort_unstable_by_key(|device| Reverse(device.last_seen_unix));
@@ -145,7 +182,7 @@ impl Node {
                 let rendezvous = Rendezvous::new(&root.secret, &self.identity.public(), &device.key);
                 for hour in Hour::published(env.unix_s) {
                     let expires = (hour.0 + 2).saturating_mul(PERIOD);
-                    publish(rendezvous.id(medium, hour), &mut || rendezvous.seal(medium, hour, &advert(expires), env.entropy).ok());
+                    publish(Place::of_device(&rendezvous, medium, hour), &mut || rendezvous.seal(medium, hour, &advert(expires), env.entropy).ok());
                 }
             }
         }
@@ -163,12 +200,13 @@ impl Node {
     /// What is looked for: each id, and whose it is.
     fn sought(&self, env: &Env<'_>, medium: Medium) -> Vec<(Vec<u8>, Sought)> {
         let code = self.joiner.as_ref().and_then(crate::pairing::joiner::Joiner::seeks);
-        let mut sought: Vec<_> = code.map(|keys| (code_id(keys, medium), Sought::Code)).into_iter().collect();
+        let mut sought: Vec<_> = code.map(|keys| (Place::of_code(keys, medium).id, Sought::Code)).into_iter().collect();
         for device in self.registry.iter().filter(|device| self.is_looked_for(device.id)) {
             for root in device.roots.iter().filter(|root| root.state.usable(env.unix_s)) {
                 let rendezvous = Rendezvous::new(&root.secret, &device.key, &self.identity.public());
                 let hours = Hour::sought(env.unix_s).take(if planted!(NeighboursUnsought) { 1 } else { 3 });
-                sought.extend(hours.map(|hour| (rendezvous.id(medium, hour), Sought::Device(device.id, root.session_ref, hour))));
+                let place = |hour| Place::of_device(&rendezvous, medium, hour).id;
+                sought.extend(hours.map(|hour| (place(hour), Sought::Device(device.id, root.session_ref, hour))));
             }
         }
         sought
