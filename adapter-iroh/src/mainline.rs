@@ -148,6 +148,22 @@ fn client(nodes: Vec<SocketAddrV4>) -> io::Result<AsyncDht> {
     Ok(Dht::builder().bootstrap(&nodes).bind_address(at).build()?.as_async())
 }
 
+/// Whether one of these nodes answers.
+///
+/// # Errors
+/// `NotFound` where none of them has an IPv4 address, `TimedOut` where none answers; else what the system says.
+pub async fn answer(nodes: &[Node]) -> io::Result<()> {
+    let places = places(nodes).await;
+    if places.is_empty() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let dht = client(places)?;
+    match timeout(QUERY, dht.bootstrapped()).await {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
 /// Does all that is wanted, a few things at once, for ever.
 async fn ask(dht: &AsyncDht, wanted: &Discovery, tell: &mpsc::Sender<Found>) {
     let turns = Semaphore::new(AT_ONCE);

@@ -244,6 +244,7 @@ impl Run {
         let knows = |run: &Self, dev: Dev, peer: Dev| run.world.node(dev).probe_roots().iter().any(|root| root.peer == run.world.key(peer));
         let (from, to) = if knows(self, other, one) && !knows(self, one, other) { (other, one) } else { (one, other) };
         if knows(self, from, to) {
+            let before = self.world.events().len();
             self.connect(from, to);
             let limit = Duration::from_secs(if common > 0 { 30 } else { 100 });
             let events = self.world.events().len();
@@ -257,6 +258,11 @@ impl Run {
                 self.check("L2", connected, || format!("devices {} and {} share {common} roots and find no session", one.0, other.0));
             } else {
                 self.check("S1", !connected, || format!("devices {} and {} share no root and have a session", one.0, other.0));
+                // Whoever is paired alone hears that, as soon as he asks.
+                let told = |event: &Event| matches!(event, Event::ConnectFailed { .. } | Event::RemovedThere { .. });
+                let told = self.world.events()[before..].iter().any(|(dev, event)| *dev == from && told(event));
+                let blocked = self.world.view(from, to).is_none_or(|view| view.blocked.is_some());
+                self.check("S2", told || blocked, || format!("device {} is paired alone with device {}, and is not told", from.0, to.0));
             }
             self.wait(Duration::from_secs(1));
         }

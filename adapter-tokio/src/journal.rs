@@ -307,7 +307,8 @@ impl Journals {
     /// A fault of the file system.
     // XFER-27.
     pub(crate) fn done(&self, transfer: TransferId) -> Result<(), HomeError> {
-        std::fs::rename(self.file(transfer, "in"), self.file(transfer, "done")).map_err(|error| self.failed(error))
+        std::fs::rename(self.file(transfer, "in"), self.file(transfer, "done")).map_err(|error| self.failed(error))?;
+        self.unlink(transfer, "rest")
     }
 
     /// The transfer of this device under this id that is done here, if it is of the same files.
@@ -328,6 +329,17 @@ impl Journals {
             Ok(()) | Err(FileFault::NotFound) => Ok(()),
             Err(fault) => Err(self.failed(fault)),
         }
+    }
+
+    /// Whether the owner has it rest.
+    pub(crate) fn is_resting(&self, transfer: TransferId) -> bool {
+        self.file(transfer, "rest").exists()
+    }
+
+    /// Forgets that of transfers of which nothing else is remembered.
+    pub(crate) fn prune_resting(&self) -> Result<(), HomeError> {
+        let nothing = |id: &TransferId| !["in", "out"].iter().any(|kind| self.file(*id, kind).exists());
+        self.list("rest")?.into_iter().map(|(id, _)| id).filter(nothing).try_for_each(|id| self.unlink(id, "rest"))
     }
 
     /// Remembers that the owner has a transfer rest, or go on; durable when it returns. Whether there is such a transfer, or `live` says so.
@@ -373,7 +385,8 @@ impl Journals {
     /// A fault of the file system.
     pub fn outgoing(&self) -> Result<Vec<Outgoing>, HomeError> {
         let mut list: Vec<Outgoing> = self.list("out")?.into_iter().filter_map(|(_, path)| lines::outgoing(&path)).collect();
-        list.retain(|outgoing| !outgoing.is_over());
+        // What rests is its owner's to end.
+        list.retain(|outgoing| !outgoing.is_over() || self.is_resting(outgoing.transfer));
         list.sort_by_key(|outgoing| (outgoing.unix_s, outgoing.transfer));
         Ok(list)
     }
@@ -421,7 +434,7 @@ impl Journals {
                 let queued = if kind == "out" { lines::outgoing(&path).filter(|outgoing| outgoing.expires_unix.is_some()) } else { None };
                 let unfinished = || if kind == "in" { self.read(id) } else { None };
                 // What was queued has a time of its own.
-                if queued.map_or(place >= KEPT || old, |queued| queued.is_over()) {
+                if queued.map_or(place >= KEPT || old, |queued| queued.is_over() && !self.is_resting(id)) {
                     surplus.push((id, unfinished()));
                 } else if kind == "in" && lines::head(&path).is_none() {
                     debug!(path = %path.display(), "a journal that cannot be read");

@@ -13,7 +13,7 @@ use protocol_core::info::Address;
 use protocol_core::limits::CODE_TTL_RANGE;
 
 use crate::commands::completions::{complete_device, complete_word};
-use crate::transports::{self, Bind, DhtNode, Relay, Transports, VERSION};
+use crate::transports::{self, Bind, DhtNode, MainlineNode, Relay, Transports, VERSION};
 
 /// The longest wait that a flag takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -96,6 +96,18 @@ pub(crate) struct Global {
     )]
     pub(crate) dht_bootstrap: Vec<DhtNode>,
 
+    /// A first node of the Mainline DHT (BitTorrent's, or one of your own), through which devices find each other too; more than one by commas.
+    #[arg(
+        long,
+        env = "KIN_MAINLINE_BOOTSTRAP",
+        value_name = "HOST:PORT",
+        value_parser = transports::mainline_node,
+        value_delimiter = ',',
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) mainline_bootstrap: Vec<MainlineNode>,
+
     /// Use no DHT, whatever the environment says.
     #[arg(
         long,
@@ -150,7 +162,8 @@ pub(crate) struct Global {
 impl Global {
     /// Where devices that do not know where the other is look for each other, in words; `None`: nowhere.
     pub(crate) fn looks(&self) -> Option<&'static str> {
-        match (!self.no_lan, !transports::dht_nodes(self).is_empty()) {
+        let dht = !transports::dht_nodes(self).is_empty() || !transports::mainline_nodes(self).is_empty();
+        match (!self.no_lan, dht) {
             (true, true) => Some("on the local network and through the DHT"),
             (true, false) => Some("on the local network"),
             (false, true) => Some("through the DHT"),
@@ -608,7 +621,7 @@ pub(crate) enum TransfersVerb {
         /// A unique beginning of its id.
         transfer: String,
     },
-    /// Go on with one: offer the same again, or receive what is offered again. What has arrived is not sent again.
+    /// Go on with one: let what is paused go on, offer the same again, or receive what is offered again. What has arrived is not sent again.
     Resume {
         /// A unique beginning of its id.
         transfer: String,
@@ -616,8 +629,8 @@ pub(crate) enum TransfersVerb {
         #[arg(long, value_name = "ADDR", value_parser = transports::address)]
         address: Vec<Address>,
     },
-    /// Have one rest until it is resumed here: what is on its way arrives, and nothing more is sent. Where `kin up` carries it, the other
-    /// device hears of it.
+    /// Have one rest until it is resumed here: what is on its way arrives, and nothing more is sent. `kin up` carries it, and the other device
+    /// hears of it; what a command carries by itself ends with Ctrl-C, and keeps what has arrived.
     Pause {
         /// A unique beginning of its id.
         transfer: String,

@@ -64,6 +64,7 @@ pub(crate) enum Request {
     Queue { to: DeviceId, request: SendRequest, life: Duration },
     OpenInbox { directory: PathBuf },
     Continued { key: TransferKey },
+    Resting { key: TransferKey },
     Accept { key: TransferKey, policy: Option<ConflictPolicy> },
     GiveUp { transfer: TransferId },
     Pause { key: TransferKey, rests: bool },

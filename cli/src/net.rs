@@ -228,6 +228,14 @@ impl Net {
         }
     }
 
+    /// Whether an offer goes on with what this device's owner has rest.
+    pub(crate) async fn is_resting(&self, key: TransferKey) -> Outcome<bool> {
+        match self.ask(Request::Resting { key }).await? {
+            Answer::Yes(rests) => Ok(rests),
+            _ => Err(local::strange()),
+        }
+    }
+
     /// Gives up a transfer that does not run; whether there was one.
     pub(crate) async fn give_up(&self, transfer: TransferId) -> Outcome<bool> {
         match self.ask(Request::GiveUp { transfer }).await? {
@@ -388,14 +396,16 @@ impl Local {
                 done(taken.map_err(|_| Problem::new(Exit::Interrupted, "the offer was taken back")))
             }
             Request::Continued { key } => service.is_continued(key).await.map(Answer::Yes).map_err(closed),
+            Request::Resting { key } => service.is_resting(key).await.map(Answer::Yes).map_err(closed),
             Request::GiveUp { transfer } => service.give_up(transfer).await.map(Answer::Yes).map_err(closed),
-            Request::Pause { key, rests } => service.pause(key, rests).await.map(Answer::Yes).map_err(|error| {
-                let exit = match error {
-                    PauseError::Unknown => Exit::NotFound,
-                    PauseError::NotNoted(_) => Exit::State,
-                    PauseError::Closed => Exit::Internal,
-                };
-                Problem::new(exit, error.to_string())
+            Request::Pause { key, rests } => service.pause(key, rests).await.map(Answer::Yes).map_err(|error| match error {
+                PauseError::Unknown => Problem::new(Exit::NotFound, error.to_string()).next("kin transfers"),
+                PauseError::NotNoted(_) => {
+                    let message =
+                        format!("that holds until this process ends, because it could not be written: {}", shown(&error.to_string()));
+                    Problem::new(Exit::LocalIo, message)
+                }
+                PauseError::Closed => closed(Closed),
             }),
             Request::Decline { key, reason } => {
                 service.decline(key, reason).await.unwrap_or(());
@@ -491,7 +501,7 @@ fn send_failed(error: &SendError) -> Problem {
         SendError::Scan(error) => scan_failed(error),
         SendError::Manifest(_) => Problem::new(Exit::Usage, shown(&error.to_string())),
         SendError::Refused(_) => Problem::new(Exit::Internal, shown(&error.to_string())),
-        SendError::Live | SendError::TooManyWait => Problem::new(Exit::State, error.to_string()).next("kin transfers"),
+        SendError::Live | SendError::Resting | SendError::TooManyWait => Problem::new(Exit::State, error.to_string()).next("kin transfers"),
         SendError::NotNoted(_) => Problem::new(Exit::LocalIo, shown(&error.to_string())),
     }
 }

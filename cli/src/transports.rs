@@ -121,6 +121,42 @@ pub(crate) fn dht_node(text: &str) -> Result<DhtNode, String> {
 }
 
 #[cfg(feature = "iroh")]
+type Router = adapter_iroh::mainline::Node;
+#[cfg(not(feature = "iroh"))]
+type Router = std::convert::Infallible;
+
+/// A first node of the Mainline DHT, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MainlineNode(Option<Router>);
+
+/// The first nodes of the Mainline DHT that are wanted.
+pub(crate) fn mainline_nodes(global: &Global) -> Vec<Router> {
+    global.mainline_bootstrap.iter().filter(|_| !global.no_dht).filter_map(|node| node.0.clone()).collect()
+}
+
+/// Reads the place of a first node of the Mainline DHT; nothing is none.
+pub(crate) fn mainline_node(text: &str) -> Result<MainlineNode, String> {
+    if text.is_empty() {
+        return Ok(MainlineNode(None));
+    }
+    built_in("iroh")?;
+    #[cfg(feature = "iroh")]
+    let node = text.parse().map(|node| MainlineNode(Some(node))).map_err(|error: adapter_iroh::mainline::NotANode| error.to_string());
+    #[cfg(not(feature = "iroh"))]
+    let node = Err(format!("{text} cannot be used"));
+    node
+}
+
+impl fmt::Display for MainlineNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(node) => write!(f, "{node}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(feature = "iroh")]
 type RelayUrl = adapter_iroh::RelayUrl;
 #[cfg(not(feature = "iroh"))]
 type RelayUrl = std::convert::Infallible;
@@ -177,6 +213,8 @@ impl Global {
         }
         self.bind.iter().for_each(|bind| flag("--bind", bind.to_string()));
         self.dht_bootstrap.iter().filter(|node| node.0.is_some()).for_each(|node| flag("--dht-bootstrap", node.to_string()));
+        let routers = self.mainline_bootstrap.iter().filter(|node| node.0.is_some());
+        routers.for_each(|node| flag("--mainline-bootstrap", node.to_string()));
         self.relay.iter().for_each(|relay| flag("--relay", relay.to_string()));
         let wishes = [(self.no_lan, "--no-lan"), (self.no_dht, "--no-dht")];
         words.extend(wishes.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name.to_owned()));
@@ -196,7 +234,11 @@ pub(crate) fn lookups(global: &Global) -> Vec<Lookup> {
     let dht = Some(dht_nodes(global)).filter(|nodes| !nodes.is_empty()).map(adapter_libp2p::kademlia::lookup);
     #[cfg(not(feature = "libp2p"))]
     let dht = None;
-    lan.into_iter().chain(dht).collect()
+    #[cfg(feature = "iroh")]
+    let mainline = Some(mainline_nodes(global)).filter(|nodes| !nodes.is_empty()).map(adapter_iroh::mainline::lookup);
+    #[cfg(not(feature = "iroh"))]
+    let mainline = None;
+    lan.into_iter().chain(dht).chain(mainline).collect()
 }
 
 /// Where a node of the DHT listens.

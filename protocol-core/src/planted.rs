@@ -19,6 +19,8 @@
 //!   transfer's id in a chunk's associated data (the key is of one stream), a control header on a data stream (its opening record
 //!   names no transfer), the transport ids in a transcript (infos are compared with them, so a relay gets no further).
 //! * Properties that follow from the checks, and that many bugs break: PAIR-38, PAIR-46, PAIR-47, LIM-6.
+//! * LINK-17, that every wait has a deadline: each wait's own is left out by a bug of its name (`…TimerUnset`, `AwayForEver`). DATA-10, that no
+//!   data stream is opened before its session stands: there are no keys for one, and what comes early waits (EARLY_STREAMS).
 //! * LINK-1, that refusals look alike: their codes are the same constant, and a world carries none. LINK-10, one round trip: a handshake
 //!   that takes two is slower and not wrong; story_link counts.
 //! * The order of a host's steps within one operation (temporary file, journal, rename, directory): those are the host's, and are broken by
@@ -525,7 +527,7 @@ bugs! {
     /// A sender whose peer was not heard out goes on as if it was.
     UnheardGoesOn: "§9.5 (XFER-24)", "a session is replaced, with what the receiver said on it: the sender waits for ever";
     /// What was told on a session that is lost counts as told where an older one goes on.
-    ToldAndLost: "§9.1 (LINK-12)", "a newer session is cut behind what was told on it, and the older goes on: an offer is never heard of", unseen "two sessions of a pair have to stand, and the newer to be cut behind an offer while the older goes on: 12 000 worlds did not lead there";
+    ToldAndLost: "§9.1 (LINK-12)", "a newer session is cut behind what was told on it, and the older goes on: an offer is never heard of", unseen "two sessions of a pair have to stand, and the newer to be cut behind an offer while the older goes on: neither 12 000 worlds nor any script leads there";
     /// What a peer told on a session that crossed, before it knew, counts.
     PassedOverHeard: "§9.1 (LINK-12)", "it comes ahead of what was told before it on the session that goes on: an honest device is taken for a liar", unseen "a reply has to overtake a Response that left before it, and what is told on both sessions has to depend on its order: one of a million worlds led there; a script shows it";
     /// What was not answered is not offered again on the session that replaces another.

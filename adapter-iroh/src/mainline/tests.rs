@@ -82,6 +82,17 @@ async fn nobody_is_contacted_where_nothing_is_wanted() {
     assert!(from.ip().is_loopback() && datagram[..len].starts_with(b"d"), "a question of the DHT");
 }
 
+#[tokio::test]
+async fn a_network_that_is_there_answers() {
+    let (network, nodes) = network();
+    answer(&nodes[..1]).await.unwrap();
+    drop(network);
+    let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let nobody: Node = free.local_addr().unwrap().to_string().parse().unwrap();
+    assert_eq!(answer(&[nobody]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(answer(&[]).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
 /// A client of the library asks the public DHT where it is told of no node: ours is told of none, and asks nobody.
 #[tokio::test]
 async fn without_a_node_nobody_is_asked() {

@@ -112,6 +112,8 @@ pub enum SendError {
     Refused(ShareError),
     /// The same is being sent to that device already.
     Live,
+    /// Its owner has it rest.
+    Resting,
     /// As many transfers wait as may ([`KEPT`](crate::journal::KEPT)).
     TooManyWait,
     /// What is to wait could not be written down.
@@ -126,6 +128,7 @@ impl fmt::Display for SendError {
             Self::Manifest(error) => error.fmt(f),
             Self::Refused(error) => write!(f, "{error}"),
             Self::Live => f.write_str("the same is being sent there already"),
+            Self::Resting => f.write_str("it is paused"),
             Self::TooManyWait => write!(f, "{KEPT} transfers wait, and there is no room for more"),
             Self::NotNoted(error) => error.fmt(f),
         }
@@ -235,12 +238,28 @@ impl NetworkingService {
     /// # Errors
     /// [`SendError`]; [`SendError::Live`] if the same is being sent there already.
     pub async fn share_with_device(&self, to: DeviceId, request: SendRequest) -> Result<Sharing, SendError> {
+        self.share(to, request, true).await
+    }
+
+    /// The same, where nobody asks: what waits among [`Self::unfinished`], and does not rest.
+    ///
+    /// # Errors
+    /// [`SendError`]; [`SendError::Resting`].
+    pub async fn go_on_with_device(&self, to: DeviceId, request: SendRequest) -> Result<Sharing, SendError> {
+        self.share(to, request, false).await
+    }
+
+    async fn share(&self, to: DeviceId, request: SendRequest, asked: bool) -> Result<Sharing, SendError> {
         let SendRequest { paths, selection, label, rate } = request.clone();
         let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
         let noting = Arc::clone(&journals);
         let found = tokio::task::spawn_blocking(move || {
             let found = look(&paths, &selection, rate)?;
             let before = before(&noting, to, &paths, found.manifest.digest());
+            if let (true, Some(before)) = (asked, &before) {
+                // Who asks for it wants it to go on.
+                noting.rest(before.transfer, false, true).map_err(SendError::NotNoted)?;
+            }
             Ok::<_, SendError>((found, before))
         });
         let (Found { manifest, sources, skipped, excluded }, before) = found.await.map_err(|_| SendError::Closed)??;
@@ -249,6 +268,10 @@ impl NetworkingService {
         let key = self.call(move |host| {
             if again.is_some_and(|again| host.transfers.is_live(again)) {
                 return Err(SendError::Live);
+            }
+            // It may rest since it was looked through.
+            if again.is_some_and(|again| !asked && host.transfers.journals().is_resting(again)) {
+                return Err(SendError::Resting);
             }
             let sources = Sources::new(Arc::clone(&offered), sources, rate.map(Pace::new));
             let key = with_env(|env| match again {
@@ -261,11 +284,7 @@ impl NetworkingService {
         });
         let key = key.await??;
         let (noting, of) = (Arc::clone(&journals), Arc::clone(&manifest));
-        let noted = tokio::task::spawn_blocking(move || {
-            note_outgoing(&noting, key, request, &of, expires)?;
-            noting.rest(key.id, false, true)
-        });
-        let noted = noted.await;
+        let noted = tokio::task::spawn_blocking(move || note_outgoing(&noting, key, request, &of, expires)).await;
         if let Ok(Err(error)) = noted {
             warn!(%error, "what is sent could not be noted: it cannot go on by itself");
         }
@@ -307,6 +326,8 @@ impl NetworkingService {
                 Some(_) | None => Some(unix_s().saturating_add(life.as_secs())),
             };
             note_outgoing(&journals, key, request, &manifest, expires_unix).map_err(SendError::NotNoted)?;
+            // Who wishes it again wants it to go on.
+            journals.rest(id, false, true).map_err(SendError::NotNoted)?;
             Ok(Queued { transfer: id, manifest, skipped, excluded, expires_unix })
         });
         let queued = queued.await.map_err(|_| SendError::Closed)??;
@@ -335,7 +356,8 @@ impl NetworkingService {
     /// # Errors
     /// [`Closed`].
     pub async fn give_up(&self, transfer: TransferId) -> Result<bool, Closed> {
-        let journals = self.call(|host| Arc::clone(host.transfers.journals())).await?;
+        let idle = self.call(move |host| (!host.transfers.is_live(transfer)).then(|| Arc::clone(host.transfers.journals()))).await?;
+        let Some(journals) = idle else { return Ok(false) };
         Ok(tokio::task::spawn_blocking(move || journals.give_up(transfer)).await.unwrap_or(false))
     }
 
@@ -347,6 +369,14 @@ impl NetworkingService {
         self.call(move |host| host.transfers.is_continued(key)).await
     }
 
+    /// Whether an offer goes on with what the owner has rest.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn is_resting(&self, key: TransferKey) -> Result<bool, Closed> {
+        self.call(move |host| host.transfers.is_resting(key)).await
+    }
+
     /// Says where incoming files go; `None`: every offer is declined.
     ///
     /// # Errors
@@ -355,18 +385,25 @@ impl NetworkingService {
         self.call(move |host| host.transfers.inbox = inbox).await
     }
 
-    /// Takes an offer. `on_conflict`: instead of what the inbox says.
+    /// Takes an offer. `on_conflict`: instead of what the inbox says. What its owner has rest since an earlier try stays so
+    /// ([`Self::is_resting`]) until [`Self::pause`] lets it go on.
     ///
     /// # Errors
     /// [`UnknownTransfer`]: no such offer waits for an answer.
     pub async fn accept(&self, key: TransferKey, on_conflict: Option<ConflictPolicy>) -> Result<(), CallError<UnknownTransfer>> {
         let taken = self.call(move |host| {
             host.transfers.set_policy(key, on_conflict);
-            with_env(|env| host.node.accept(env, key)).map(|()| Arc::clone(host.transfers.journals()))
+            let rests = host.transfers.is_resting(key);
+            with_env(|env| {
+                host.node.accept(env, key)?;
+                if rests { host.node.pause(env, key, true) } else { Ok(()) }
+            })?;
+            Ok(rests.then(|| Arc::clone(host.transfers.journals())))
         });
-        let journals = taken.await?.map_err(CallError::Refused)?;
-        // Who takes it wants it to go on.
-        drop(tokio::task::spawn_blocking(move || journals.rest(key.id, false, true)).await);
+        if let Some(journals) = taken.await?.map_err(CallError::Refused)? {
+            // This try may have another id.
+            drop(tokio::task::spawn_blocking(move || journals.rest(key.id, true, true)).await);
+        }
         Ok(())
     }
 
@@ -379,8 +416,8 @@ impl NetworkingService {
     }
 
     /// Has a transfer rest, or go on, in either direction, in this life of the process and the next ones: see
-    /// [`Node::pause`](protocol_core::node::Node::pause). One that does not run stays away from [`Begun::resting`] once it goes on. Whether
-    /// it runs.
+    /// [`Node::pause`](protocol_core::node::Node::pause). What is taken again ([`Self::accept`]) or offered again where nobody asks
+    /// ([`Self::go_on_with_device`]) rests as long as its id is in [`Begun::resting`]. Whether it runs.
     ///
     /// # Errors
     /// [`PauseError`].

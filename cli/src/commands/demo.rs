@@ -23,10 +23,11 @@ use crate::progress::Progress;
 use crate::scratch::Scratch;
 
 /// The environment that must not reach the two devices.
-const ENVIRONMENT: [&str; 10] = [
+const ENVIRONMENT: [&str; 11] = [
     "KIN_HOME",
     "KIN_NO_LAN",
     "KIN_DHT_BOOTSTRAP",
+    "KIN_MAINLINE_BOOTSTRAP",
     "KIN_NO_DHT",
     "KIN_RELAY",
     "KIN_TRANSPORT",

@@ -146,6 +146,7 @@ async fn look(context: &Context, chart: &mut Chart<'_>, net: &mut Net, args: &Do
     network(chart, &addresses);
     let relayed = lookup::relay(chart, net, &context.global, addresses).await?;
     lookup::nodes(chart, &context.global, relayed).await;
+    lookup::mainline(chart, &context.global).await;
     let known = net.devices().await?;
     for device in &known {
         about_record(chart, device);

@@ -234,6 +234,13 @@ impl<'a> Receiver<'a> {
             return Ok(Some(Err(problem)));
         }
         let continued = net.is_continued(key).await?;
+        if continued && net.is_resting(key).await? {
+            // What has arrived stays where it is.
+            net.decline(key, DeclineReason::Busy).await;
+            self.out.event(&Event::Refused { id: key.id.to_string(), reason: DeclineReason::Busy.to_string() });
+            let problem = Problem::new(Exit::Refused, "the offer was declined: it goes on with what is paused on this device");
+            return Ok(Some(Err(problem.next("kin transfers resume ID  (kin transfers lists it)"))));
+        }
         let decision = {
             let mut decision = pin!(decide(self.out, asker, self.args, (&offer, continued)));
             loop {

@@ -13,7 +13,7 @@ use protocol_core::limits::{LABEL, USER_WAIT};
 use protocol_core::transfer::manifest::{EntryKind, Manifest};
 
 use super::reach::{Reach, Target, patience, reach};
-use super::transfer::{Running, amount, offer_event, tell_route};
+use super::transfer::{Running, amount, offer_event, tell_paused, tell_route};
 use super::{Context, devices, off_thread};
 use crate::args::{Send, Symlinks};
 use crate::events::{Event, File, WarningCode};
@@ -246,6 +246,7 @@ async fn wait_for_answer(out: &Output, net: &mut Net, key: TransferKey, target: 
                 // The manifest goes before the answer comes.
                 CoreEvent::DataRoute { transfer, route } if transfer == key => drop(tell_route(out, &route)),
                 CoreEvent::Rerouted { device, route } if device == target.id => drop(tell_route(out, &route)),
+                CoreEvent::Paused { transfer, here, there } if transfer == key => tell_paused(out, key, here, there, ""),
                 CoreEvent::Failed { transfer, reason } if transfer == key => return Err(refused(out, key, reason)),
                 CoreEvent::Device { device, state: DeviceState::Disconnected, .. } if device == target.id => {
                     out.say("The connection was lost; it is awaited.");

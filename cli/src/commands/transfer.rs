@@ -234,11 +234,13 @@ impl<'a> Running<'a> {
 /// A transfer rests, or goes on. `of`: what else is to be said of it, and a space.
 pub(super) fn tell_paused(out: &Output, key: TransferKey, here: bool, there: bool, of: &str) {
     out.event(&Event::Paused { id: key.id.to_string(), here, there });
+    let id = key.id.to_string();
+    let go_on = format!("It goes on with: kin transfers resume {}", id.get(..8).unwrap_or(&id));
     let words = match (here, there) {
-        (true, true) => "It is paused, here and by the other device.",
-        (true, false) => "It is paused. It goes on with: kin transfers resume",
-        (false, true) => "The other device has paused it.",
-        (false, false) => "It is paused no more.",
+        (true, true) => format!("It is paused, here and by the other device. {go_on}, when the other device does too"),
+        (true, false) => format!("It is paused. {go_on}"),
+        (false, true) => "The other device has paused it.".to_owned(),
+        (false, false) => "It is paused no more.".to_owned(),
     };
     out.say(&format!("{of}{words}"));
 }

@@ -9,6 +9,7 @@ use adapter_tokio::service::SendRequest;
 use protocol_core::effects::{Direction, TransferKey};
 use protocol_core::faults::CancelReason;
 use protocol_core::ids::{DeviceId, TransferId};
+use protocol_core::info::Address;
 
 use super::send::Sent;
 use super::{Context, recv, send};
@@ -34,35 +35,17 @@ pub(super) async fn run(context: &mut Context, verb: Option<TransfersVerb>) -> O
             let one = find(&all, &transfer)?;
             let runs = pause(context, one, true).await?;
             let more = if runs { "" } else { "; it does not run, and nothing goes on with it by itself" };
+            context.out.event(&Event::Unfinished(Unfinished { paused: true, ..one.row.clone() }));
             context.out.result(&format!("{} is paused{more}. Go on: kin transfers resume {}", short(&one.row.id), short(&one.row.id)));
             Ok(())
         }
-        TransfersVerb::Resume { transfer, .. }
-            if find(&all, &transfer)?.row.paused && pause(context, find(&all, &transfer)?, false).await? =>
-        {
-            context.out.result(&format!("{} is paused no more.", short(&find(&all, &transfer)?.row.id)));
-            Ok(())
-        }
-        TransfersVerb::Resume { transfer, address } => match &find(&all, &transfer)?.what {
-            What::Out { request } => {
-                let to = find(&all, &transfer)?.device.to_string();
-                let command = format!("kin transfers resume {}", short(&transfer));
-                let sent = Sent { request: (**request).clone(), to: &to, address: &address, wait: None, queue: None, command, once: false };
-                send::send(context, &sent).await
-            }
-            What::In { directory } => {
-                let (dir, from) = (directory.clone(), Some(find(&all, &transfer)?.device.to_string()));
-                let args =
-                    Recv { dir, from, once: true, yes: false, on_conflict: None, timeout: None, address_file: None, one_file: false };
-                recv::run(context, &args).await
-            }
-        },
+        TransfersVerb::Resume { transfer, address } => resume(context, find(&all, &transfer)?, &address).await,
         TransfersVerb::Cancel { transfer } => {
             let one = find(&all, &transfer)?;
-            give_up(context, &[one]).await.map(drop)
+            give_up(context, &[one], true).await.map(drop)
         }
         TransfersVerb::Prune => {
-            let (number, left) = give_up(context, &all.iter().collect::<Vec<_>>()).await?;
+            let (number, left) = give_up(context, &all.iter().collect::<Vec<_>>(), false).await?;
             let left = if left == 0 { String::new() } else { format!("; {} run, and stay", count(left)) };
             context.out.result(&format!("{} forgotten{left}.", count(number)));
             Ok(())
@@ -175,9 +158,11 @@ fn show(out: &Output, one: &One) {
     out.result(&format!("  entries  {}", count(row.entries)));
     if let Some(expires) = row.expires_at {
         let until = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(expires));
-        out.result(&format!("  waits until {until} for a `kin up` that finds the device"));
+        let rests = if row.paused { ", once it is paused no more" } else { "" };
+        out.result(&format!("  waits until {until} for a `kin up` that finds the device{rests}"));
     }
     let next = match row.direction {
+        _ if row.paused => format!("kin transfers resume {}", short(&row.id)),
         Way::Out => format!("kin transfers resume {}", short(&row.id)),
         Way::In => format!("kin recv {} --from {}   while the other device sends the same again", place(row), shell_word(&device(row))),
     };
@@ -208,17 +193,47 @@ const fn key(one: &One) -> TransferKey {
     TransferKey { device: one.device, direction, id: one.transfer }
 }
 
-/// Gives transfers up: those that run where a `kin up` holds the home are cancelled there. How many are gone, and how many stay.
-async fn give_up(context: &Context, all: &[&One]) -> Outcome<(u64, u64)> {
+/// Lets one go on that is paused, or begins it again.
+async fn resume(context: &mut Context, one: &One, address: &[Address]) -> Outcome {
+    let id = short(&one.row.id);
+    if pause(context, one, false).await? {
+        let words = if one.row.paused { "is paused no more" } else { "runs, and is not paused on this device" };
+        context.out.event(&Event::Unfinished(Unfinished { paused: false, ..one.row.clone() }));
+        context.out.result(&format!("{id} {words}."));
+        return Ok(());
+    }
+    match &one.what {
+        What::Out { request } => {
+            let to = one.device.to_string();
+            let command = format!("kin transfers resume {id}");
+            let sent = Sent { request: (**request).clone(), to: &to, address, wait: None, queue: None, command, once: false };
+            match send::send(context, &sent).await {
+                // A `kin up` that finds the device has been faster.
+                Err(_) if pause(context, one, false).await? => {
+                    context.out.result(&format!("{id} runs: `kin up` carries it."));
+                    Ok(())
+                }
+                sent => sent,
+            }
+        }
+        What::In { directory } => {
+            let (dir, from) = (directory.clone(), Some(one.device.to_string()));
+            let args = Recv { dir, from, once: true, yes: false, on_conflict: None, timeout: None, address_file: None, one_file: false };
+            recv::run(context, &args).await
+        }
+    }
+}
+
+/// Gives transfers up; with `run`, those that run where a `kin up` holds the home are cancelled there. How many are gone, and how many stay.
+async fn give_up(context: &Context, all: &[&One], run: bool) -> Outcome<(u64, u64)> {
     let net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
     let (mut gone, mut left) = (0, 0);
     for one in all {
-        let alone = all.len() == 1;
-        if alone {
-            // Both sides hear of it, if it runs.
+        if run {
+            // Both sides hear of it.
             net.cancel(key(one), CancelReason::User).await;
         }
-        if net.give_up(one.transfer).await? || alone {
+        if net.give_up(one.transfer).await? || run {
             gone += 1;
         } else {
             left += 1;

@@ -259,11 +259,11 @@ impl Owner<'_> {
     /// Offers what was begun, or waits, for a device and does not run.
     async fn go_on(&mut self, device: DeviceId) -> Outcome {
         let begun = self.service.unfinished().await.map_err(crate::net::closed)?;
-        let rests = |transfer| begun.live.contains(&transfer) || begun.resting.contains(&transfer);
-        let waits = |outgoing: &&Outgoing| outgoing.device == device && !rests(outgoing.transfer);
+        let stays = |transfer| begun.live.contains(&transfer) || begun.resting.contains(&transfer);
+        let waits = |outgoing: &&Outgoing| outgoing.device == device && !stays(outgoing.transfer);
         for Outgoing { transfer, request, .. } in begun.outgoing.iter().filter(waits).cloned() {
             let first = request.paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
-            match self.service.share_with_device(device, request).await {
+            match self.service.go_on_with_device(device, request).await {
                 Ok(Sharing { key, manifest, skipped, .. }) => {
                     tell_skipped(self.out, &skipped);
                     self.out.result(&format!("{first} is offered"));
@@ -271,7 +271,7 @@ impl Owner<'_> {
                 }
                 // Another one ends, and then it is this one's turn; or a command was faster.
                 Err(SendError::Refused(ShareError::TooMany)) => break,
-                Err(SendError::Live) => {}
+                Err(SendError::Live | SendError::Resting) => {}
                 Err(error) => {
                     let message = format!("{first} cannot be sent any more: {error}; forget it with: kin transfers cancel {transfer}");
                     self.out.warning(WarningCode::TransferFailed, &message);
@@ -292,13 +292,9 @@ impl Owner<'_> {
         let asked = Asked { key, label, files: number };
         let has_place = self.anywhere || device.policy.folder.is_some();
         if self.service.is_continued(key).await.map_err(crate::net::closed)? {
-            // What its owner has paused stays so.
-            let rests = self.service.unfinished().await.map_err(crate::net::closed)?.resting.contains(&key.id);
+            let rests = self.service.is_resting(key).await.map_err(crate::net::closed)?;
             self.out.say(if rests { "It was taken before, and stays paused." } else { "It was taken before, and goes on." });
             self.accept(asked, None).await;
-            if rests && let Err(error) = self.service.pause(key, true).await {
-                self.out.warning(WarningCode::TransferFailed, &format!("it goes on, because it could not be paused: {error}"));
-            }
         } else if has_place && device.policy.files == FilePolicy::Automatic {
             self.accept(asked, Some(ConflictPolicy::Rename)).await;
         } else if has_place && self.can_ask && device.policy.files == FilePolicy::Ask {

@@ -164,6 +164,24 @@ fn a_code_that_waits_ends_with_a_signal() {
     }
 }
 
+/// HOST-30, PAIR-50: the same with the first nodes of a Mainline DHT, here one of five nodes on this machine.
+#[test]
+fn twelve_words_are_enough_with_the_mainline_dht() {
+    let stage = Stage::new();
+    let (a, b) = (stage.device("a"), stage.device("b"));
+    let network = mainline::Testnet::builder(5).build().unwrap();
+    let (first, others) = (network.bootstrap[0].clone(), network.bootstrap[1..3].join(","));
+    let code = stage.text("code");
+    let mut showing = a.start(&["--mainline-bootstrap", &first, "pair", "--yes", "--code-file", &code]);
+    showing.until("code");
+    let joined = b.start(&["--mainline-bootstrap", &others, "join", "--yes", "--code-file", &code]).end();
+    assert_eq!((showing.end().code, joined.code), (0, 0), "{}", joined.words);
+    // --no-dht wins, and what is no node is an error.
+    let refused = b.start(&["--mainline-bootstrap", &first, "--no-dht", "join", "--yes", "--code-file", &code]).end();
+    assert_eq!(refused.code, 2, "{}", refused.words);
+    assert_eq!(b.start(&["--mainline-bootstrap", "http://127.0.0.1", "pair", "--yes"]).end().code, 2);
+}
+
 /// HOST-28, PAIR-50: twelve words are enough where both know a node of a DHT; and what is said where that is not so.
 #[test]
 fn twelve_words_are_enough_with_a_node_of_a_dht() {

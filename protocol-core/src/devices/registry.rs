@@ -455,6 +455,23 @@ mod tests {
         assert!(tombstone.durable && tombstone.unix_s == 100 && tombstone.graves() == 1);
     }
 
+    /// POL-5: as many devices are blocked as the bound says; one more is refused, and one that is blocked already is not.
+    #[test]
+    fn blocked_devices_are_bounded() {
+        let mut registry = DeviceRegistry::new(ME);
+        for number in 0..limits::BLOCKED as u16 {
+            paired(&mut registry, number);
+            assert!(registry.block(&peer(number), 1), "{number}");
+            // It stays blocked when it is forgotten, and makes room for another.
+            drop(registry.bury(&peer(number), 2));
+        }
+        paired(&mut registry, 1000);
+        assert!(!registry.block(&peer(1000), 3));
+        registry.unblock(identity::device_id(&peer(7))).expect("it is blocked");
+        assert!(registry.block(&peer(1000), 3) && registry.block(&peer(1000), 4));
+        assert_eq!(registry.blocked().count(), limits::BLOCKED);
+    }
+
     /// POL-5: who is blocked is so after a restart, and while the device itself is gone.
     #[test]
     fn the_blocked_are_kept_by_name() {

@@ -182,7 +182,9 @@ impl Node {
                 let rendezvous = Rendezvous::new(&root.secret, &self.identity.public(), &device.key);
                 for hour in Hour::published(env.unix_s) {
                     let expires = (hour.0 + 2).saturating_mul(PERIOD);
-                    publish(Place::of_device(&rendezvous, medium, hour), &mut || rendezvous.seal(medium, hour, &advert(expires), env.entropy).ok());
+                    publish(Place::of_device(&rendezvous, medium, hour), &mut || {
+                        rendezvous.seal(medium, hour, &advert(expires), env.entropy).ok()
+                    });
                 }
             }
         }

@@ -224,7 +224,7 @@ impl Node {
             self.scans.waiting.push_back((stream, body.to_vec()));
             return Some(());
         }
-        remember(&mut self.recent_hellos, &hello);
+        remember(&mut self.recent_hellos, hello.th1());
         // Glare: of two handshakes that overlap, the one dialled by the smaller identity key goes on.
         let dialling = self.dialers.get(&id).is_some_and(|dialer| dialer.overlaps(self.now));
         // Ours may have its Accept already, and stand, when theirs arrives. Once it is answered the peer has dropped its own, and a
@@ -475,11 +475,11 @@ impl Node {
 
 /// A Hello is answered once.
 // LINK-3.
-pub(super) fn remember(recent: &mut VecDeque<[u8; 32]>, hello: &ReceivedHello) {
+pub(super) fn remember(recent: &mut VecDeque<[u8; 32]>, th1: &[u8; 32]) {
     if recent.len() >= limits::RECENT_HELLOS && !planted!(RecentUnbounded) {
         recent.pop_front();
     }
-    recent.push_back(*hello.th1());
+    recent.push_back(*th1);
 }
 
 /// Addresses with their transports in turn, the first of each first, and a relay as a transport of its own: a few are dialled at once,
@@ -495,4 +495,25 @@ pub(super) fn in_turn(addresses: impl Iterator<Item = Address>) -> Vec<Address> 
         .collect();
     places.sort_by_key(|(place, _)| *place);
     places.into_iter().map(|(_, address)| address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// LINK-3: the newest Hellos are remembered, and no more of them than the bound says.
+    #[test]
+    fn hellos_are_remembered_up_to_a_bound() {
+        let hello = |number: usize| {
+            let mut th1 = [0; 32];
+            th1[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            th1
+        };
+        let mut recent = VecDeque::new();
+        for number in 0..limits::RECENT_HELLOS + 2 {
+            remember(&mut recent, &hello(number));
+        }
+        assert_eq!(recent.len(), limits::RECENT_HELLOS);
+        assert!(!recent.contains(&hello(1)) && recent.contains(&hello(2)) && recent.contains(&hello(limits::RECENT_HELLOS + 1)));
+    }
 }

@@ -148,7 +148,7 @@ impl Node {
             return None;
         }
         let frame = notice::notice_frame(key, hello.th1());
-        remember(&mut self.recent_hellos, hello);
+        remember(&mut self.recent_hellos, hello.th1());
         let cx = cx!(self, env);
         cx.send(stream, frame);
         cx.finish(stream);

@@ -42,6 +42,26 @@ pub(super) async fn relay(chart: &mut Chart<'_>, net: &mut Net, global: &Global,
     Ok(reached)
 }
 
+/// Whether a first node of the Mainline DHT answers.
+#[cfg(feature = "iroh")]
+pub(super) async fn mainline(chart: &mut Chart<'_>, global: &Global) {
+    let nodes = crate::transports::mainline_nodes(global);
+    if nodes.is_empty() {
+        return;
+    }
+    match adapter_iroh::mainline::answer(&nodes).await {
+        Ok(()) => chart.ok(Topic::Lookup, "the Mainline DHT answers"),
+        Err(error) => {
+            let message = format!("no node of the Mainline DHT answers: {}", shown(&error.to_string()));
+            let next = "kin doctor --mainline-bootstrap HOST:PORT  (of a node that is up; UDP has to come through)";
+            chart.wrong(Topic::Lookup, Problem::new(Exit::Unreachable, message).next(next));
+        }
+    }
+}
+
+#[cfg(not(feature = "iroh"))]
+pub(super) async fn mainline(_: &mut Chart<'_>, _: &Global) {}
+
 /// Whether the nodes of the DHT answer, and what one of them sees of this device.
 #[cfg(feature = "libp2p")]
 pub(super) async fn nodes(chart: &mut Chart<'_>, global: &Global, relayed: bool) {
