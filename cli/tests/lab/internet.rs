@@ -87,22 +87,34 @@ impl Internet {
     }
 }
 
-/// A relay of Iroh on the machine that all reach.
-struct Relay(Child);
+/// A server on the machine that all reach.
+struct Server(Child);
 
-impl Relay {
-    fn new(internet: &Internet) -> (Self, String) {
-        let program = Path::new(env!("CARGO_BIN_EXE_kin")).with_file_name("examples").join("relay");
-        assert!(program.exists(), "cargo build -p adapter-iroh --example relay");
-        let mut child = internet.meet.command(program).arg(format!("{MEET}:3340")).stdout(Stdio::piped()).spawn().unwrap();
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+impl Server {
+    /// A relay of Iroh, and its URL.
+    fn relay(internet: &Internet) -> (Self, String) {
+        let (server, url) = Self::new(internet, "relay", &format!("{MEET}:3340"));
         assert!(url.starts_with("http://"), "{url}");
-        (Self(child), url.trim().to_owned())
+        (server, url)
+    }
+
+    /// A Mainline DHT of three nodes, and where they are.
+    fn mainline(internet: &Internet) -> (Self, String) {
+        Self::new(internet, "mainline", MEET)
+    }
+
+    /// One of the examples, and the first thing that it says.
+    fn new(internet: &Internet, name: &str, at: &str) -> (Self, String) {
+        let program = Path::new(env!("CARGO_BIN_EXE_kin")).with_file_name("examples").join(name);
+        assert!(program.exists(), "cargo build -p adapter-iroh --examples");
+        let mut child = internet.meet.command(program).arg(at).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        (Self(child), said.trim().to_owned())
     }
 }
 
-impl Drop for Relay {
+impl Drop for Server {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
@@ -121,37 +133,53 @@ fn twelve_words_find_a_machine_in_another_network() {
     for transport in ["tcp", "libp2p", "iroh", "auto"] {
         let (internet, stage) = (Internet::new(), Stage::over(transport));
         let (_node, dht) = internet.dht(&stage);
-        let (reached, a) = (Machine::new("p"), &internet.homes[0]);
-        internet.public(&reached, 21);
-        let (p, of_a) = (stage.device("p"), stage.device("a"));
-        let code = stage.text("code");
-        let mut showing = Internet::start(&reached, &p, &dht, &["pair", "--yes", "--name", "p", "--code-file", &code]);
-        showing.until("code");
-        let began = Instant::now();
-        let mut joining = Internet::start(a, &of_a, &dht, &["join", "--yes", "--name", "a", "--code-file", &code]);
-        joining.until("pair_request");
-        let found = began.elapsed();
-        let (shown, joined) = (showing.end(), joining.end());
-        assert_eq!((shown.code, joined.code), (0, 0), "{}{}", shown.words, joined.words);
-        // Both move.
-        reached.ip("addr flush dev wan");
-        reached.ip("addr add 203.0.113.22/24 dev wan");
-        internet.home(1, 3);
-        let (into, what) = note(&stage, "far away");
-        let mut receiving = Internet::start(&reached, &p, &dht, &["recv", into.to_str().unwrap(), "--yes", "--once"]);
-        receiving.until("listening");
-        let began = Instant::now();
-        let mut sending = Internet::start(a, &of_a, &dht, &["send", &what, "--to", "p"]);
-        sending.until("accepted");
-        println!(
-            "{transport}: found and proved {:.2} s after `kin join` began, and {:.2} s after `kin send` where both had moved",
-            found.as_secs_f64(),
-            began.elapsed().as_secs_f64()
-        );
-        let (sent, received) = (sending.end(), receiving.end());
-        assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
-        assert_eq!(fs::read_to_string(into.join("note")).unwrap(), "far away");
+        find_by_words(&internet, &stage, transport, ["--dht-bootstrap", &dht]);
     }
+}
+
+/// PAIR-50, DISC-4, HOST-30: the same by the Mainline DHT.
+#[test]
+fn twelve_words_find_a_machine_by_the_mainline_dht() {
+    for transport in ["tcp", "libp2p", "iroh", "auto"] {
+        let (internet, stage) = (Internet::new(), Stage::over(transport));
+        let (_nodes, first) = Server::mainline(&internet);
+        find_by_words(&internet, &stage, transport, ["--mainline-bootstrap", &first]);
+    }
+}
+
+fn find_by_words(internet: &Internet, stage: &Stage, transport: &str, by: [&str; 2]) {
+    let start = |machine: &Machine, device: &Device, line: &[&str]| machine.kin(device, &[&by, line].concat());
+    let (reached, a) = (Machine::new("p"), &internet.homes[0]);
+    internet.public(&reached, 21);
+    let (p, of_a) = (stage.device("p"), stage.device("a"));
+    let code = stage.text("code");
+    let mut showing = start(&reached, &p, &["pair", "--yes", "--name", "p", "--code-file", &code]);
+    showing.until("code");
+    let began = Instant::now();
+    let mut joining = start(a, &of_a, &["join", "--yes", "--name", "a", "--code-file", &code]);
+    joining.until("pair_request");
+    let found = began.elapsed();
+    let (shown, joined) = (showing.end(), joining.end());
+    assert_eq!((shown.code, joined.code), (0, 0), "{}{}", shown.words, joined.words);
+    // Both move.
+    reached.ip("addr flush dev wan");
+    reached.ip("addr add 203.0.113.22/24 dev wan");
+    internet.home(1, 3);
+    let (into, what) = note(stage, "far away");
+    let mut receiving = start(&reached, &p, &["recv", into.to_str().unwrap(), "--yes", "--once"]);
+    receiving.until("listening");
+    let began = Instant::now();
+    let mut sending = start(a, &of_a, &["send", &what, "--to", "p"]);
+    sending.until("accepted");
+    println!(
+        "{transport}, {}: found and proved {:.2} s after `kin join` began, and {:.2} s after `kin send` where both had moved",
+        by[0],
+        found.as_secs_f64(),
+        began.elapsed().as_secs_f64()
+    );
+    let (sent, received) = (sending.end(), receiving.end());
+    assert_eq!((sent.code, received.code), (0, 0), "{}{}", sent.words, received.words);
+    assert_eq!(fs::read_to_string(into.join("note")).unwrap(), "far away");
 }
 
 /// HOST-28: a relay and a DHT are enough where both are behind routers; where UDP is blocked too, all goes through the relay.
@@ -160,7 +188,7 @@ fn machines_behind_two_routers_meet_through_a_relay() {
     for blocked in [false, true] {
         let (internet, stage) = (Internet::new(), Stage::over("auto"));
         let (_node, dht) = internet.dht(&stage);
-        let (_relay, url) = Relay::new(&internet);
+        let (_relay, url) = Server::relay(&internet);
         if blocked {
             for router in &internet.routers {
                 router.run("nft insert rule ip filter through meta l4proto udp drop");
@@ -234,7 +262,7 @@ fn nobody_is_asked_who_was_not_to_be() {
 #[test]
 fn a_route_is_told_as_it_is() {
     let (internet, stage) = (Internet::new(), Stage::over("iroh"));
-    let (_relay, url) = Relay::new(&internet);
+    let (_relay, url) = Server::relay(&internet);
     let (reached, router) = (Machine::new("p"), &internet.routers[0]);
     internet.public(&reached, 21);
     let (p, a) = (stage.device("p"), stage.device("a"));
@@ -301,7 +329,7 @@ fn finding(machine: &Machine, device: &Device, line: &[&str], words: &str) -> (S
 fn doctor_knows_what_stands_between() {
     let (internet, stage) = (Internet::new(), Stage::over("auto"));
     let (node, dht) = internet.dht(&stage);
-    let (relay, url) = Relay::new(&internet);
+    let (relay, url) = Server::relay(&internet);
     let reached = Machine::new("p");
     internet.public(&reached, 21);
     let home = &internet.homes[0];
