@@ -3,22 +3,25 @@
 //! A record is an item that only who knows the secret of its id can write (BEP 44), a DNS packet as pkarr has it. Its bytes are sealed: nodes
 //! see keys that are random to them, lengths that are all alike, and from which network somebody asks for what at once.
 //!
-//! Nodes are those that the owner names, and whom these know: with the first of the public DHT of BitTorrent millions of strangers, with nodes
-//! of one's own nobody else. A device asks as a client from a port that lives as long as a wish, a quarter of an hour at most, and answers
-//! nobody. IPv4 alone, as that DHT is.
+//! Nodes are those that the owner names, and whom these name: with the first of the public DHT of BitTorrent millions of strangers, with nodes
+//! of one's own those and who has asked them. A node may hide what is there, and name places that are none, in the owner's network too:
+//! they get a question and have nothing to say. A device asks as a client from a port that lives as long as a wish, a quarter of an hour at
+//! most, and answers nobody. IPv4 alone, as that DHT is.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::panic::AssertUnwindSafe;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adapter_tokio::service::{Finds, Lookup};
 use data_encoding::{BASE64URL_NOPAD, Encoding, Specification};
-use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::{FutureExt as _, StreamExt as _};
 use mainline::async_dht::AsyncDht;
-use mainline::{Dht, MutableItem, SigningKey};
+use mainline::{Dht, MutableItem, RequestFilter, RequestSpecific, ServerSettings, SigningKey};
 use protocol_core::node::{Discovery, Notice};
 use protocol_core::session::rendezvous::Medium;
 use simple_dns::rdata::{RData, TXT};
@@ -30,13 +33,17 @@ use tracing::{debug, warn};
 /// How often a record is stored again: nodes come and go, and forget.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 /// Between two tries: the first pause, and the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long a question may take, and the look for the addresses of nodes.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long a question may take, and the look for the addresses of nodes: longer than a resolver waits for its first server.
 const QUERY: Duration = Duration::from_secs(20);
-const NAME_WAIT: Duration = Duration::from_secs(2);
-/// How long a device asks from one port.
-const LIFE: Duration = Duration::from_secs(15 * 60);
-/// Questions at once.
+const NAME_WAIT: Duration = Duration::from_secs(6);
+/// How long one node may take to answer. Every question waits so long for those that are gone.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long a first node is awaited: the library asks again and again, and one that is not there is left alone for a while.
+const FIRST: Duration = Duration::from_secs(10);
+/// How long a device asks from one port: less than the library takes to become a node itself.
+const LIFE: Duration = Duration::from_secs(14 * 60);
+/// Things that are published at once, and looked for at once.
 const AT_ONCE: usize = 8;
 /// The name of the record, below the key.
 const LABEL: &str = "_kin";
@@ -123,11 +130,24 @@ async fn run(nodes: &[Node], mut wishes: watch::Receiver<Discovery>, tell: mpsc:
             if wanted.publish.is_empty() && wanted.seek.is_empty() {
                 return std::future::pending().await;
             }
+            let mut pause = PAUSE.0;
             loop {
-                match client(places(nodes).await) {
-                    Ok(dht) => drop(timeout(LIFE, ask(&dht, &wanted, &tell)).await),
-                    Err(error) => {
-                        warn!(%error, "no Mainline DHT");
+                let asked = async {
+                    let dht = client(places(nodes).await)?;
+                    first(&dht).await?;
+                    drop(timeout(LIFE, ask(&dht, &wanted, &tell)).await);
+                    Ok::<(), io::Error>(())
+                };
+                // The library asserts what nodes of others can make untrue.
+                match AssertUnwindSafe(asked).catch_unwind().await {
+                    Ok(Ok(())) => pause = PAUSE.0,
+                    Ok(Err(error)) => {
+                        debug!(%error, "no Mainline DHT");
+                        sleep(pause).await;
+                        pause = (pause * 2).min(PAUSE.1);
+                    }
+                    Err(_) => {
+                        warn!("the client of the Mainline DHT has failed");
                         sleep(PAUSE.1).await;
                     }
                 }
@@ -140,12 +160,39 @@ async fn run(nodes: &[Node], mut wishes: watch::Receiver<Discovery>, tell: mpsc:
     }
 }
 
-/// A client of the DHT, at a port of its own. The library has nodes that it asks where none is named: it is always told which.
+/// Nobody is served: what a client would become if it ran for longer is none of a device's business.
+#[derive(Clone, Debug)]
+struct Nobody;
+
+impl RequestFilter for Nobody {
+    fn allow_request(&self, _: &RequestSpecific, _: SocketAddrV4) -> bool {
+        false
+    }
+}
+
+/// A client of the DHT, at a port that the system chooses. The library has nodes that it asks where none is named, and takes whoever asks it
+/// for one: it is always told which, and there is none without.
 fn client(nodes: Vec<SocketAddrV4>) -> io::Result<AsyncDht> {
+    if nodes.is_empty() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     // Where all are on this machine nothing is to leave it.
-    let local = !nodes.is_empty() && nodes.iter().all(|node| node.ip().is_loopback());
+    let local = nodes.iter().all(|node| node.ip().is_loopback());
     let at = if local { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
-    Ok(Dht::builder().bootstrap(&nodes).bind_address(at).build()?.as_async())
+    let serves = ServerSettings { filter: Box::new(Nobody), ..ServerSettings::default() };
+    let dht = Dht::builder().bootstrap(&nodes).bind_address(at).port(0).request_timeout(ANSWER).server_settings(serves).build()?;
+    Ok(dht.as_async())
+}
+
+/// Waits until a node has answered.
+async fn first(dht: &AsyncDht) -> io::Result<()> {
+    let answered = async {
+        // One that knows of no other is a node too.
+        while !dht.bootstrapped().await && dht.to_bootstrap().await.is_empty() {
+            sleep(PAUSE.0).await;
+        }
+    };
+    timeout(FIRST, answered).await.map_err(|_| io::ErrorKind::TimedOut.into())
 }
 
 /// Whether one of these nodes answers.
@@ -153,23 +200,17 @@ fn client(nodes: Vec<SocketAddrV4>) -> io::Result<AsyncDht> {
 /// # Errors
 /// `NotFound` where none of them has an IPv4 address, `TimedOut` where none answers; else what the system says.
 pub async fn answer(nodes: &[Node]) -> io::Result<()> {
-    let places = places(nodes).await;
-    if places.is_empty() {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    let dht = client(places)?;
-    match timeout(QUERY, dht.bootstrapped()).await {
-        Ok(true) => Ok(()),
-        Ok(false) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
+    first(&client(places(nodes).await)?).await
 }
 
 /// Does all that is wanted, a few things at once, for ever.
-async fn ask(dht: &AsyncDht, wanted: &Discovery, tell: &mpsc::Sender<Found>) {
-    let turns = Semaphore::new(AT_ONCE);
-    let publish = join_all(wanted.publish.iter().map(|notice| publish(dht, &turns, notice)));
-    let seek = join_all(wanted.seek.iter().map(|id| seek(dht, &turns, id, tell)));
-    tokio::join!(publish, seek);
+async fn ask(dht: &AsyncDht, wanted: &Discovery, tell: &mpsc::Sender<Found>) -> Infallible {
+    // Who is looked for does not wait behind all to whom something is published.
+    let (of_seek, of_publish) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE));
+    let seek = join_all(wanted.seek.iter().map(|id| seek(dht, &of_seek, id, tell)));
+    let publish = join_all(wanted.publish.iter().map(|notice| publish(dht, &of_publish, notice)));
+    tokio::join!(seek, publish);
+    std::future::pending().await
 }
 
 async fn publish(dht: &AsyncDht, turns: &Semaphore, notice: &Notice) {
@@ -209,8 +250,8 @@ async fn seek(dht: &AsyncDht, turns: &Semaphore, id: &[u8], tell: &mpsc::Sender<
                 if newest.is_none_or(|newest| item.seq() > newest)
                     && let Some(record) = unpack(id, item.value())
                 {
-                    newest = Some(item.seq());
                     drop(tell.send((id.to_vec(), record)).await);
+                    newest = Some(item.seq());
                 }
             }
         };
