@@ -429,7 +429,8 @@ fn a_transfer_outlives_the_renewal_of_its_session() {
         for step in 0..24 {
             let mut duo = Duo::paired(13, wire);
             let (from, to) = if step % 2 == 0 { (duo.i, duo.j) } else { (duo.j, duo.i) };
-            // The renewal falls into the transfer: its moment is that of the session's birth and fifty minutes.
+            // The renewal falls into the transfer: its moment is that of the session's birth and fifty minutes, and the line is slow.
+            duo.world.set_uplink(from, 200_000);
             duo.world.run_for(Duration::from_millis(50 * 60 * 1000 - 3_500 + step * 100));
             let key = duo.world.share(from, to, &sample_tree(), CHUNK).expect("paired");
             duo.world.run_for(MINUTE);
