@@ -154,15 +154,15 @@ pub struct Begun {
     /// The ones among both that run in this process.
     pub live: BTreeSet<TransferId>,
     /// Those that the owner has rest: nobody goes on with them by himself.
-    pub resting: BTreeSet<TransferId>,
+    pub paused: BTreeSet<TransferId>,
 }
 
 impl Begun {
     /// What the journals say. It takes no lock: another process may be writing them.
     pub fn read(journals: &Journals) -> Self {
         let (incoming, outgoing) = (journals.heads().unwrap_or_default(), journals.outgoing().unwrap_or_default());
-        let resting = journals.list("rest").unwrap_or_default().into_iter().map(|(id, _)| id).collect();
-        Self { incoming, outgoing, live: BTreeSet::new(), resting }
+        let paused = journals.list("paused").unwrap_or_default().into_iter().map(|(id, _)| id).collect();
+        Self { incoming, outgoing, live: BTreeSet::new(), paused }
     }
 }
 
@@ -308,7 +308,7 @@ impl Journals {
     // XFER-27.
     pub(crate) fn done(&self, transfer: TransferId) -> Result<(), HomeError> {
         std::fs::rename(self.file(transfer, "in"), self.file(transfer, "done")).map_err(|error| self.failed(error))?;
-        self.unlink(transfer, "rest")
+        self.unlink(transfer, "paused")
     }
 
     /// The transfer of this device under this id that is done here, if it is of the same files.
@@ -321,7 +321,7 @@ impl Journals {
     /// # Errors
     /// A fault of the file system.
     pub fn remove(&self, transfer: TransferId) -> Result<(), HomeError> {
-        ["in", "out", "new", "done", "rest"].iter().try_for_each(|kind| self.unlink(transfer, kind))
+        ["in", "out", "new", "done", "paused"].iter().try_for_each(|kind| self.unlink(transfer, kind))
     }
 
     fn unlink(&self, transfer: TransferId, kind: &str) -> Result<(), HomeError> {
@@ -332,27 +332,27 @@ impl Journals {
     }
 
     /// Whether the owner has it rest.
-    pub(crate) fn is_resting(&self, transfer: TransferId) -> bool {
-        self.file(transfer, "rest").exists()
+    pub(crate) fn is_paused(&self, transfer: TransferId) -> bool {
+        self.file(transfer, "paused").exists()
     }
 
     /// Forgets that of transfers of which nothing else is remembered.
-    pub(crate) fn prune_resting(&self) -> Result<(), HomeError> {
+    pub(crate) fn prune_paused(&self) -> Result<(), HomeError> {
         let nothing = |id: &TransferId| !["in", "out"].iter().any(|kind| self.file(*id, kind).exists());
-        self.list("rest")?.into_iter().map(|(id, _)| id).filter(nothing).try_for_each(|id| self.unlink(id, "rest"))
+        self.list("paused")?.into_iter().map(|(id, _)| id).filter(nothing).try_for_each(|id| self.unlink(id, "paused"))
     }
 
     /// Remembers that the owner has a transfer rest, or go on; durable when it returns. Whether there is such a transfer, or `live` says so.
     ///
     /// # Errors
     /// A fault of the file system.
-    pub(crate) fn rest(&self, transfer: TransferId, rests: bool, live: bool) -> Result<bool, HomeError> {
+    pub(crate) fn pause(&self, transfer: TransferId, paused: bool, live: bool) -> Result<bool, HomeError> {
         let there = live || ["in", "out"].iter().any(|kind| self.file(transfer, kind).exists());
-        if !rests {
-            self.unlink(transfer, "rest")?;
+        if !paused {
+            self.unlink(transfer, "paused")?;
         } else if there {
             self.make_directory()?;
-            private::write(&self.file(transfer, "rest"), &[], private::Replace::Yes).map_err(|fault| self.failed(fault))?;
+            private::write(&self.file(transfer, "paused"), &[], private::Replace::Yes).map_err(|fault| self.failed(fault))?;
         }
         Ok(there)
     }
@@ -386,7 +386,7 @@ impl Journals {
     pub fn outgoing(&self) -> Result<Vec<Outgoing>, HomeError> {
         let mut list: Vec<Outgoing> = self.list("out")?.into_iter().filter_map(|(_, path)| lines::outgoing(&path)).collect();
         // What rests is its owner's to end.
-        list.retain(|outgoing| !outgoing.is_over() || self.is_resting(outgoing.transfer));
+        list.retain(|outgoing| !outgoing.is_over() || self.is_paused(outgoing.transfer));
         list.sort_by_key(|outgoing| (outgoing.unix_s, outgoing.transfer));
         Ok(list)
     }
@@ -434,7 +434,7 @@ impl Journals {
                 let queued = if kind == "out" { lines::outgoing(&path).filter(|outgoing| outgoing.expires_unix.is_some()) } else { None };
                 let unfinished = || if kind == "in" { self.read(id) } else { None };
                 // What was queued has a time of its own.
-                if queued.map_or(place >= KEPT || old, |queued| queued.is_over() && !self.is_resting(id)) {
+                if queued.map_or(place >= KEPT || old, |queued| queued.is_over() && !self.is_paused(id)) {
                     surplus.push((id, unfinished()));
                 } else if kind == "in" && lines::head(&path).is_none() {
                     debug!(path = %path.display(), "a journal that cannot be read");

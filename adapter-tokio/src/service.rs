@@ -348,7 +348,7 @@ fn open(path: &std::path::Path, name: Option<String>) -> Result<Opened, InitErro
 /// Removes what nobody will go on with: transfers that were begun too long ago, or too many.
 // HOST-8.
 fn prune(journals: &Journals) -> Result<Vec<Warning>, InitError> {
-    journals.prune_resting().map_err(InitError::Home)?;
+    journals.prune_paused().map_err(InitError::Home)?;
     let mut warnings = Vec::new();
     for (transfer, left) in journals.surplus().map_err(InitError::Home)? {
         match left.as_ref().map(Unfinished::sweep) {

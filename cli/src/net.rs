@@ -229,9 +229,9 @@ impl Net {
     }
 
     /// Whether an offer goes on with what this device's owner has rest.
-    pub(crate) async fn is_resting(&self, key: TransferKey) -> Outcome<bool> {
-        match self.ask(Request::Resting { key }).await? {
-            Answer::Yes(rests) => Ok(rests),
+    pub(crate) async fn is_paused(&self, key: TransferKey) -> Outcome<bool> {
+        match self.ask(Request::Paused { key }).await? {
+            Answer::Yes(paused) => Ok(paused),
             _ => Err(local::strange()),
         }
     }
@@ -245,8 +245,8 @@ impl Net {
     }
 
     /// Has a transfer rest, or go on; whether it runs.
-    pub(crate) async fn pause(&self, key: TransferKey, rests: bool) -> Outcome<bool> {
-        match self.ask(Request::Pause { key, rests }).await? {
+    pub(crate) async fn pause(&self, key: TransferKey, paused: bool) -> Outcome<bool> {
+        match self.ask(Request::Pause { key, paused }).await? {
             Answer::Yes(runs) => Ok(runs),
             _ => Err(local::strange()),
         }
@@ -396,9 +396,9 @@ impl Local {
                 done(taken.map_err(|_| Problem::new(Exit::Interrupted, "the offer was taken back")))
             }
             Request::Continued { key } => service.is_continued(key).await.map(Answer::Yes).map_err(closed),
-            Request::Resting { key } => service.is_resting(key).await.map(Answer::Yes).map_err(closed),
+            Request::Paused { key } => service.is_paused(key).await.map(Answer::Yes).map_err(closed),
             Request::GiveUp { transfer } => service.give_up(transfer).await.map(Answer::Yes).map_err(closed),
-            Request::Pause { key, rests } => service.pause(key, rests).await.map(Answer::Yes).map_err(|error| match error {
+            Request::Pause { key, paused } => service.pause(key, paused).await.map(Answer::Yes).map_err(|error| match error {
                 PauseError::Unknown => Problem::new(Exit::NotFound, error.to_string()).next("kin transfers"),
                 PauseError::NotNoted(_) => {
                     let message =
@@ -501,7 +501,7 @@ fn send_failed(error: &SendError) -> Problem {
         SendError::Scan(error) => scan_failed(error),
         SendError::Manifest(_) => Problem::new(Exit::Usage, shown(&error.to_string())),
         SendError::Refused(_) => Problem::new(Exit::Internal, shown(&error.to_string())),
-        SendError::Live | SendError::Resting | SendError::TooManyWait => Problem::new(Exit::State, error.to_string()).next("kin transfers"),
+        SendError::Live | SendError::Paused | SendError::TooManyWait => Problem::new(Exit::State, error.to_string()).next("kin transfers"),
         SendError::NotNoted(_) => Problem::new(Exit::LocalIo, shown(&error.to_string())),
     }
 }

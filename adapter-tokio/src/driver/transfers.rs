@@ -52,7 +52,7 @@ struct Arrival {
     /// Its owner has taken it in an earlier try.
     continued: bool,
     /// And has it rest since.
-    rests: bool,
+    paused: bool,
     policy: ConflictPolicy,
     target: Arc<OnceLock<Arc<Target>>>,
     jobs: mpsc::UnboundedSender<Job>,
@@ -87,8 +87,8 @@ impl Transfers {
     }
 
     /// Whether that try rests: so does this one.
-    pub(crate) fn is_resting(&self, key: TransferKey) -> bool {
-        self.incoming.get(&key).is_some_and(|arrival| arrival.rests)
+    pub(crate) fn is_paused(&self, key: TransferKey) -> bool {
+        self.incoming.get(&key).is_some_and(|arrival| arrival.paused)
     }
 
     /// Names the sources of a transfer, before the Node's outputs are performed.
@@ -169,7 +169,7 @@ impl Transfers {
         let journals = Arc::clone(&self.journals);
         let before = before.map(|head| head.transfer);
         let continued = before.is_some();
-        let rests = before.is_some_and(|before| self.journals.is_resting(before));
+        let paused = before.is_some_and(|before| self.journals.is_paused(before));
         let mut worker = Worker { key, hold, dir, manifest, journals, before, target: Arc::clone(&target), journal: None, over: false };
         let links = links.clone();
         tokio::spawn(async move {
@@ -189,7 +189,7 @@ impl Transfers {
             drop(tokio::task::spawn_blocking(move || worker.clean_up()).await);
             drop(links);
         });
-        self.incoming.insert(key, Arrival { hold, continued, rests, policy, target, jobs });
+        self.incoming.insert(key, Arrival { hold, continued, paused, policy, target, jobs });
     }
 }
 

@@ -175,3 +175,47 @@ fn too_many_go_the_oldest_first() {
     let surplus = journals.surplus().unwrap();
     assert!(surplus.iter().any(|(id, left)| *id == TransferId([9; 16]) && left.is_none()), "what cannot be read is of no use");
 }
+
+/// XFER-30, HOST-24: what is paused is listed so, beyond its time too, and nothing is left of that when the transfer is gone.
+#[test]
+fn what_is_paused_is_remembered_as_long_as_its_transfer() {
+    let directory = TempDir::new();
+    let path = directory.join("transfers");
+    let journals = Journals::new(path.clone());
+    let (nobody, late) = (TransferId([7; 16]), TransferId([3; 16]));
+    let files = || std::fs::read_dir(&path).map_or(0, Iterator::count);
+    assert!(!journals.pause(nobody, true, false).unwrap() && !journals.is_paused(nobody), "there is none");
+
+    let request = SendRequest { paths: vec!["/srv/a".into()], selection: Selection::default(), label: None, rate: None };
+    let wish = Outgoing {
+        device: DeviceId([1; 16]),
+        transfer: late,
+        unix_s: 1,
+        request,
+        entries: 1,
+        bytes: 1,
+        digest: [1; 32],
+        expires_unix: Some(7),
+    };
+    journals.add_outgoing(&wish).unwrap();
+    assert!(journals.outgoing().unwrap().is_empty(), "it is too late for it");
+    assert!(journals.pause(late, true, false).unwrap());
+    let begun = Begun::read(&journals);
+    assert_eq!((begun.outgoing, begun.paused), (vec![wish], BTreeSet::from([late])));
+    assert!(journals.surplus().unwrap().is_empty(), "its owner ends it");
+    assert!(journals.pause(late, false, false).unwrap() && journals.outgoing().unwrap().is_empty());
+    journals.pause(late, true, false).unwrap();
+    journals.remove(late).unwrap();
+    assert_eq!(files(), 0);
+
+    // One that is done does not rest, and what a crash left is swept.
+    let manifest = manifest();
+    let head = head(&manifest, 9);
+    journals.begin(&head, &manifest).unwrap().commit().unwrap();
+    journals.pause(head.transfer, true, false).unwrap();
+    journals.done(head.transfer).unwrap();
+    assert!(!journals.is_paused(head.transfer));
+    journals.pause(nobody, true, true).unwrap();
+    journals.prune_paused().unwrap();
+    assert!(!journals.is_paused(nobody));
+}

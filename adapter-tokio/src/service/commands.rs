@@ -113,7 +113,7 @@ pub enum SendError {
     /// The same is being sent to that device already.
     Live,
     /// Its owner has it rest.
-    Resting,
+    Paused,
     /// As many transfers wait as may ([`KEPT`](crate::journal::KEPT)).
     TooManyWait,
     /// What is to wait could not be written down.
@@ -128,7 +128,7 @@ impl fmt::Display for SendError {
             Self::Manifest(error) => error.fmt(f),
             Self::Refused(error) => write!(f, "{error}"),
             Self::Live => f.write_str("the same is being sent there already"),
-            Self::Resting => f.write_str("it is paused"),
+            Self::Paused => f.write_str("it is paused"),
             Self::TooManyWait => write!(f, "{KEPT} transfers wait, and there is no room for more"),
             Self::NotNoted(error) => error.fmt(f),
         }
@@ -244,7 +244,7 @@ impl NetworkingService {
     /// The same, where nobody asks: what waits among [`Self::unfinished`], and does not rest.
     ///
     /// # Errors
-    /// [`SendError`]; [`SendError::Resting`].
+    /// [`SendError`]; [`SendError::Paused`].
     pub async fn go_on_with_device(&self, to: DeviceId, request: SendRequest) -> Result<Sharing, SendError> {
         self.share(to, request, false).await
     }
@@ -258,7 +258,7 @@ impl NetworkingService {
             let before = before(&noting, to, &paths, found.manifest.digest());
             if let (true, Some(before)) = (asked, &before) {
                 // Who asks for it wants it to go on.
-                noting.rest(before.transfer, false, true).map_err(SendError::NotNoted)?;
+                noting.pause(before.transfer, false, true).map_err(SendError::NotNoted)?;
             }
             Ok::<_, SendError>((found, before))
         });
@@ -270,8 +270,8 @@ impl NetworkingService {
                 return Err(SendError::Live);
             }
             // It may rest since it was looked through.
-            if again.is_some_and(|again| !asked && host.transfers.journals().is_resting(again)) {
-                return Err(SendError::Resting);
+            if again.is_some_and(|again| !asked && host.transfers.journals().is_paused(again)) {
+                return Err(SendError::Paused);
             }
             let sources = Sources::new(Arc::clone(&offered), sources, rate.map(Pace::new));
             let key = with_env(|env| match again {
@@ -327,7 +327,7 @@ impl NetworkingService {
             };
             note_outgoing(&journals, key, request, &manifest, expires_unix).map_err(SendError::NotNoted)?;
             // Who wishes it again wants it to go on.
-            journals.rest(id, false, true).map_err(SendError::NotNoted)?;
+            journals.pause(id, false, true).map_err(SendError::NotNoted)?;
             Ok(Queued { transfer: id, manifest, skipped, excluded, expires_unix })
         });
         let queued = queued.await.map_err(|_| SendError::Closed)??;
@@ -373,8 +373,8 @@ impl NetworkingService {
     ///
     /// # Errors
     /// [`Closed`].
-    pub async fn is_resting(&self, key: TransferKey) -> Result<bool, Closed> {
-        self.call(move |host| host.transfers.is_resting(key)).await
+    pub async fn is_paused(&self, key: TransferKey) -> Result<bool, Closed> {
+        self.call(move |host| host.transfers.is_paused(key)).await
     }
 
     /// Says where incoming files go; `None`: every offer is declined.
@@ -386,23 +386,23 @@ impl NetworkingService {
     }
 
     /// Takes an offer. `on_conflict`: instead of what the inbox says. What its owner has rest since an earlier try stays so
-    /// ([`Self::is_resting`]) until [`Self::pause`] lets it go on.
+    /// ([`Self::is_paused`]) until [`Self::pause`] lets it go on.
     ///
     /// # Errors
     /// [`UnknownTransfer`]: no such offer waits for an answer.
     pub async fn accept(&self, key: TransferKey, on_conflict: Option<ConflictPolicy>) -> Result<(), CallError<UnknownTransfer>> {
         let taken = self.call(move |host| {
             host.transfers.set_policy(key, on_conflict);
-            let rests = host.transfers.is_resting(key);
+            let paused = host.transfers.is_paused(key);
             with_env(|env| {
                 host.node.accept(env, key)?;
-                if rests { host.node.pause(env, key, true) } else { Ok(()) }
+                if paused { host.node.pause(env, key, true) } else { Ok(()) }
             })?;
-            Ok(rests.then(|| Arc::clone(host.transfers.journals())))
+            Ok(paused.then(|| Arc::clone(host.transfers.journals())))
         });
         if let Some(journals) = taken.await?.map_err(CallError::Refused)? {
             // This try may have another id.
-            drop(tokio::task::spawn_blocking(move || journals.rest(key.id, true, true)).await);
+            drop(tokio::task::spawn_blocking(move || journals.pause(key.id, true, true)).await);
         }
         Ok(())
     }
@@ -417,19 +417,19 @@ impl NetworkingService {
 
     /// Has a transfer rest, or go on, in either direction, in this life of the process and the next ones: see
     /// [`Node::pause`](protocol_core::node::Node::pause). What is taken again ([`Self::accept`]) or offered again where nobody asks
-    /// ([`Self::go_on_with_device`]) rests as long as its id is in [`Begun::resting`]. Whether it runs.
+    /// ([`Self::go_on_with_device`]) rests as long as its id is in [`Begun::paused`]. Whether it runs.
     ///
     /// # Errors
     /// [`PauseError`].
-    pub async fn pause(&self, key: TransferKey, rests: bool) -> Result<bool, PauseError> {
+    pub async fn pause(&self, key: TransferKey, paused: bool) -> Result<bool, PauseError> {
         let (journals, live) = self
             .call(move |host| {
-                let live = with_env(|env| host.node.pause(env, key, rests)).is_ok();
+                let live = with_env(|env| host.node.pause(env, key, paused)).is_ok();
                 (Arc::clone(host.transfers.journals()), live)
             })
             .await
             .map_err(|_: Closed| PauseError::Closed)?;
-        let noted = tokio::task::spawn_blocking(move || journals.rest(key.id, rests, live)).await.map_err(|_| PauseError::Closed)?;
+        let noted = tokio::task::spawn_blocking(move || journals.pause(key.id, paused, live)).await.map_err(|_| PauseError::Closed)?;
         if noted.map_err(PauseError::NotNoted)? { Ok(live) } else { Err(PauseError::Unknown) }
     }
 

@@ -234,7 +234,7 @@ impl<'a> Receiver<'a> {
             return Ok(Some(Err(problem)));
         }
         let continued = net.is_continued(key).await?;
-        if continued && net.is_resting(key).await? {
+        if continued && net.is_paused(key).await? {
             // What has arrived stays where it is.
             net.decline(key, DeclineReason::Busy).await;
             self.out.event(&Event::Refused { id: key.id.to_string(), reason: DeclineReason::Busy.to_string() });

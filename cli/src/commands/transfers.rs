@@ -71,7 +71,7 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
     let names = registry::devices(home)?;
     let name = |device: DeviceId| names.iter().find(|known| known.device_id == device.to_string()).map(|known| known.name.clone());
     let journals = Journals::new(journals_path(home));
-    let Begun { incoming, outgoing, resting, .. } = Begun::read(&journals);
+    let Begun { incoming, outgoing, paused, .. } = Begun::read(&journals);
     let outgoing = outgoing.into_iter().map(|out| One {
         device: out.device,
         transfer: out.transfer,
@@ -85,7 +85,7 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
             entries: out.entries.into(),
             begun_at: out.unix_s,
             expires_at: out.expires_unix,
-            paused: resting.contains(&out.transfer),
+            paused: paused.contains(&out.transfer),
             paths: out.request.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         },
         what: What::Out { request: Box::new(out.request) },
@@ -103,7 +103,7 @@ fn begun(home: &Path) -> Outcome<Vec<One>> {
             entries: head.entries.into(),
             begun_at: head.unix_s,
             expires_at: None,
-            paused: resting.contains(&head.transfer),
+            paused: paused.contains(&head.transfer),
             paths: vec![head.directory.to_string_lossy().into_owned()],
         },
         what: What::In { directory: head.directory },
@@ -158,13 +158,14 @@ fn show(out: &Output, one: &One) {
     out.result(&format!("  entries  {}", count(row.entries)));
     if let Some(expires) = row.expires_at {
         let until = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(expires));
-        let rests = if row.paused { ", once it is paused no more" } else { "" };
-        out.result(&format!("  waits until {until} for a `kin up` that finds the device{rests}"));
+        let paused = if row.paused { ", once it is paused no more" } else { "" };
+        out.result(&format!("  waits until {until} for a `kin up` that finds the device{paused}"));
     }
     let next = match row.direction {
-        _ if row.paused => format!("kin transfers resume {}", short(&row.id)),
-        Way::Out => format!("kin transfers resume {}", short(&row.id)),
-        Way::In => format!("kin recv {} --from {}   while the other device sends the same again", place(row), shell_word(&device(row))),
+        Way::In if !row.paused => {
+            format!("kin recv {} --from {}   while the other device sends the same again", place(row), shell_word(&device(row)))
+        }
+        Way::In | Way::Out => format!("kin transfers resume {}", short(&row.id)),
     };
     out.result(&format!("  go on    {next}"));
 }
@@ -178,9 +179,9 @@ fn device(row: &Unfinished) -> String {
 }
 
 /// Has one rest, or go on; whether it runs in a `kin up`.
-async fn pause(context: &Context, one: &One, rests: bool) -> Outcome<bool> {
+async fn pause(context: &Context, one: &One, paused: bool) -> Outcome<bool> {
     let net = Net::start(context, Start { offline: true, ..Start::default() }).await?;
-    let runs = net.pause(key(one), rests).await;
+    let runs = net.pause(key(one), paused).await;
     net.close().await;
     runs
 }
@@ -209,7 +210,7 @@ async fn resume(context: &mut Context, one: &One, address: &[Address]) -> Outcom
             let sent = Sent { request: (**request).clone(), to: &to, address, wait: None, queue: None, command, once: false };
             match send::send(context, &sent).await {
                 // A `kin up` that finds the device has been faster.
-                Err(_) if pause(context, one, false).await? => {
+                Err(_) if matches!(pause(context, one, false).await, Ok(true)) => {
                     context.out.result(&format!("{id} runs: `kin up` carries it."));
                     Ok(())
                 }

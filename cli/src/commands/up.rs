@@ -259,7 +259,7 @@ impl Owner<'_> {
     /// Offers what was begun, or waits, for a device and does not run.
     async fn go_on(&mut self, device: DeviceId) -> Outcome {
         let begun = self.service.unfinished().await.map_err(crate::net::closed)?;
-        let stays = |transfer| begun.live.contains(&transfer) || begun.resting.contains(&transfer);
+        let stays = |transfer| begun.live.contains(&transfer) || begun.paused.contains(&transfer);
         let waits = |outgoing: &&Outgoing| outgoing.device == device && !stays(outgoing.transfer);
         for Outgoing { transfer, request, .. } in begun.outgoing.iter().filter(waits).cloned() {
             let first = request.paths.first().map_or_else(String::new, |path| shown(&path.to_string_lossy()));
@@ -271,7 +271,7 @@ impl Owner<'_> {
                 }
                 // Another one ends, and then it is this one's turn; or a command was faster.
                 Err(SendError::Refused(ShareError::TooMany)) => break,
-                Err(SendError::Live | SendError::Resting) => {}
+                Err(SendError::Live | SendError::Paused) => {}
                 Err(error) => {
                     let message = format!("{first} cannot be sent any more: {error}; forget it with: kin transfers cancel {transfer}");
                     self.out.warning(WarningCode::TransferFailed, &message);
@@ -292,8 +292,8 @@ impl Owner<'_> {
         let asked = Asked { key, label, files: number };
         let has_place = self.anywhere || device.policy.folder.is_some();
         if self.service.is_continued(key).await.map_err(crate::net::closed)? {
-            let rests = self.service.is_resting(key).await.map_err(crate::net::closed)?;
-            self.out.say(if rests { "It was taken before, and stays paused." } else { "It was taken before, and goes on." });
+            let paused = self.service.is_paused(key).await.map_err(crate::net::closed)?;
+            self.out.say(if paused { "It was taken before, and stays paused." } else { "It was taken before, and goes on." });
             self.accept(asked, None).await;
         } else if has_place && device.policy.files == FilePolicy::Automatic {
             self.accept(asked, Some(ConflictPolicy::Rename)).await;
