@@ -27,7 +27,7 @@ fn nothing_is_broken_in_any_script() {
     for (name, bug) in [
         ("asked-for-what-is-not-paired-yet", Bug::UnfinishedRefused),
         ("removed-while-pairing-again", Bug::NewerUnkept),
-        ("told-on-a-session-that-was-passed-over", Bug::PassedOverHeard),
+        ("told-before-it-is-known-who-goes-on", Bug::QuestionIgnored),
     ] {
         let text = std::fs::read_to_string(scripts.join(name).with_extension("script")).expect("a script");
         let script = Script::from_text(&text).expect("it was read above");

@@ -527,9 +527,9 @@ bugs! {
     /// A sender whose peer was not heard out goes on as if it was.
     UnheardGoesOn: "§9.5 (XFER-24)", "a session is replaced, with what the receiver said on it: the sender waits for ever";
     /// What was told on a session that is lost counts as told where an older one goes on.
-    ToldAndLost: "§9.1 (LINK-12)", "a newer session is cut behind what was told on it, and the older goes on: an offer is never heard of", unseen "two sessions of a pair have to stand, and the newer to be cut behind an offer while the older goes on: neither 12 000 worlds nor any script leads there";
-    /// What a peer told on a session that crossed, before it knew, counts.
-    PassedOverHeard: "§9.1 (LINK-12)", "it comes ahead of what was told before it on the session that goes on: an honest device is taken for a liar", unseen "a reply has to overtake a Response that left before it, and what is told on both sessions has to depend on its order: one of a million worlds led there; a script shows it";
+    ToldAndLost: "§9.1 (LINK-12)", "a newer session is cut behind what was told on it, and the older goes on: an offer is never heard of";
+    /// A session that may have crossed takes over at once.
+    QuestionIgnored: "§9.1 (LINK-12)", "something is told on a session that the peer has passed over: an owner sees a reconnect that nobody wanted", unseen "a reply has to overtake a Response that left before it, and something to be told in the moment behind it: one of a million worlds led there; a script shows it";
     /// What was not answered is not offered again on the session that replaces another.
     OfferNotRepeated: "§9.5 (XFER-24)", "an offer leaves on a session that is being replaced: nobody ever hears of it";
     /// Streams that were on their way when a transfer ended count for ever.

@@ -251,6 +251,9 @@ impl Node {
         session.end(cx!(self, env));
         session.left = !planted!(GoodbyeUndone);
         let (stream, peer) = (session.stream, session.peer);
+        if let Some(other) = self.in_question(device) {
+            self.session_over(env, other, LinkFailure::Closed);
+        }
         // An attempt beside a session would renew it, ours or the peer's: there the transfers that end here would go on.
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);

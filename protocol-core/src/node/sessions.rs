@@ -12,6 +12,7 @@ use crate::limits;
 use crate::outbox::Purpose;
 use crate::session::keys::seq_ref;
 use crate::session::machine::{Heard, Session};
+use crate::session::record::says_fin;
 use crate::timers::TimerKind;
 use crate::transfer::machine::Peer;
 use crate::wire::control::{ControlMessage, DeclineReason, MessageState};
@@ -53,18 +54,19 @@ impl Node {
             }
             return self.try_all_early(env);
         }
-        let (route, roles) = (session.route(), roles(&session));
-        self.sessions.insert(session_ref, session);
-        let older = self.primary.insert(device, session_ref);
-        if let Some(older) = older.filter(|&older| older != session_ref) {
-            self.succeed(env, older, session_ref);
+        if let Some(other) = self.in_question(device) {
+            // Whatever became of those two, this one is newer than both.
+            self.take_over(env, other);
         }
-        self.note_route(env, &peer, route.clone());
-        // One that takes over from another goes on with it.
-        let had = self.sessions_had.entry(device).or_default();
-        *had += u64::from(older.is_none());
-        self.erase_surplus(env, device);
         self.timers.cancel(TimerKind::Keep(device));
+        session.in_question = self.may_have_crossed(&session);
+        let in_question = session.in_question;
+        self.sessions.insert(session_ref, session);
+        if in_question {
+            self.await_word(device);
+        } else {
+            self.take_over(env, session_ref);
+        }
         if answers {
             self.note_held(env, session_ref);
         }
@@ -76,9 +78,25 @@ impl Node {
             let root = root.session_ref;
             self.confirm_root(env, &peer, root);
         }
+        self.try_all_early(env);
+    }
+
+    /// A session becomes its device's primary one.
+    pub(super) fn take_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        session.in_question = false;
+        let (device, peer, route, roles) = (session.device, session.peer, session.route(), roles(session));
+        let older = self.primary.insert(device, session_ref);
+        if let Some(older) = older.filter(|&older| older != session_ref) {
+            self.succeed(env, older, session_ref);
+        }
+        self.note_route(env, &peer, route.clone());
+        // One that takes over from another goes on with it.
+        let had = self.sessions_had.entry(device).or_default();
+        *had += u64::from(older.is_none());
+        self.erase_surplus(env, device);
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
         self.on_primary(env, device, roles);
-        self.try_all_early(env);
     }
 
     /// A device has another primary session: transfers and messages go on there.
@@ -149,6 +167,10 @@ impl Node {
     }
 
     pub(super) fn on_control_record(&mut self, env: &mut Env<'_>, session_ref: SessionRef, record: &[u8]) {
+        if !says_fin(record) && self.sessions.get(&session_ref).is_some_and(|session| session.in_question) {
+            // The peer speaks on it, so that it is the one that goes on.
+            self.take_over(env, session_ref);
+        }
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         let (device, peer, (_, theirs)) = (session.device, session.peer, session.names);
         if let Some(older) = session.waits_for {
@@ -158,7 +180,7 @@ impl Node {
             }
             return;
         }
-        let (left, passed_over) = (session.left, session.passed_over && session.we_opened && !planted!(PassedOverHeard));
+        let left = session.left;
         let heard = session.on_record(cx!(self, env), record);
         if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
             self.confirm_root(env, &peer, root);
@@ -173,11 +195,6 @@ impl Node {
                 for message in messages {
                     if message == ControlMessage::Unpair {
                         return self.on_unpair(env, session_ref);
-                    }
-                    if passed_over && !matches!(message, ControlMessage::Cancel { .. }) {
-                        // A peer that does not know yet told it here, behind what it told on the other, which may not have come. It tells all
-                        // again when it sees what became of this one, but for what it ends with it.
-                        continue;
                     }
                     // DATA-17.
                     if self.on_message(env, (device, peer, theirs), message).is_err() {
@@ -242,6 +259,13 @@ impl Node {
     pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         let (device, peer, elder) = (session.device, session.peer, session.waits_for);
+        if core::mem::take(&mut session.in_question) {
+            self.have_word(device);
+        } else if self.primary.get(&device) == Some(&session_ref)
+            && let Some(other) = self.in_question(device)
+        {
+            self.take_over(env, other);
+        }
         let primary = self.primary.get(&device) == Some(&session_ref);
         if let Some(elder) = elder.filter(|_| !primary) {
             // What came on this one is still heard, before what came on its heir.
@@ -250,7 +274,7 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         session.waits_for = None;
         let (stream, conn, was_ending, born) = (session.stream, session.conn, session.ending, session.born);
-        let (told, we_opened) = (session.told, session.we_opened);
+        let told = session.told;
         let lived = self.now.since(born);
         // Nothing that counts is told on one that crossed, by either side.
         let heard = reason == LinkFailure::Ended || session.passed_over;
@@ -275,9 +299,9 @@ impl Node {
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let other = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let other = other.and_then(|other| self.sessions.get(&other));
-        // What was told on this one may be lost: the peer may never have heard of it, or has opened it and passed it over at once. It
-        // waits on the other for what was told here. Then both begin anew, as after any cut.
-        let lost = told && (reason != LinkFailure::Ended || !we_opened) && !planted!(ToldAndLost);
+        // What was told on this one may be lost: the peer may never have heard of it, and wait on the other for what was told here.
+        // Then both begin anew, as after any cut.
+        let lost = told && reason != LinkFailure::Ended && !planted!(ToldAndLost);
         let other = other.filter(|_| !lost).map(|other| (other.session_ref, other.stream, roles(other)));
         if let Some((other, stream, roles)) = other {
             // A renewal that came to nothing, or one of two sessions that crossed: the other goes on.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::{Node, Role, cx};
 use crate::effects::Env;
 use crate::faults::LinkFailure;
-use crate::ids::{SessionRef, StreamId};
+use crate::ids::{DeviceId, SessionRef, StreamId};
 use crate::limits;
 use crate::session::machine::Session;
 use crate::timers::TimerKind;
@@ -45,8 +45,7 @@ impl Node {
         }
         let line = self.line_before(newer);
         if !we_opened {
-            let crossing = self.may_have_crossed(older, newer);
-            for older in line.iter().filter(|&&of| of != older || !crossing) {
+            for older in &line {
                 self.sessions.get_mut(older).expect("invariant: a line is of sessions that are there").end(cx!(self, env));
             }
         }
@@ -55,13 +54,35 @@ impl Node {
         }
     }
 
-    /// Whether the peer may take the older of two, which we opened, for the newer: the answer to it was here first, but may have
-    /// overtaken a Response that left before it. Then its own is ended at once, and ours goes on; else the peer ends ours.
+    /// Whether the peer, which opened this one, may take the present one, which we opened, for the newer: the answer to that was here
+    /// first, but may have overtaken a Response that left before it. Then the peer ends this one at once, and the present one goes on;
+    /// else it says something on this one, or ends the present one. Until then this one is in question: nothing is told on it, for of
+    /// two that crossed only the one that goes on is heard.
     // LINK-12.
-    fn may_have_crossed(&self, older: SessionRef, newer: SessionRef) -> bool {
-        let (Some(older), Some(newer)) = (self.sessions.get(&older), self.sessions.get(&newer)) else { return false };
-        let greater = self.identity.public() > newer.peer && !planted!(CrossingIgnored);
-        greater && older.we_opened && older.stood.is_none_or(|stood| newer.begun.since(stood) <= limits::SUCCESSION_WAIT)
+    pub(super) fn may_have_crossed(&self, session: &Session) -> bool {
+        let Some(present) = self.primary.get(&session.device).and_then(|primary| self.sessions.get(primary)) else { return false };
+        let greater = self.identity.public() > session.peer && !planted!(CrossingIgnored) && !planted!(QuestionIgnored);
+        let both_ways = present.we_opened && !session.we_opened;
+        greater && both_ways && present.stood.is_none_or(|stood| session.begun.since(stood) <= limits::SUCCESSION_WAIT)
+    }
+
+    /// The session of a device that is in question beside its primary one.
+    pub(super) fn in_question(&self, device: DeviceId) -> Option<SessionRef> {
+        self.sessions.values().find(|session| session.device == device && session.in_question).map(|session| session.session_ref)
+    }
+
+    /// A session is in question, for so long: then what stood before is over.
+    pub(super) fn await_word(&mut self, device: DeviceId) {
+        if let Some(present) = self.primary.get(&device).and_then(|primary| self.sessions.get(primary)) {
+            self.timers.set(TimerKind::Stream(present.stream), self.now, limits::SUCCESSION_WAIT);
+        }
+    }
+
+    /// The session that was in question has ended: the present one goes on.
+    pub(super) fn have_word(&mut self, device: DeviceId) {
+        if let Some(present) = self.primary.get(&device).and_then(|primary| self.sessions.get(primary)) {
+            self.timers.cancel(TimerKind::Stream(present.stream));
+        }
     }
 
     /// The sessions that are heard out before this one, the newest of them first.
@@ -102,7 +123,7 @@ impl Node {
             // The fin has its answer now.
             return session.end(cx!(self, env));
         }
-        // The newest one: the peer has let go of it, and goes on with the older if it takes that for the newer.
+        // The newest one: whoever has left it in order has no more to say on an older.
         session.waits_for = None;
         for record in core::mem::take(&mut session.held) {
             self.on_control_record(env, session_ref, &record);

@@ -100,6 +100,9 @@ impl Node {
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.left = true;
         let (session_ref, peer, stream) = (session.session_ref, session.peer, session.stream);
+        if let Some(other) = self.in_question(device) {
+            self.session_over(env, other, LinkFailure::Closed);
+        }
         self.messages.on_session_over(&peer);
         self.transfers.on_session_over(cx!(self, env), device, TransferFailure::Lost);
         self.end_protocols(env, device, code::REFUSED);

@@ -174,6 +174,8 @@ pub(crate) struct Session {
     pub(crate) left: bool,
     /// It crossed with another, which went on.
     pub(crate) passed_over: bool,
+    /// It may have crossed with the primary one: whether the peer goes on with it is not known yet.
+    pub(crate) in_question: bool,
     /// Something was told on it that counts.
     pub(crate) told: bool,
     /// The session that this one replaces, while that is still heard out; what comes here waits until it is over.
@@ -238,6 +240,7 @@ impl Session {
             ending: false,
             left: false,
             passed_over: false,
+            in_question: false,
             told: false,
             waits_for: None,
             slow: None,
@@ -264,6 +267,7 @@ impl Session {
     #[cfg(feature = "testing")]
     pub(crate) const fn probe_state(&self, primary: bool) -> &'static str {
         match (self.ending, primary, self.waits_for, self.is_answered()) {
+            _ if self.in_question => "In question",
             (true, _, Some(_), _) => "Ending, waits",
             (true, _, None, _) => "Ending",
             (false, false, Some(_), _) => "Replaced, waits",

@@ -33,6 +33,11 @@ impl RecordType {
     }
 }
 
+/// Whether these bytes say of themselves that they are the last record of a direction. Only opening it proves that.
+pub(crate) fn says_fin(record: &[u8]) -> bool {
+    record.get(RECORD_HEAD - 1) == Some(&(RecordType::Fin as u8))
+}
+
 /// A record that cannot stand where it stands. It ends its direction of the stream: every later call fails alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
