@@ -95,7 +95,7 @@ pub enum DiskFault {
     Full,
     /// The whole operation fails: input/output error.
     Io,
-    /// The first entry of the operation fails alone.
+    /// The first entry of the operation fails: alone, or because the disk does.
     Entry,
     /// The device crashes while it runs.
     Crash,

@@ -84,11 +84,14 @@ impl World {
         let disk = &mut self.devices[dev.0].disk;
         let result = match fault {
             Some(DiskFault::Full) => disk.fail(key, op, FileFault::DiskFull),
-            Some(DiskFault::Io) => disk.fail(key, op, FileFault::Io(5)),
+            Some(DiskFault::Io) => disk.fail(key, op, FileFault::Failing(5)),
             Some(DiskFault::Entry) => {
                 disk.perform(key, manifest, entries.start + 1..entries.end.max(entries.start + 1), op).map(|mut notes| {
                     disk.drop_entry(key, entries.start);
-                    notes.insert(0, (entries.start, EntryNote::Failed(FileFault::Io(5))));
+                    notes.insert(
+                        0,
+                        (entries.start, EntryNote::Failed(if number % 2 == 0 { FileFault::Io(22) } else { FileFault::Failing(5) })),
+                    );
                     notes
                 })
             }

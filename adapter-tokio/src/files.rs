@@ -42,6 +42,8 @@ pub enum FileFault {
     Denied,
     /// The file system is mounted read-only.
     ReadOnly,
+    /// The disk or its file system fails, by the system's number: an input/output error, a device or server that is gone.
+    Failing(i32),
     /// Nothing has this name (any more).
     NotFound,
     /// Something else has this name.
@@ -64,7 +66,7 @@ impl fmt::Display for FileFault {
             Self::Exists => f.write_str("something with this name exists"),
             Self::Unsafe => f.write_str("unsafe path: a link or another object is in the way"),
             Self::Changed => f.write_str("changed meanwhile"),
-            Self::Io(code) => write!(f, "{}", io::Error::from_raw_os_error(*code)),
+            Self::Failing(code) | Self::Io(code) => write!(f, "{}", io::Error::from_raw_os_error(*code)),
         }
     }
 }
@@ -77,6 +79,7 @@ impl From<Errno> for FileFault {
             Errno::NOSPC | Errno::DQUOT => Self::DiskFull,
             Errno::ACCESS | Errno::PERM => Self::Denied,
             Errno::ROFS => Self::ReadOnly,
+            Errno::IO | Errno::NXIO | Errno::NODEV | Errno::STALE | Errno::NOTCONN => Self::Failing(error.raw_os_error()),
             Errno::NOENT => Self::NotFound,
             Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => Self::Exists,
             Errno::LOOP | Errno::XDEV | Errno::NOTDIR => Self::Unsafe,

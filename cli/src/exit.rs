@@ -180,9 +180,14 @@ impl Severity for FileFault {
             Self::Exists => Exit::Conflict,
             Self::Unsafe => Exit::Unsafe,
             Self::Digest => Exit::Integrity,
-            Self::DiskFull | Self::Denied | Self::ReadOnly | Self::NotFound | Self::Unsupported | Self::Changed | Self::Io(_) => {
-                Exit::LocalIo
-            }
+            Self::DiskFull
+            | Self::Denied
+            | Self::ReadOnly
+            | Self::Failing(_)
+            | Self::NotFound
+            | Self::Unsupported
+            | Self::Changed
+            | Self::Io(_) => Exit::LocalIo,
         }
     }
 }

@@ -20,6 +20,8 @@ pub enum FileFault {
     Denied,
     /// The file system is read-only.
     ReadOnly,
+    /// The disk or its file system fails, by the system's number: an input/output error, a device or server that is gone.
+    Failing(i32),
     /// It is not there (any more).
     NotFound,
     /// Something else stands under the name.
@@ -48,12 +50,20 @@ impl fmt::Display for FileFault {
             Self::Unsafe => "it leaves the chosen directory",
             Self::Changed => "changed while it was read",
             Self::Digest => "its digest is not the sender's",
-            Self::Io(code) => return write!(f, "input/output error {code}"),
+            Self::Failing(code) => return write!(f, "the disk fails with error {code}"),
+            Self::Io(code) => return write!(f, "error {code} of the system"),
         })
     }
 }
 
 impl core::error::Error for FileFault {}
+
+impl FileFault {
+    /// Whether it is the disk that fails, and not one file: nothing more can be stored until somebody has done something about it.
+    pub const fn is_of_disk(self) -> bool {
+        matches!(self, Self::DiskFull | Self::ReadOnly | Self::Failing(_))
+    }
+}
 
 /// Why a stream of an application protocol was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

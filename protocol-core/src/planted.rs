@@ -524,6 +524,8 @@ bugs! {
     PausesUnbounded: "§11 (XFER-30)", "a paired liar pauses and resumes a thousand times: an event each time, and two streams", unseen "no liar says it a thousand times: the machine's own tests do it";
     /// What left before an interruption, and is told behind the next Accept, is no part of the whole.
     LateUncounted: "§9.5 (XFER-15)", "a worker reports a chunk behind the Accept that does not name it any more: more has left than there is", unseen "workers of a world report at once: the machine's own tests do it";
+    /// A disk that fails is taken for a file that fails.
+    DiskFailsAlone: "§9.5 (XFER-31)", "a disk is full or gone: what was durable of its files is thrown away, one after the other";
     /// A sender whose peer was not heard out goes on as if it was.
     UnheardGoesOn: "§9.5 (XFER-24)", "a session is replaced, with what the receiver said on it: the sender waits for ever";
     /// What was told on a session that is lost counts as told where an older one goes on.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol_core::effects::{Direction, Event, TransferKey};
-use protocol_core::faults::TransferFailure;
+use protocol_core::faults::{FileFault, TransferFailure};
 use protocol_core::limits;
 
 use super::Oracle;
@@ -94,6 +94,12 @@ impl Oracle {
         let asked = key.direction == Direction::Incoming && reason.keeps_files() && durable > 0;
         let kept = world.disk(dev).was_kept(&key);
         self.check("XFER-28", !asked || kept, || format!("device {} throws {durable} durable bytes of a lost transfer away", dev.0));
+    }
+
+    /// XFER-31: where a disk fails no entry is given up for it.
+    pub(super) fn check_whose_fault(&mut self, dev: Dev, key: TransferKey, fault: Option<FileFault>) {
+        let fault = fault.filter(|fault| fault.is_of_disk() && key.direction == Direction::Incoming);
+        self.check("XFER-31", fault.is_none(), || format!("device {} gives an entry up because a disk fails: {fault:?}", dev.0));
     }
 
     /// XFER-27: an owner is not asked again about what is done.

@@ -466,6 +466,7 @@ impl From<crate::files::FileFault> for FileFault {
             Here::DiskFull => Self::DiskFull,
             Here::Denied => Self::Denied,
             Here::ReadOnly => Self::ReadOnly,
+            Here::Failing(code) => Self::Failing(code),
             Here::NotFound => Self::NotFound,
             Here::Exists => Self::Exists,
             Here::Unsafe => Self::Unsafe,

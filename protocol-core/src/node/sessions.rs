@@ -265,6 +265,10 @@ impl Node {
             && let Some(other) = self.in_question(device)
         {
             self.take_over(env, other);
+            if let Some(heir) = self.sessions.get_mut(&other) {
+                // Its stream may be gone already; heard out or not, its heir is released below.
+                heir.waits_for = Some(session_ref);
+            }
         }
         let primary = self.primary.get(&device) == Some(&session_ref);
         if let Some(elder) = elder.filter(|_| !primary) {

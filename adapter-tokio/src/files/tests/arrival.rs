@@ -437,7 +437,7 @@ fn faults_of_the_system_have_types() {
         (Errno::ACCESS, FileFault::Denied),
         (Errno::LOOP, FileFault::Unsafe),
         (Errno::XDEV, FileFault::Unsafe),
-        (Errno::IO, FileFault::Io(5)),
+        (Errno::IO, FileFault::Failing(5)),
     ] {
         assert_eq!(FileFault::from(errno), fault);
         assert_eq!(FileFault::from(io::Error::from(errno)), fault);

@@ -727,11 +727,12 @@ impl Stop {
         }
     }
 
-    const fn of_fault(fault: FileFault) -> Self {
+    pub(super) const fn of_fault(fault: FileFault) -> Self {
         Self::Cancel(match fault {
             FileFault::DiskFull => CancelReason::DiskFull,
             FileFault::Denied
             | FileFault::ReadOnly
+            | FileFault::Failing(_)
             | FileFault::NotFound
             | FileFault::Exists
             | FileFault::Unsupported

@@ -164,7 +164,7 @@ impl Receiving {
                     _ = outcomes.settle(io, entry, outcome, Ending { digest: Some(digest), renamed_to, fault: None });
                 }
                 EntryNote::Skipped => drop(outcomes.settle(io, entry, Outcome::Skipped, Ending::default())),
-                EntryNote::Failed(FileFault::DiskFull) => return Err(Stop::Cancel(CancelReason::DiskFull)),
+                EntryNote::Failed(fault) if fault.is_of_disk() => return Err(Stop::of_fault(fault)),
                 EntryNote::Failed(fault) => drop(outcomes.settle(io, entry, Outcome::Failed, Ending::fault(fault))),
                 // Where it will stand is told when it stands there.
                 EntryNote::Conflict | EntryNote::Renamed(_) | EntryNote::Digest(_) => {}
@@ -560,10 +560,11 @@ impl Receiving {
 
     // Entries.
 
-    /// The entry fails here, alone, unless the disk is full.
+    /// The entry fails here, alone, unless it is the disk that fails.
+    // XFER-31.
     fn fail(&mut self, io: &mut Io<'_, '_>, entry: u32, fault: FileFault) -> Result<(), Stop> {
-        if fault == FileFault::DiskFull {
-            return Err(Stop::Cancel(CancelReason::DiskFull));
+        if fault.is_of_disk() && !planted!(DiskFailsAlone) {
+            return Err(Stop::of_fault(fault));
         }
         let chunks = self.manifest.layout().chunks_of(entry);
         if !chunks.is_empty() {
@@ -808,7 +809,7 @@ impl Receiving {
                 Some(EntryNote::Renamed(path)) => (Outcome::Renamed, Ending { digest, renamed_to: Some(path), ..Ending::default() }),
                 Some(EntryNote::Skipped) => (Outcome::Skipped, Ending::default()),
                 Some(EntryNote::Conflict) => (Outcome::Failed, Ending::fault(FileFault::Exists)),
-                Some(EntryNote::Failed(FileFault::DiskFull)) => return Err(Stop::Cancel(CancelReason::DiskFull)),
+                Some(EntryNote::Failed(fault)) if fault.is_of_disk() => return Err(Stop::of_fault(fault)),
                 Some(EntryNote::Failed(fault)) => (Outcome::Failed, Ending::fault(fault)),
             };
             self.outcomes.settle(io, entry, outcome, ending);

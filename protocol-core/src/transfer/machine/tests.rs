@@ -296,6 +296,31 @@ fn a_full_disk_ends_the_transfer() {
     }
 }
 
+// XFER-31.
+#[test]
+fn a_disk_that_fails_ends_the_transfer_and_gives_no_file_up() {
+    for fault in [FileFault::Failing(5), FileFault::ReadOnly] {
+        let faults: [&dyn Fn(&mut harness::Faults); 4] = [
+            &|faults| faults.writes.extend([(7, fault)]),
+            &|faults| faults.notes.push((FileOp::Prepare, 7, EntryNote::Failed(fault))),
+            &|faults| faults.notes.push((FileOp::Sync, 7, EntryNote::Failed(fault))),
+            &|faults| faults.notes.push((FileOp::Publish, 7, EntryNote::Failed(fault))),
+        ];
+        for prepare in faults {
+            let mut world = World::new(tree());
+            prepare(&mut world.faults);
+            world.connect();
+            world.offer();
+            world.accept();
+            world.run();
+            world.check_ended();
+            assert_eq!(world.failure(R), Some(TransferFailure::CancelledHere(CancelReason::Io)), "{fault}");
+            assert_eq!(world.failure(S), Some(TransferFailure::CancelledThere(CancelReason::Io)));
+            assert!(world.failure(R).is_some_and(TransferFailure::keeps_files));
+        }
+    }
+}
+
 #[test]
 fn no_place_for_files_declines_and_the_owner_hears_of_it() {
     for (fault, reason) in [(FileFault::NotFound, DeclineReason::Busy), (FileFault::DiskFull, DeclineReason::NoSpace)] {
