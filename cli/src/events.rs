@@ -279,6 +279,8 @@ pub(crate) struct Device {
     pub(crate) last_end_at: Option<u64>,
     /// How the session that stands travels.
     pub(crate) route: Option<String>,
+    /// Whether that session was asked for here, or by the device.
+    pub(crate) dialled_here: Option<bool>,
     /// The last round trip on it, in milliseconds.
     pub(crate) rtt_ms: Option<f64>,
     /// Times that it was connected again since the process began; renewals of a session do not count.
@@ -311,6 +313,7 @@ impl Device {
             last_end: None,
             last_end_at: None,
             route: None,
+            dialled_here: None,
             rtt_ms: None,
             reconnects: 0,
             bytes_sent: 0,
@@ -608,6 +611,7 @@ mod tests {
             last_end: seen.map(|_| "the connection was cut".into()),
             last_end_at: seen,
             route: seen.map(|_| "tcp:127.0.0.1:4711".into()),
+            dialled_here: seen.map(|_| true),
             rtt_ms: seen.map(|_| 0.25),
             reconnects: 1,
             bytes_sent: 2,

@@ -144,6 +144,7 @@ pub(crate) fn counted(view: &DeviceView, metrics: &DeviceMetrics) -> Device {
         last_end: view.last_end.map(|(reason, _)| reason.to_string()),
         last_end_at: view.last_end.map(|(_, unix_s)| unix_s),
         route: view.route.as_ref().map(|route| format!("{}:{}", route.transport, route.address)),
+        dialled_here: view.dialled_here,
         rtt_ms: view.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
         reconnects: view.sessions.saturating_sub(1),
         bytes_sent: metrics.bytes_sent,

@@ -511,6 +511,7 @@ impl Node {
             policy: device.policy.clone(),
             last_end: device.last_end,
             route: self.primary_of(device).map(Session::route),
+            dialled_here: self.primary_of(device).map(|session| session.we_opened),
             rtt: self.primary_of(device).and_then(|session| session.rtt),
             sessions: self.sessions_had.get(&device.id).copied().unwrap_or(0),
         }

@@ -365,7 +365,7 @@ bugs! {
     /// Of sessions that are over all wait for their minute to end.
     SurplusKept: "§9.1 (LINK-15)", "a device reconnects again and again: the secrets of a hundred sessions wait to be erased", unseen "secrets that wait a minute longer do nothing; the cuts by the thousand of tests/reconnects.rs show it";
     /// Any number of records waits for the end of an older session.
-    HeldUnbounded: "§9.1 (LINK-12)", "what comes on a newer session while the older is not over is held without end", unseen "a peer has to say a thousand things on a newer session within the five seconds in which the older is heard out";
+    HeldUnbounded: "§9.1 (LINK-12)", "what comes on a newer session while the older is not over is held without end", unseen "a peer has to say a thousand things on a newer session within the five seconds in which the older is heard out: story_link does";
     /// What ends with a session is not told ahead of its fin.
     CancelBehindFin: "§9.1, §9.5 (XFER-24)", "an owner disconnects while a newer session is on its way: the other side's transfer is open for ever";
     /// What comes behind our own goodbye counts, if another session stands by then.

@@ -249,7 +249,7 @@ fn glare_leaves_one_session() {
 fn a_newer_session_replaces_the_older() {
     for wire in WIRES {
         let mut duo = Duo::paired(11, wire);
-        duo.world.crash(duo.j);
+        duo.world.lose_power(duo.j);
         assert!(duo.reconnect(duo.j), "{}", duo.story());
         duo.world.run_for(MINUTE);
         assert!(duo.both_connected());

@@ -219,14 +219,38 @@ fn a_newer_session_replaces_the_older() {
     for wire in WIRES {
         let mut duo = Duo::paired(6, wire);
         // J is away without a word, comes back with a new life; I has noticed nothing yet.
-        duo.world.silence(duo.j, true);
-        duo.world.crash(duo.j);
-        duo.world.silence(duo.j, false);
+        duo.world.lose_power(duo.j);
         duo.world.restart(duo.j);
         duo.world.connect(duo.j, duo.i);
         duo.world.run_for(Duration::from_secs(3));
         assert!(duo.both_connected(), "{}", duo.story());
+        let lost = |event: &Event| matches!(event, Event::Device { state: DeviceState::Disconnected, .. });
+        assert!(!duo.world.saw(duo.i, lost), "{}", duo.story());
         one_session(&mut duo);
+    }
+}
+
+/// LINK-12: what comes on a newer session waits until the older is over, up to a bound: then the older is not waited for.
+#[test]
+fn what_waits_for_an_older_session_is_bounded() {
+    for wire in WIRES {
+        for (said, wait) in [(1_000, true), (1_100, false)] {
+            let mut duo = Duo::paired(6, wire);
+            let (i, j) = (duo.i, duo.j);
+            duo.world.run_for(MINUTE);
+            duo.world.lose_power(j);
+            duo.world.restart(j);
+            duo.world.connect(j, i);
+            assert!(duo.world.run_until(Duration::from_secs(2), |world| world.saw(j, |event| matches!(event, Event::Answered { .. }))));
+            let peer = duo.world.id(i);
+            for _ in 0..said {
+                duo.world.call(j, |node, env| node.ping(env, peer)).expect("a session stands");
+            }
+            let heard = |world: &World| world.saw(j, |event| matches!(event, Event::Pong { .. }));
+            assert_eq!(duo.world.run_until(Duration::from_secs(3), heard), !wait, "{said}");
+            assert!(duo.world.run_until(limits::SUCCESSION_WAIT, heard), "{said}\n{}", duo.story());
+            one_session(&mut duo);
+        }
     }
 }
 

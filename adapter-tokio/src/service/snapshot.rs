@@ -17,7 +17,7 @@ use protocol_core::wire::cbor::{Malformed, Reader};
 use crate::home::{self, HomeError};
 
 /// Form of the encoding.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 /// Bounds of what is read back: generous, for our own file.
 const TEXT: usize = 4096;
 const DEVICES: usize = 4096;
@@ -111,7 +111,8 @@ fn write(to: &mut Encoder<Vec<u8>>, Snapshot { devices, blocked }: &Snapshot) ->
             Some(route) => to.array(2)?.str(route.transport.name())?.str(&route.address)?,
             None => to.null()?,
         };
-        to.array(2)?;
+        to.array(3)?;
+        number(to, device.dialled_here.map(u64::from))?;
         number(to, device.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)))?;
         to.u64(device.sessions)?;
     }
@@ -204,10 +205,11 @@ fn device(from: &mut Reader<'_>) -> Result<DeviceView, Malformed> {
             Ok((one_of(from, &ENDS)?, from.u64()?))
         })?,
         route: from.or_null(route)?,
-        rtt: {
-            from.fields(2)?;
-            from.or_null(Reader::u64)?.map(Duration::from_micros)
+        dialled_here: {
+            from.fields(3)?;
+            from.or_null(Reader::u64)?.map(|here| here == 1)
         },
+        rtt: from.or_null(Reader::u64)?.map(Duration::from_micros),
         sessions: from.u64()?,
     })
 }
@@ -260,6 +262,7 @@ mod tests {
             },
             last_end: Some((LinkFailure::Removed, 10)),
             route: Some(Route { transport: TransportKind::Tcp, address: "y".into() }),
+            dialled_here: Some(true),
             rtt: Some(Duration::from_micros(1234)),
             sessions: 3,
         };
@@ -274,6 +277,7 @@ mod tests {
             policy: Policy::default(),
             last_end: None,
             route: None,
+            dialled_here: None,
             rtt: None,
             ..full.clone()
         };

@@ -266,7 +266,12 @@ fn show(out: &Output, device: &Device) {
     out.result(&format!("device id    {}", device.device_id));
     out.result(&format!("fingerprint  {}", device.fingerprint));
     out.result(&format!("platform     {}", shown(&device.platform)));
-    out.result(&format!("state        {}", state_name(device.state)));
+    let whose = match device.dialled_here {
+        Some(true) => ", dialled from here",
+        Some(false) => ", dialled by it",
+        None => "",
+    };
+    out.result(&format!("state        {}{whose}", state_name(device.state)));
     out.result(&format!("paired       {}{}", date(device.paired_at), if device.confirmed { "" } else { ", not used yet" }));
     out.result(&format!("last seen    {}", device.last_seen.map_or_else(|| "never".to_owned(), date)));
     out.result(&format!("last route   {}", device.last_route.as_deref().map_or_else(|| "none".to_owned(), shown)));

@@ -445,6 +445,9 @@ fn what_passed_can_be_looked_at() {
     while !answer("GET /metrics HTTP/1.1\r\n\r\n").contains(&route) {
         assert!(until.elapsed() < Duration::from_secs(20), "no {route}");
     }
+    let shown = a.run(&["devices", "show", "device b"]);
+    assert_eq!(shown.event("device")["state"], "connected");
+    assert!(shown.event("device")["dialled_here"].is_boolean(), "{}", shown.words);
     end(there);
 
     let pinged = b.run(&with_addresses(&["ping", "device a", "--count", "3"], &addresses));

@@ -59,6 +59,8 @@ pub struct DeviceView {
     pub last_end: Option<(LinkFailure, u64)>,
     /// How the session that stands travels.
     pub route: Option<Route>,
+    /// Whether that session was asked for here, or by the device.
+    pub dialled_here: Option<bool>,
     /// How long a question and its answer took together, last, on that session.
     pub rtt: Option<Duration>,
     /// How often a session was had in this life of the process; one that took over from another goes on with it.
