@@ -251,14 +251,18 @@ impl Node {
         session.end(cx!(self, env));
         session.left = !planted!(GoodbyeUndone);
         let (stream, peer) = (session.stream, session.peer);
-        if let Some(other) = self.in_question(device) {
-            self.session_over(env, other, LinkFailure::Closed);
-        }
         // An attempt beside a session would renew it, ours or the peer's: there the transfers that end here would go on.
         self.stop_dialling(env, device);
         self.drop_unfinished(env, peer);
         // The peer's fin, or two seconds.
         self.timers.set(TimerKind::Stream(stream), self.now, limits::GOODBYE_WAIT);
+        // One that it has replaced, or that may replace it, is not gone back to.
+        for other in self.sessions.values_mut().filter(|other| other.device == device && !other.ending) {
+            other.end(cx!(self, env));
+            other.left = true;
+            (other.in_question, other.waits_for) = (false, None);
+            self.timers.set(TimerKind::Stream(other.stream), self.now, limits::GOODBYE_WAIT);
+        }
         self.met.insert(device);
         self.note_end(env, &peer, reason);
         self.messages.on_session_over(&peer);

@@ -127,6 +127,12 @@ impl Node {
 
     /// Sends something on a device's session; nothing happens if it has none.
     pub(super) fn tell(&mut self, env: &mut Env<'_>, device: DeviceId, message: &ControlMessage) {
+        if matches!(message, ControlMessage::Cancel { .. })
+            && let Some(session) = self.in_question(device).and_then(|other| self.sessions.get_mut(&other))
+        {
+            // What ends is not told again, whichever of the two goes on.
+            session.tell(cx!(self, env), message);
+        }
         if let Some(session) = self.primary.get(&device).and_then(|primary| self.sessions.get_mut(primary)) {
             session.tell(cx!(self, env), message);
             session.told = true;

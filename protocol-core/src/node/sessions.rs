@@ -35,6 +35,7 @@ impl Node {
         if let Some(root) = self.registry.get(&peer).and_then(|known| known.roots.iter().find(|root| root.session_ref == session.root)) {
             session.names = (seq_ref(&root.secret, own, peer), seq_ref(&root.secret, peer, own));
         }
+        self.erase_surplus(env, device);
         self.set_role(stream, Role::Control(session_ref));
         self.timers.cancel(TimerKind::Stream(stream));
         if let Some(dialer) = self.dialers.remove(&device) {
@@ -59,13 +60,13 @@ impl Node {
             self.take_over(env, other);
         }
         self.timers.cancel(TimerKind::Keep(device));
-        session.in_question = self.may_have_crossed(&session);
-        let in_question = session.in_question;
+        session.waits_for = self.may_have_crossed(&session);
+        session.in_question = session.waits_for.is_some();
+        let present = session.waits_for;
         self.sessions.insert(session_ref, session);
-        if in_question {
-            self.await_word(device);
-        } else {
-            self.take_over(env, session_ref);
+        match present {
+            Some(present) => self.await_end(present),
+            None => self.take_over(env, session_ref),
         }
         if answers {
             self.note_held(env, session_ref);
@@ -84,7 +85,9 @@ impl Node {
     /// A session becomes its device's primary one.
     pub(super) fn take_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        session.in_question = false;
+        if core::mem::take(&mut session.in_question) {
+            session.waits_for = None;
+        }
         let (device, peer, route, roles) = (session.device, session.peer, session.route(), roles(session));
         let older = self.primary.insert(device, session_ref);
         if let Some(older) = older.filter(|&older| older != session_ref) {
@@ -94,7 +97,10 @@ impl Node {
         // One that takes over from another goes on with it.
         let had = self.sessions_had.entry(device).or_default();
         *had += u64::from(older.is_none());
-        self.erase_surplus(env, device);
+        if self.primary.get(&device) != Some(&session_ref) {
+            // What was heard on an older one meanwhile has ended it.
+            return;
+        }
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
         self.on_primary(env, device, roles);
     }
@@ -167,20 +173,18 @@ impl Node {
     }
 
     pub(super) fn on_control_record(&mut self, env: &mut Env<'_>, session_ref: SessionRef, record: &[u8]) {
-        if !says_fin(record) && self.sessions.get(&session_ref).is_some_and(|session| session.in_question) {
-            // The peer speaks on it, so that it is the one that goes on.
-            self.take_over(env, session_ref);
-        }
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         let (device, peer, (_, theirs)) = (session.device, session.peer, session.names);
         if let Some(older) = session.waits_for {
             session.held.push(record.to_vec());
             if session.held.len() >= limits::HELD_RECORDS && !planted!(HeldUnbounded) {
                 self.session_over(env, older, LinkFailure::Replaced);
+            } else if session.in_question && says_fin(record) {
+                self.dismiss(env, session_ref);
             }
             return;
         }
-        let left = session.left;
+        let (left, in_question) = (session.left, session.in_question);
         let heard = session.on_record(cx!(self, env), record);
         if let (Ok(_), Some(root)) = (&heard, session.confirms.take()) {
             self.confirm_root(env, &peer, root);
@@ -195,6 +199,10 @@ impl Node {
                 for message in messages {
                     if message == ControlMessage::Unpair {
                         return self.on_unpair(env, session_ref);
+                    }
+                    if in_question && !matches!(message, ControlMessage::Cancel { .. }) {
+                        // Its opener has passed it over since, and tells all again where it goes on, but for what it has ended.
+                        continue;
                     }
                     // DATA-17.
                     if self.on_message(env, (device, peer, theirs), message).is_err() {
@@ -260,7 +268,8 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         let (device, peer, elder) = (session.device, session.peer, session.waits_for);
         if core::mem::take(&mut session.in_question) {
-            self.have_word(device);
+            session.waits_for = None;
+            self.await_no_more(device);
         } else if self.primary.get(&device) == Some(&session_ref)
             && let Some(other) = self.in_question(device)
         {
@@ -361,7 +370,9 @@ impl Node {
     /// Of sessions that are over only so many of a device wait for their minute to end: the oldest are erased before.
     // LINK-15.
     fn erase_surplus(&mut self, env: &mut Env<'_>, device: DeviceId) {
+        let awaited = |of: &SessionRef| self.sessions.values().any(|session| session.waits_for == Some(*of));
         let over = self.sessions.values().filter(|session| session.device == device && session.ending && session.waits_for.is_none());
+        let over = over.filter(|session| !awaited(&session.session_ref));
         let mut over: Vec<_> = over.map(|session| (session.born, session.session_ref)).collect();
         over.sort_unstable();
         let surplus = if planted!(SurplusKept) { 0 } else { over.len().saturating_sub(limits::SESSIONS_OVER) };

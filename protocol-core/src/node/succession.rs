@@ -55,15 +55,16 @@ impl Node {
     }
 
     /// Whether the peer, which opened this one, may take the present one, which we opened, for the newer: the answer to that was here
-    /// first, but may have overtaken a Response that left before it. Then the peer ends this one at once, and the present one goes on;
-    /// else it says something on this one, or ends the present one. Until then this one is in question: nothing is told on it, for of
-    /// two that crossed only the one that goes on is heard.
+    /// first, but may have overtaken a Response that left before it. Then the peer ends this one, and the present one goes on; else it
+    /// ends the present one when it has our reply to this one. Until then this one is in question: nothing is told on it, for of two
+    /// that crossed only the one that goes on is heard; and what comes on it waits.
     // LINK-12.
-    pub(super) fn may_have_crossed(&self, session: &Session) -> bool {
-        let Some(present) = self.primary.get(&session.device).and_then(|primary| self.sessions.get(primary)) else { return false };
+    pub(super) fn may_have_crossed(&self, session: &Session) -> Option<SessionRef> {
+        let present = self.primary.get(&session.device).and_then(|primary| self.sessions.get(primary))?;
         let greater = self.identity.public() > session.peer && !planted!(CrossingIgnored) && !planted!(QuestionIgnored);
         let both_ways = present.we_opened && !session.we_opened;
-        greater && both_ways && present.stood.is_none_or(|stood| session.begun.since(stood) <= limits::SUCCESSION_WAIT)
+        let crossed = present.stood.is_none_or(|stood| session.begun.since(stood) <= limits::SUCCESSION_WAIT);
+        (greater && both_ways && crossed).then_some(present.session_ref)
     }
 
     /// The session of a device that is in question beside its primary one.
@@ -71,15 +72,24 @@ impl Node {
         self.sessions.values().find(|session| session.device == device && session.in_question).map(|session| session.session_ref)
     }
 
-    /// A session is in question, for so long: then what stood before is over.
-    pub(super) fn await_word(&mut self, device: DeviceId) {
-        if let Some(present) = self.primary.get(&device).and_then(|primary| self.sessions.get(primary)) {
+    /// A session is in question, for so long: then the present one is over.
+    pub(super) fn await_end(&mut self, present: SessionRef) {
+        if let Some(present) = self.sessions.get(&present) {
             self.timers.set(TimerKind::Stream(present.stream), self.now, limits::SUCCESSION_WAIT);
         }
     }
 
+    /// The opener of a session in question has ended it.
+    pub(super) fn dismiss(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
+        session.waits_for = None;
+        for record in core::mem::take(&mut session.held) {
+            self.on_control_record(env, session_ref, &record);
+        }
+    }
+
     /// The session that was in question has ended: the present one goes on.
-    pub(super) fn have_word(&mut self, device: DeviceId) {
+    pub(super) fn await_no_more(&mut self, device: DeviceId) {
         if let Some(present) = self.primary.get(&device).and_then(|primary| self.sessions.get(primary)) {
             self.timers.cancel(TimerKind::Stream(present.stream));
         }
@@ -110,7 +120,9 @@ impl Node {
 
     /// Whether a session that was replaced is to be heard out, and waits for an older one.
     pub(super) fn waits_its_turn(&self, session_ref: SessionRef) -> bool {
-        let waits = |session: &Session| session.waits_for.is_some() && self.primary.get(&session.device) != Some(&session_ref);
+        let waits = |session: &Session| {
+            session.waits_for.is_some() && !session.in_question && self.primary.get(&session.device) != Some(&session_ref)
+        };
         self.sessions.get(&session_ref).is_some_and(waits)
     }
 

@@ -99,10 +99,7 @@ impl Node {
     fn take_leave(&mut self, env: &mut Env<'_>, device: DeviceId) {
         let Some(session) = self.primary.remove(&device).and_then(|primary| self.sessions.get_mut(&primary)) else { return };
         session.left = true;
-        let (session_ref, peer, stream) = (session.session_ref, session.peer, session.stream);
-        if let Some(other) = self.in_question(device) {
-            self.session_over(env, other, LinkFailure::Closed);
-        }
+        let (session_ref, peer) = (session.session_ref, session.peer);
         self.messages.on_session_over(&peer);
         self.transfers.on_session_over(cx!(self, env), device, TransferFailure::Lost);
         self.end_protocols(env, device, code::REFUSED);
@@ -112,13 +109,17 @@ impl Node {
         if planted!(ForgottenKeepsSession) {
             return;
         }
-        self.close_data_streams(env, session_ref);
-        let Some(session) = self.sessions.remove(&session_ref) else { return };
-        self.cancel_session_timers(session_ref);
-        if self.streams.contains_key(&stream) {
-            self.set_role(stream, Role::Goodbye(Box::new(session)));
-            // For the write, and for writing it again.
-            self.timers.set(TimerKind::Stream(stream), self.now, limits::STORE_AGAIN * 2);
+        // Of two that may have crossed nobody knows here on which the other side hears.
+        for session_ref in [Some(session_ref), self.in_question(device)].into_iter().flatten() {
+            self.close_data_streams(env, session_ref);
+            let Some(session) = self.sessions.remove(&session_ref) else { continue };
+            self.cancel_session_timers(session_ref);
+            let stream = session.stream;
+            if self.streams.contains_key(&stream) {
+                self.set_role(stream, Role::Goodbye(Box::new(session)));
+                // For the write, and for writing it again.
+                self.timers.set(TimerKind::Stream(stream), self.now, limits::STORE_AGAIN * 2);
+            }
         }
     }
 

@@ -295,6 +295,8 @@ impl Receiving {
                     self.digests.insert(entry, digest);
                     self.judge(io, entry)?;
                 }
+                // A place of the disk that cannot be read any more may be written: another has its bytes then.
+                Some(EntryNote::Failed(FileFault::Failing(_))) => self.fetch_again(entry),
                 Some(EntryNote::Failed(fault)) => self.fail(io, entry, fault)?,
                 _ => self.fail(io, entry, FileFault::Changed)?,
             }

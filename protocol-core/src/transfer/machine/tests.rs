@@ -444,7 +444,7 @@ fn a_session_lost_at_any_moment_is_made_good_by_the_next() {
 // XFER-26.
 fn what_an_earlier_try_left_is_taken_over() {
     let chunk = u64::from(CHUNK);
-    for rotten in [false, true] {
+    for (rotten, unreadable) in [(false, false), (true, false), (false, true)] {
         let mut world = World::new(tree());
         // Of the big file two chunks in its middle are here; a packed one of 40 000 bytes is whole; another has its name already.
         world.faults.notes.push((FileOp::Prepare, 5, EntryNote::Taken(Ranges::from(chunk..3 * chunk).iter().collect())));
@@ -456,6 +456,9 @@ fn what_an_earlier_try_left_is_taken_over() {
         big[here.clone()].copy_from_slice(&world.sources[5][here]);
         big[CHUNK as usize] ^= u8::from(rotten);
         world.temporary.insert(5, big);
+        if unreadable {
+            world.faults.unreadable.push(5);
+        }
         let packed = world.sources[7].clone();
         world.temporary.insert(7, packed);
         let whole = world.sources[9].clone();
@@ -468,7 +471,7 @@ fn what_an_earlier_try_left_is_taken_over() {
         let first = world.manifest.layout().chunks_of(5).start;
         let there = [first + 1, first + 2, world.manifest.layout().chunks_of(9).start];
         let sent = there.map(|chunk| world.sealed.iter().filter(|(_, sent)| *sent == chunk).count());
-        assert_eq!(sent, if rotten { [1, 1, 0] } else { [0; 3] }, "what is here is not sent, unless it is spoilt");
+        assert_eq!(sent, if rotten || unreadable { [1, 1, 0] } else { [0; 3] }, "what is here is not sent, unless it is spoilt");
         for who in [S, R] {
             assert!(world.is_done(who), "{rotten} {:?}", world.sides[&who].events);
             assert_eq!(world.outcomes(who)[&5].0, Outcome::Stored, "it is read back before it is believed");

@@ -144,6 +144,8 @@ struct Opens {
 /// What the file systems of both sides do wrong.
 #[derive(Default)]
 pub(super) struct Faults {
+    /// Temporary files of the receiver that cannot be read back.
+    pub(super) unreadable: Vec<u32>,
     /// Sources that cannot be read any more.
     pub(super) sources: BTreeMap<u32, FileFault>,
     /// Entries that cannot be written.
@@ -573,7 +575,12 @@ impl World {
         match op {
             FileOp::Inspect | FileOp::Sync => {}
             FileOp::Digest => {
+                let unreadable = |number: &u32| who == R && self.faults.unreadable.contains(number);
                 for number in entries.clone() {
+                    if unreadable(&number) {
+                        notes.push((number, EntryNote::Failed(FileFault::Failing(5))));
+                        continue;
+                    }
                     let content = if who == S { Some(&self.sources[number as usize]) } else { self.temporary.get(&number) };
                     notes.extend(content.map(|content| (number, EntryNote::Digest(blake3::hash(content).into()))));
                 }
