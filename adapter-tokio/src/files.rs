@@ -79,13 +79,26 @@ impl From<Errno> for FileFault {
             Errno::NOSPC | Errno::DQUOT => Self::DiskFull,
             Errno::ACCESS | Errno::PERM => Self::Denied,
             Errno::ROFS => Self::ReadOnly,
-            Errno::IO | Errno::NXIO | Errno::NODEV | Errno::STALE | Errno::NOTCONN => Self::Failing(error.raw_os_error()),
+            other if is_of_device(other) => Self::Failing(other.raw_os_error()),
             Errno::NOENT => Self::NotFound,
             Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR => Self::Exists,
             Errno::LOOP | Errno::XDEV | Errno::NOTDIR => Self::Unsafe,
             other => Self::Io(other.raw_os_error()),
         }
     }
+}
+
+/// Whether it is the device or the server below a file system that fails, or the file system itself.
+const fn is_of_device(error: Errno) -> bool {
+    let anywhere = matches!(
+        error,
+        Errno::IO | Errno::NXIO | Errno::NODEV | Errno::STALE | Errno::NOTCONN | Errno::TIMEDOUT | Errno::HOSTDOWN | Errno::HOSTUNREACH
+    );
+    #[cfg(target_os = "linux")]
+    let here = matches!(error, Errno::UCLEAN | Errno::BADMSG | Errno::NOMEDIUM | Errno::REMOTEIO | Errno::NOLINK);
+    #[cfg(not(target_os = "linux"))]
+    let here = false;
+    anywhere || here
 }
 
 impl From<io::Error> for FileFault {

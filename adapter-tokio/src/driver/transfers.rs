@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::links::Links;
 use super::{Happened, unix_s};
 use crate::files::{ConflictPolicy, Destination, Entries, Incoming, Published, Taken, Verdict};
+use crate::home::HomeError;
 use crate::journal::{Head, Hold, Journal, Journals, Unfinished};
 use crate::pipeline::receive::Target;
 use crate::pipeline::send::Sources;
@@ -282,7 +283,7 @@ impl Worker {
 
     fn prepare(&mut self, entries: Range<u32>, policy: ConflictPolicy) -> Result<Vec<(u32, EntryNote)>, FileFault> {
         let target = Arc::clone(self.target()?);
-        let (taken, again) = if entries.start == 0 { self.decide(&target, policy)? } else { (Taken::default(), false) };
+        let Decided { taken, again, superseded } = if entries.start == 0 { self.decide(&target, policy)? } else { Decided::default() };
         let left_out = target.left_out();
         let mut notes: BTreeMap<u32, EntryNote> = left_out.range(entries.clone()).map(|(entry, note)| (*entry, note.clone())).collect();
         drop(left_out);
@@ -304,6 +305,9 @@ impl Worker {
                 journal.commit()?;
             }
         }
+        for left in &superseded {
+            self.supersede(left);
+        }
         for (entry, note) in taken.notes {
             notes.entry(entry).or_insert(note);
         }
@@ -313,9 +317,8 @@ impl Worker {
     /// Notes where files will be before the first is made, takes over what an earlier try left of them, and decides every conflict by
     /// the owner's policy.
     ///
-    /// Whether there is a journal of this very transfer, which is to be replaced when the new one says as much.
     // HOST-24.
-    fn decide(&mut self, target: &Target, policy: ConflictPolicy) -> Result<(Taken, bool), FileFault> {
+    fn decide(&mut self, target: &Target, policy: ConflictPolicy) -> Result<Decided, FileFault> {
         let head = Head {
             device: self.key.device,
             transfer: self.key.id,
@@ -332,7 +335,7 @@ impl Worker {
         let before = self.journals.unfinished(self.hold, head.device, &head.directory, done);
         let journal = self.journals.begin(&head, &self.manifest).map_err(|error| {
             warn!(%error, "the transfer could not be noted");
-            FileFault::Io(0)
+            if let HomeError::File(_, fault) = error { fault.into() } else { FileFault::Io(0) }
         })?;
         let again = before.iter().any(|left| left.head.transfer == self.key.id);
         if !again {
@@ -340,7 +343,7 @@ impl Worker {
             journal.commit()?;
         }
         self.journal = Some(journal);
-        let mut taken = Taken::default();
+        let (mut taken, mut superseded) = (Taken::default(), Vec::new());
         for left in before.into_iter().filter(|left| left.is_like(&self.manifest)) {
             let more = target.incoming.take_over(&left)?;
             let (journal, named) = (left.durable.len(), left.named.len());
@@ -348,7 +351,7 @@ impl Worker {
             taken.durable.extend(more.durable);
             taken.named.extend(more.named);
             taken.notes.extend(more.notes);
-            self.supersede(&left);
+            superseded.push(left);
         }
         debug!(transfer = %self.key.id, durable = taken.durable.len(), named = taken.named.len(), again, "prepared");
         let mut left_out = BTreeMap::new();
@@ -363,7 +366,7 @@ impl Worker {
             }
         }
         target.leave_out(left_out);
-        Ok((taken, again))
+        Ok(Decided { taken, again, superseded })
     }
 
     /// What this transfer did not take over of an earlier one is of no use any more, if it is the same.
@@ -433,11 +436,11 @@ impl Worker {
     /// It may go on in another try, in this process or another.
     // XFER-28.
     fn keep(&mut self) {
-        if self.journal.is_none() {
-            return self.discard();
-        }
         self.over = true;
-        if let Err(fault) = self.sync(0..self.manifest.len()) {
+        // Without a journal nothing was made in this try: what an earlier one has left is still its own.
+        if self.journal.is_some()
+            && let Err(fault) = self.sync(0..self.manifest.len())
+        {
             debug!(%fault, "what was written last is not kept");
         }
         if let Some(target) = self.target.get() {
@@ -453,6 +456,16 @@ impl Worker {
             self.keep();
         }
     }
+}
+
+/// What was decided before the first entry is prepared.
+#[derive(Default)]
+struct Decided {
+    taken: Taken,
+    /// There is a journal of this very transfer, which is to be replaced when the new one says as much.
+    again: bool,
+    /// Earlier transfers of the same, of no use when the journal says what was taken over of them.
+    superseded: Vec<Unfinished>,
 }
 
 fn digest_note(digest: Result<[u8; 32], FileFault>) -> EntryNote {
@@ -483,6 +496,8 @@ fn note(verdict: &Verdict) -> Option<EntryNote> {
         Verdict::Skipped | Verdict::UnsafeLink => Some(EntryNote::Skipped),
         Verdict::Conflict => Some(EntryNote::Failed(FileFault::Exists)),
         Verdict::CannotHold(_) => Some(EntryNote::Failed(FileFault::Unsupported)),
+        // Something may be mounted there that fails. Where it is the disk, writing says so.
+        Verdict::Fault(crate::files::FileFault::Failing(code)) => Some(EntryNote::Failed(FileFault::Io(*code))),
         Verdict::Fault(fault) => Some(EntryNote::Failed((*fault).into())),
     }
 }

@@ -13,7 +13,7 @@ use protocol_core::effects::{ChunkDone, Cut, EntryNote};
 use protocol_core::faults::code;
 use protocol_core::ids::StreamId;
 use tokio::runtime::Handle;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::send::value;
 use super::{Reporter, workers};
@@ -192,7 +192,7 @@ impl<R: Rx> Receiving<R> {
                 continue;
             }
             if let Err(fault) = self.job.target.incoming.write_at(piece.entry, piece.offset, text) {
-                debug!(entry = piece.entry, %fault, "writing failed");
+                warn!(entry = piece.entry, %fault, "writing failed");
                 self.reporter.add(0, |report| report.failed.push((piece.entry, fault.into())));
             }
         }

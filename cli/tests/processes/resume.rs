@@ -208,6 +208,26 @@ fn what_is_unfinished_is_listed_and_resumed_and_given_up() {
     }
 }
 
+/// XFER-28: a try for which there is no place takes nothing from the next.
+#[test]
+fn a_try_without_a_place_leaves_what_has_arrived() {
+    let stage = Stage::new();
+    let (a, b) = stage.pair();
+    long(&stage);
+    let durable = killed_in_the_middle(&stage, &a, &b);
+    let (receiving, addresses) = receive(&stage, &b, &[]);
+    fs::rename(stage.path("inbox"), stage.path("elsewhere")).unwrap();
+    let sent = send(&stage, &a, &addresses).end();
+    assert_eq!(sent.code, 6, "{}", sent.words);
+    fs::rename(stage.path("elsewhere"), stage.path("inbox")).unwrap();
+    let sent = send(&stage, &a, &addresses).end();
+    assert_eq!(sent.code, 0, "{}", sent.words);
+    assert!(number(sent.event("done"), "bytes_resumed") >= durable, "{durable}: {}", sent.event("done"));
+    receiving.signal(Signal::TERM);
+    assert_eq!(receiving.end().code, 143);
+    arrived(&stage, "in its place");
+}
+
 /// XFER-28.
 #[test]
 fn whoever_ends_in_order_leaves_what_has_arrived() {

@@ -438,6 +438,8 @@ fn faults_of_the_system_have_types() {
         (Errno::LOOP, FileFault::Unsafe),
         (Errno::XDEV, FileFault::Unsafe),
         (Errno::IO, FileFault::Failing(5)),
+        (Errno::NOTCONN, FileFault::Failing(Errno::NOTCONN.raw_os_error())),
+        (Errno::INVAL, FileFault::Io(22)),
     ] {
         assert_eq!(FileFault::from(errno), fault);
         assert_eq!(FileFault::from(io::Error::from(errno)), fault);
