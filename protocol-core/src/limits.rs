@@ -251,6 +251,9 @@ pub const PAGE_WAIT: Duration = Duration::from_secs(60);
 pub const STREAM_TRIES: u32 = 3;
 /// Transfers of fewer bytes have one bulk stream, others two.
 pub const ONE_STREAM: u64 = 64 << 20;
+/// Files of an earlier try that cannot be read back and are wanted anew; with one more it is the disk that fails (XFER-26). Fewer than
+/// [`FRUITLESS_ACCEPTS`], for each is asked for again.
+pub const UNREADABLE_FILES: u32 = 8;
 /// Accepts that name again what was sent, without anything becoming durable in between; how often, on average, the digest of an
 /// entry is told again in a whole transfer.
 pub const FRUITLESS_ACCEPTS: u32 = 16;

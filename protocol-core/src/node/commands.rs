@@ -260,7 +260,7 @@ impl Node {
         for other in self.sessions.values_mut().filter(|other| other.device == device && !other.ending) {
             other.end(cx!(self, env));
             other.left = true;
-            (other.in_question, other.waits_for) = (false, None);
+            other.in_question = false;
             self.timers.set(TimerKind::Stream(other.stream), self.now, limits::GOODBYE_WAIT);
         }
         self.met.insert(device);

@@ -202,6 +202,9 @@ impl Node {
                     }
                     if in_question && !matches!(message, ControlMessage::Cancel { .. }) {
                         // Its opener has passed it over since, and tells all again where it goes on, but for what it has ended.
+                        if let Some(session) = self.sessions.get_mut(&session_ref) {
+                            session.skipped = true;
+                        }
                         continue;
                     }
                     // DATA-17.
@@ -266,10 +269,15 @@ impl Node {
     /// A session's control stream is over. Its streams go on to their end under keys of their own.
     pub(super) fn session_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef, reason: LinkFailure) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        let (device, peer, elder) = (session.device, session.peer, session.waits_for);
+        let (device, peer) = (session.device, session.peer);
+        let mut elder = session.waits_for;
         if core::mem::take(&mut session.in_question) {
-            session.waits_for = None;
+            (elder, session.waits_for) = (None, None);
+            let skipped = session.skipped;
             self.await_no_more(device);
+            if skipped {
+                self.transfers.on_succession(cx!(self, env), device, false);
+            }
         } else if self.primary.get(&device) == Some(&session_ref)
             && let Some(other) = self.in_question(device)
         {
@@ -290,7 +298,7 @@ impl Node {
         let told = session.told;
         let lived = self.now.since(born);
         // Nothing that counts is told on one that crossed, by either side.
-        let heard = reason == LinkFailure::Ended || session.passed_over;
+        let (heard, sure) = (reason == LinkFailure::Ended || session.passed_over, !session.unsure);
         match reason {
             // The peer's fin is answered with ours; the stream closes when both are through.
             LinkFailure::Ended | LinkFailure::Closed => session.end(cx!(self, env)),
@@ -306,7 +314,7 @@ impl Node {
         }
         self.hang_up_if_unused(conn);
         if !primary {
-            return self.release_heir(env, session_ref, heard);
+            return self.release_heirs(env, session_ref, heard, sure);
         }
         let other = |other: &&Session| other.device == device && other.session_ref != session_ref && !other.ending;
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
@@ -320,6 +328,8 @@ impl Node {
             // A renewal that came to nothing, or one of two sessions that crossed: the other goes on.
             self.timers.cancel(TimerKind::Stream(stream));
             self.primary.insert(device, other);
+            // It is heard out no more.
+            self.release_from(env, other);
             return self.on_primary(env, device, roles);
         }
         self.primary.remove(&device);
@@ -393,6 +403,7 @@ impl Node {
         if self.conns.get(&session.conn).is_some_and(|conn| conn.streams.is_empty()) {
             self.out.push(Output::Hangup { conn: session.conn, code: code::DONE });
         }
+        self.release_heirs(env, session_ref, false, false);
     }
 
     /// Every session of a device that is forgotten, with its keys and its streams. A goodbye still leaves.

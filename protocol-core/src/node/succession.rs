@@ -36,6 +36,8 @@ impl Node {
         let (we_opened, elder) = (session.we_opened, session.waits_for.take());
         let Some(session) = self.sessions.get_mut(&older) else { return };
         session.waits_for = session.waits_for.or(elder);
+        // Its opener does not know whether the other side had it in question.
+        session.unsure = session.we_opened && session.told && !session.is_answered() && !we_opened;
         let stream = session.stream;
         if self.streams.get(&stream).is_some_and(|slot| matches!(slot.role, Role::Control(of) if of == older)) {
             self.timers.set(TimerKind::Stream(stream), self.now, limits::SUCCESSION_WAIT);
@@ -46,7 +48,9 @@ impl Node {
         let line = self.line_before(newer);
         if !we_opened {
             for older in &line {
-                self.sessions.get_mut(older).expect("invariant: a line is of sessions that are there").end(cx!(self, env));
+                if let Some(older) = self.sessions.get_mut(older) {
+                    older.end(cx!(self, env));
+                }
             }
         }
         if let Some(&eldest) = line.get(limits::SUCCESSIONS).filter(|_| !planted!(SuccessionsUnbounded)) {
@@ -101,20 +105,31 @@ impl Node {
         core::iter::successors(before(&newer), before).collect()
     }
 
-    /// A session was heard out, or will not be: what waited for that in the session that replaces it is handled.
-    pub(super) fn release_heir(&mut self, env: &mut Env<'_>, older: SessionRef, heard: bool) {
-        let Some(heir) = self.sessions.values_mut().find(|session| session.waits_for == Some(older)) else { return };
-        heir.waits_for = None;
-        let (session_ref, device, held) = (heir.session_ref, heir.device, core::mem::take(&mut heir.held));
-        if !heard {
-            self.transfers.on_unheard(cx!(self, env), device);
+    /// A session was heard out, or will not be: what waited for that in the sessions that replace it is handled. `sure`: what was told on
+    /// it was heard there as well.
+    pub(super) fn release_heirs(&mut self, env: &mut Env<'_>, older: SessionRef, heard: bool, sure: bool) {
+        while let Some(heir) = self.sessions.values_mut().find(|session| session.waits_for == Some(older)) {
+            heir.waits_for = None;
+            let (session_ref, device, held) = (heir.session_ref, heir.device, core::mem::take(&mut heir.held));
+            if !heard {
+                self.transfers.on_unheard(cx!(self, env), device);
+            }
+            for record in held {
+                self.on_control_record(env, session_ref, &record);
+            }
+            self.transfers.on_succession(cx!(self, env), device, heard && sure);
+            if let Some(how) = self.sessions.get_mut(&session_ref).and_then(|heir| heir.cut.take()) {
+                self.control_cut(env, session_ref, how);
+            }
         }
-        for record in held {
-            self.on_control_record(env, session_ref, &record);
-        }
-        self.transfers.on_succession(cx!(self, env), device, heard);
-        if let Some(how) = self.sessions.get_mut(&session_ref).and_then(|heir| heir.cut.take()) {
-            self.control_cut(env, session_ref, how);
+    }
+
+    /// A session goes on that others were to replace: nothing comes of them.
+    pub(super) fn release_from(&mut self, env: &mut Env<'_>, goes_on: SessionRef) {
+        while let Some(heir) = self.sessions.values_mut().find(|session| session.waits_for == Some(goes_on) && !session.in_question) {
+            heir.waits_for = None;
+            let session_ref = heir.session_ref;
+            self.session_over(env, session_ref, LinkFailure::Cut);
         }
     }
 
@@ -129,8 +144,16 @@ impl Node {
     /// A control stream ends on which there may be more to hear than was heard, its fin perhaps.
     pub(super) fn end_unheard(&mut self, env: &mut Env<'_>, stream: StreamId) {
         let Some(&Role::Control(session_ref)) = self.streams.get(&stream).map(|slot| &slot.role) else { return };
+        let Some(session) = self.sessions.get(&session_ref).filter(|session| session.waits_for.is_some()) else { return };
+        let device = session.device;
+        if self.primary.get(&device) == Some(&session_ref)
+            && let Some(other) = self.in_question(device)
+        {
+            // Its opener goes on with that one.
+            self.take_over(env, other);
+        }
         let waits_its_turn = self.waits_its_turn(session_ref);
-        let Some(session) = self.sessions.get_mut(&session_ref).filter(|session| session.waits_for.is_some()) else { return };
+        let Some(session) = self.sessions.get_mut(&session_ref) else { return };
         if waits_its_turn {
             // The fin has its answer now.
             return session.end(cx!(self, env));

@@ -176,6 +176,10 @@ pub(crate) struct Session {
     pub(crate) passed_over: bool,
     /// It may have crossed with the primary one: whether the peer goes on with it is not known yet.
     pub(crate) in_question: bool,
+    /// Something was said on it meanwhile that does not count.
+    pub(crate) skipped: bool,
+    /// Whether what was told on it counted is not known.
+    pub(crate) unsure: bool,
     /// Something was told on it that counts.
     pub(crate) told: bool,
     /// The session that this one replaces, while that is still heard out; what comes here waits until it is over.
@@ -241,6 +245,8 @@ impl Session {
             left: false,
             passed_over: false,
             in_question: false,
+            skipped: false,
+            unsure: false,
             told: false,
             waits_for: None,
             slow: None,

@@ -60,6 +60,8 @@ pub(super) struct Receiving {
     publishes: usize,
     /// Links and directories are being published.
     last: bool,
+    /// Files that could not be read back.
+    unreadable: u32,
     /// Files that are being read back; those that were, and of which not everything came in this life of the process.
     reading: BTreeSet<u32>,
     read_back: BTreeSet<u32>,
@@ -193,6 +195,7 @@ impl Receiving {
             publishing: Ranges::new(),
             publishes: 0,
             last: false,
+            unreadable: 0,
             reading: BTreeSet::new(),
             read_back: BTreeSet::new(),
             spoilt: Ranges::new(),
@@ -296,7 +299,10 @@ impl Receiving {
                     self.judge(io, entry)?;
                 }
                 // A place of the disk that cannot be read any more may be written: another has its bytes then.
-                Some(EntryNote::Failed(FileFault::Failing(_))) => self.fetch_again(entry),
+                Some(EntryNote::Failed(FileFault::Failing(_))) if self.unreadable < limits::UNREADABLE_FILES => {
+                    self.unreadable += 1;
+                    self.fetch_again(entry);
+                }
                 Some(EntryNote::Failed(fault)) => self.fail(io, entry, fault)?,
                 _ => self.fail(io, entry, FileFault::Changed)?,
             }
