@@ -90,7 +90,10 @@ impl World {
                     disk.drop_entry(key, entries.start);
                     notes.insert(
                         0,
-                        (entries.start, EntryNote::Failed(if number % 2 == 0 { FileFault::Io(22) } else { FileFault::Failing(5) })),
+                        (
+                            entries.start,
+                            EntryNote::Failed(if number.is_multiple_of(2) { FileFault::Io(22) } else { FileFault::Failing(5) }),
+                        ),
                     );
                     notes
                 })

@@ -57,6 +57,7 @@ impl Oracle {
                 self.check_what_is_kept(world, dev, *transfer, *reason);
                 self.resume.suspended.remove(&place(transfer));
             }
+            Event::Entry { transfer, fault, .. } => self.check_whose_fault(dev, *transfer, *fault),
             _ => {}
         }
     }
