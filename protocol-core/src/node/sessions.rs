@@ -64,10 +64,6 @@ impl Node {
         session.in_question = session.waits_for.is_some();
         let present = session.waits_for;
         self.sessions.insert(session_ref, session);
-        match present {
-            Some(present) => self.await_end(present),
-            None => self.take_over(env, session_ref),
-        }
         if answers {
             self.note_held(env, session_ref);
         }
@@ -78,6 +74,10 @@ impl Node {
         {
             let root = root.session_ref;
             self.confirm_root(env, &peer, root);
+        }
+        match present {
+            Some(present) => self.await_end(present),
+            None => self.take_over(env, session_ref),
         }
         self.try_all_early(env);
     }
@@ -258,6 +258,9 @@ impl Node {
             session.cut = Some(how);
             return;
         }
+        if self.sessions.get(&session_ref).is_some_and(|session| session.in_question) {
+            self.dismiss(env, session_ref);
+        }
         let reason = match how {
             Cut::Finished if planted!(TruncationIsEnd) => LinkFailure::Ended,
             Cut::Finished | Cut::Broken => LinkFailure::Cut,
@@ -275,7 +278,8 @@ impl Node {
             (elder, session.waits_for) = (None, None);
             let skipped = session.skipped;
             self.await_no_more(device);
-            if skipped {
+            if skipped || reason != LinkFailure::Ended {
+                // It is told again where it goes on, by our senders too.
                 self.transfers.on_succession(cx!(self, env), device, false);
             }
         } else if self.primary.get(&device) == Some(&session_ref)
@@ -297,8 +301,10 @@ impl Node {
         let (stream, conn, was_ending, born) = (session.stream, session.conn, session.ending, session.born);
         let told = session.told;
         let lived = self.now.since(born);
-        // Nothing that counts is told on one that crossed, by either side.
-        let (heard, sure) = (reason == LinkFailure::Ended || session.passed_over, !session.unsure);
+        // A sender need not offer anew what a receiver has of one that crossed: so that does not wait for it.
+        let heard = reason == LinkFailure::Ended || session.passed_over;
+        // What its opener told before it knew of the crossing may be lost with it.
+        let sure = !session.unsure && (reason == LinkFailure::Ended || !session.passed_over || session.we_opened);
         match reason {
             // The peer's fin is answered with ours; the stream closes when both are through.
             LinkFailure::Ended | LinkFailure::Closed => session.end(cx!(self, env)),
@@ -320,6 +326,11 @@ impl Node {
         let others: Vec<SessionRef> = self.sessions.values().filter(other).map(|other| other.session_ref).collect();
         let other = elder.filter(|elder| others.contains(elder)).or_else(|| others.first().copied());
         let other = other.and_then(|other| self.sessions.get(&other));
+        let between = |other: &&Session| {
+            let of_it = |session: &Session| session.waits_for == Some(other.session_ref) && session.told;
+            self.sessions.values().any(of_it)
+        };
+        let told = told || other.as_ref().is_some_and(between);
         // What was told on this one may be lost: the peer may never have heard of it, and wait on the other for what was told here.
         // Then both begin anew, as after any cut.
         let lost = told && reason != LinkFailure::Ended && !planted!(ToldAndLost);

@@ -111,13 +111,18 @@ impl Node {
         while let Some(heir) = self.sessions.values_mut().find(|session| session.waits_for == Some(older)) {
             heir.waits_for = None;
             let (session_ref, device, held) = (heir.session_ref, heir.device, core::mem::take(&mut heir.held));
-            if !heard {
+            // One that was left, or lost, is no heir any more.
+            let primary = self.primary.get(&device).copied();
+            let goes_on = primary.is_some_and(|primary| primary == session_ref || self.line_before(primary).contains(&session_ref));
+            if !heard && goes_on {
                 self.transfers.on_unheard(cx!(self, env), device);
             }
             for record in held {
                 self.on_control_record(env, session_ref, &record);
             }
-            self.transfers.on_succession(cx!(self, env), device, heard && sure);
+            if goes_on {
+                self.transfers.on_succession(cx!(self, env), device, heard && sure);
+            }
             if let Some(how) = self.sessions.get_mut(&session_ref).and_then(|heir| heir.cut.take()) {
                 self.control_cut(env, session_ref, how);
             }
