@@ -51,11 +51,12 @@ const AGAIN: Duration = Duration::from_secs(5 * 60);
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long a question to the DHT may take, and the look for the address of a node.
 const QUERY: Duration = Duration::from_secs(10);
-const NAME_WAIT: Duration = Duration::from_secs(2);
+/// Longer than a resolver waits for its first server.
+const NAME_WAIT: Duration = Duration::from_secs(6);
 /// How long a device asks under one key, and at the addresses that nodes had.
 const LIFE: Duration = Duration::from_secs(15 * 60);
-/// Questions at once.
-const AT_ONCE: usize = 32;
+/// Questions at once. Each is a stream to every node.
+const AT_ONCE: usize = 8;
 /// How often an id is asked for again at once, because the last answers were new ones: nodes give their values out in turn, sixteen each.
 const REPEATS: u32 = 16;
 /// Bytes of a record that is looked at.
@@ -65,8 +66,9 @@ const TOLD: usize = 4096;
 /// Connections to nodes.
 const CONNECTIONS: u32 = 64;
 const DIALS: u32 = 16;
-/// Streams on a connection.
-const STREAMS: usize = 16;
+/// Streams on a connection. The library ends a connection on which one more comes, or is wanted, and the other side may still hold what
+/// this one has lost: so there is room for more than are used.
+const STREAMS: usize = 4 * AT_ONCE;
 /// How long a connection stays that nobody uses.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -193,12 +195,18 @@ async fn run(nodes: &[Node], mut wishes: watch::Receiver<Discovery>, tell: mpsc:
             if wanted.publish.is_empty() && wanted.seek.is_empty() {
                 return std::future::pending().await;
             }
+            let mut pause = PAUSE.0;
             loop {
                 match Client::new(places(nodes).await, &wanted, &tell) {
-                    Ok(client) => drop(timeout(LIFE, client.run()).await),
+                    Ok(client) => {
+                        pause = PAUSE.0;
+                        drop(timeout(LIFE, client.run()).await);
+                    }
+                    // The network may come later than this process.
                     Err(error) => {
                         warn!(%error, "no DHT");
-                        sleep(PAUSE.1).await;
+                        sleep(pause).await;
+                        pause = (pause * 2).min(PAUSE.1);
                     }
                 }
             }
@@ -252,7 +260,11 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
+    /// For nodes at these places; an error where there is none.
     fn new(places: Vec<(PeerId, Multiaddr)>, wanted: &Discovery, tell: &'a mpsc::Sender<Found>) -> io::Result<Self> {
+        if places.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no node has an address"));
+        }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let swarm = swarm(seed, |keys| {

@@ -29,6 +29,7 @@ use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
 use protocol_core::identity::NetworkIdentity;
 use protocol_core::info::{Address, TransportInfo, TransportKind};
+use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -174,10 +175,12 @@ async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, at: &[SocketAddr]) ->
     let mut ports = Vec::new();
     for at in at {
         // The library shares a port with any process of the same user that does the same: a port that is taken has to be noticed first.
-        let free = match TcpListener::bind(at) {
+        let free = match probe(*at) {
             Ok(free) => free,
             // A machine may have no IPv6.
-            Err(_) if at.is_ipv6() && at.ip().is_unspecified() && !ports.is_empty() => continue,
+            Err(error) if at.is_ipv6() && at.ip().is_unspecified() && !ports.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
+                continue;
+            }
             Err(error) => return Err(error),
         };
         // Both protocols on all interfaces have one port.
@@ -193,6 +196,36 @@ async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, at: &[SocketAddr]) ->
         ports.push(port);
     }
     Ok(ports)
+}
+
+/// Takes a port as the library will: IPv6 without the IPv4 of the same number.
+fn probe(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(1)?;
+    Ok(socket.into())
+}
+
+/// What others can reach: no address of this machine alone, and none of a link without its name; those of loopback if there is no other.
+fn reachable(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    let of_link = |at: &Multiaddr| {
+        at.iter().any(|part| match part {
+            Protocol::Ip4(ip) => ip.is_link_local(),
+            Protocol::Ip6(ip) => ip.is_unicast_link_local(),
+            _ => false,
+        })
+    };
+    let loopback = |at: &Multiaddr| streams::ip(at).is_some_and(|ip| ip.is_loopback());
+    addresses.retain(|at| !of_link(at));
+    if addresses.iter().any(|at| !loopback(at)) {
+        addresses.retain(|at| !loopback(at));
+    }
+    addresses
 }
 
 async fn listen_on<B: NetworkBehaviour>(swarm: &mut Swarm<B>, to: Multiaddr) -> io::Result<()> {
@@ -250,7 +283,8 @@ impl Transport for Libp2p {
 
     fn local(&self) -> TransportInfo {
         let named = |at: Multiaddr| at.with_p2p(self.peer).unwrap_or_else(|at| at).to_string();
-        let addresses = if *self.closed.borrow() { Vec::new() } else { self.listening.addresses().into_iter().map(named).collect() };
+        let addresses = if *self.closed.borrow() { Vec::new() } else { reachable(self.listening.addresses()) };
+        let addresses = addresses.into_iter().map(named).collect();
         TransportInfo { kind: TransportKind::Libp2p, id: self.peer.to_bytes(), addresses, relay: None }
     }
 
@@ -265,7 +299,13 @@ impl Transport for Libp2p {
         let (reply, dialled) = oneshot::channel();
         let gone = io::ErrorKind::NotConnected;
         self.commands.send(Command::Dial { opts, reply }).map_err(|_| gone)?;
-        dialled.await.map_err(|_| gone)?.map(|raw| self.connection(raw))
+        let raw = tokio::select! {
+            biased;
+            raw = dialled => raw.map_err(|_| gone)?,
+            // The swarm is gone, and a question that it did not look at stays in the channel.
+            () = self.commands.closed() => Err(gone.into()),
+        };
+        raw.map(|raw| self.connection(raw))
     }
 
     async fn accept(&self) -> io::Result<Libp2pConnection> {

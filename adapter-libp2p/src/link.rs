@@ -76,7 +76,12 @@ impl Connection for Libp2pConnection {
         let asked = async {
             let (reply, stream) = oneshot::channel();
             self.open.send(reply).await.map_err(|_| io::ErrorKind::NotConnected)?;
-            stream.await.map_err(gone)?
+            tokio::select! {
+                biased;
+                stream = stream => stream.map_err(gone)?,
+                // Whoever answers is gone. What it did not look at stays in the channel, with the question, as long as we have its end.
+                () = self.open.closed() => Err(io::ErrorKind::NotConnected.into()),
+            }
         };
         tokio::select! {
             biased;

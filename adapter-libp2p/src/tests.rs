@@ -110,3 +110,46 @@ async fn quic_is_refused_where_its_keys_would_be_logged() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
+
+/// A device keeps its port: where that is free for both families, both are listened at.
+#[tokio::test]
+async fn one_port_serves_both_families() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        // Nothing to be seen on a machine without IPv6.
+        return;
+    }
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let at = [format!("0.0.0.0:{port}"), format!("[::]:{port}")].map(|at| at.parse().unwrap());
+    let (libp2p, ports) = Libp2p::bind([4; 32], &at).await.unwrap();
+    assert_eq!(ports, [port, port]);
+    libp2p.shutdown().await;
+}
+
+/// What asks for a stream hears of it when the connection's task is gone, also where its question was never looked at.
+#[tokio::test]
+async fn a_question_to_a_task_that_is_gone_is_answered() {
+    use adapter_tokio::transport::Connection as _;
+
+    let (open, mut asked) = mpsc::channel(1);
+    let (_to, streams) = mpsc::channel(1);
+    let (commands, _orders) = mpsc::unbounded_channel();
+    let parts = handler::Parts { open, streams };
+    let raw = Raw { peer: PeerId::random(), id: libp2p::swarm::ConnectionId::new_unchecked(1), address: Multiaddr::empty(), parts };
+    let connection = Libp2pConnection::new(raw, commands);
+    let (opened, kept) = tokio::join!(timeout(Duration::from_secs(20), connection.open()), async {
+        let reply = asked.recv().await;
+        drop(asked);
+        reply
+    });
+    let error = opened.expect("it does not wait for ever").unwrap_err();
+    assert_eq!((error.kind(), kept.is_some()), (io::ErrorKind::NotConnected, true));
+}
+
+#[test]
+fn what_only_this_machine_can_reach_is_told_to_nobody_else() {
+    let at = |text: &str| text.parse::<Multiaddr>().unwrap();
+    let all = ["/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.7/tcp/1", "/ip6/::1/tcp/1", "/ip6/fe80::1/tcp/1", "/ip4/169.254.3.4/tcp/1"].map(at);
+    assert_eq!(reachable(all.to_vec()), [at("/ip4/192.168.1.7/tcp/1")]);
+    // Who listens at loopback alone means it.
+    assert_eq!(reachable(all[..1].to_vec()), all[..1]);
+}

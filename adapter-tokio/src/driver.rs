@@ -152,6 +152,11 @@ pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// The hour since 1970: what is published and sought has ids of the hour.
+fn hour() -> u64 {
+    unix_s() / 3600
+}
+
 /// Lends the host's clocks and randomness for one call of the Node.
 pub(crate) fn with_env<T>(call: impl FnOnce(&mut Env<'_>) -> T) -> T {
     call(&mut Env { now: now(), unix_s: unix_s(), entropy: &mut System })
@@ -169,6 +174,8 @@ pub(crate) struct Host {
     lookups: Vec<Looking>,
     /// When it is to be asked what is published and sought.
     look_at: Instant,
+    /// In which hour that was asked last.
+    looked_in: u64,
     links: Links,
     records: Records,
     conns: HashMap<ConnId, Conn>,
@@ -216,6 +223,7 @@ impl Host {
             metrics: Metrics::default(),
             lookups,
             look_at: Instant::now(),
+            looked_in: hour(),
             links,
             records,
             conns: HashMap::new(),
@@ -263,7 +271,8 @@ impl Host {
     }
 
     fn tick(&mut self) {
-        if self.look_at <= Instant::now() {
+        // A clock that was set does not wait: ids are those of the hour.
+        if self.look_at <= Instant::now() || (!self.lookups.is_empty() && self.looked_in != hour()) {
             self.look();
         }
         if self.node.deadline().is_some_and(|deadline| deadline.at <= now()) {
@@ -278,6 +287,7 @@ impl Host {
 
     /// Publishes and looks for what the Node says now.
     fn look(&mut self) {
+        self.looked_in = hour();
         let mut holds = LOOK_AGAIN;
         for lookup in &self.lookups {
             let discovery = with_env(|env| self.node.discovery(env, lookup.medium));

@@ -205,9 +205,36 @@ async fn a_node_learns_nothing_of_those_it_serves() {
 async fn a_device_is_another_each_time() {
     let (tell, _told) = mpsc::channel(1);
     let mut seen = BTreeSet::new();
+    assert!(Client::new(Vec::new(), &seeks(1), &tell).is_err(), "there is nobody to ask: the names are looked up again");
+    let places = [(PeerId::random(), Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(9)))];
     for _ in 0..3 {
-        let client = Client::new(Vec::new(), &seeks(1), &tell).unwrap();
+        let client = Client::new(places.to_vec(), &seeks(1), &tell).unwrap();
         assert!(seen.insert(*client.swarm.local_peer_id()));
+    }
+}
+
+/// HOST-28: many wishes do not break their own connection.
+#[tokio::test]
+async fn who_wants_much_gets_all_of_it() {
+    let mut tasks = JoinSet::new();
+    let (mut server, node) = server(9, Vec::new()).await;
+    let most = 40;
+    let all = |publish: bool| Discovery {
+        publish: if publish { (1..=most).flat_map(|number| publishes(number, &[number; 3]).publish).collect() } else { Vec::new() },
+        seek: if publish { Vec::new() } else { (1..=most).map(id).collect() },
+        holds: LONG,
+    };
+    let (_publishing, _) = device(&mut tasks, &node, all(true));
+    let (_looking, mut told) = device(&mut tasks, &node, all(false));
+    let found = async {
+        let mut found = BTreeSet::new();
+        while found.len() < usize::from(most) {
+            found.insert(next(&mut told).await);
+        }
+    };
+    tokio::select! {
+        () = found => {}
+        () = server.run() => {}
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Transfers {
     journals: Arc<Journals>,
     pub(crate) inbox: Option<Inbox>,
     outgoing: HashMap<TransferKey, Outgoing>,
+    /// Those that are being noted, and, if they have ended meanwhile, whether what there is of them is kept.
+    noting: HashMap<TransferId, Option<bool>>,
     incoming: HashMap<TransferKey, Arrival>,
 }
 
@@ -69,7 +71,7 @@ struct Job {
 
 impl Transfers {
     pub(crate) fn new(journals: Arc<Journals>) -> Self {
-        Self { journals, inbox: None, outgoing: HashMap::new(), incoming: HashMap::new() }
+        Self { journals, inbox: None, outgoing: HashMap::new(), noting: HashMap::new(), incoming: HashMap::new() }
     }
 
     /// What is remembered of transfers that are not finished.
@@ -95,6 +97,12 @@ impl Transfers {
     /// Names the sources of a transfer, before the Node's outputs are performed.
     pub(crate) fn add_outgoing(&mut self, key: TransferKey, sources: Sources) {
         self.outgoing.insert(key, Outgoing { sources: Arc::new(sources), jobs: None });
+        self.noting.insert(key.id, None);
+    }
+
+    /// An outgoing transfer is noted now. Whether it has ended meanwhile, and not so that it may go on in another try.
+    pub(crate) fn noted(&mut self, id: TransferId) -> bool {
+        self.noting.remove(&id).flatten() == Some(false)
     }
 
     pub(super) fn outgoing(&self, key: TransferKey) -> Option<Arc<Sources>> {
@@ -114,7 +122,11 @@ impl Transfers {
 
     /// The transfer is over: its workers end, and what it left lying about is removed. `kept`: it may go on in another try.
     pub(super) fn forget(&mut self, key: TransferKey, kept: bool) {
-        if self.outgoing.remove(&key).is_some() && !kept {
+        let ended = self.outgoing.remove(&key).is_some();
+        if let Some(noting) = self.noting.get_mut(&key.id).filter(|_| ended) {
+            *noting = Some(kept);
+        }
+        if ended && !kept {
             let journals = Arc::clone(&self.journals);
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = journals.remove(key.id) {
@@ -338,6 +350,12 @@ impl Worker {
             if let HomeError::File(_, fault) = error { fault.into() } else { FileFault::Io(0) }
         })?;
         let again = before.iter().any(|left| left.head.transfer == self.key.id);
+        // What another manifest had under this id will be in no journal.
+        for left in before.iter().filter(|left| left.head.transfer == self.key.id && !left.is_like(&self.manifest)) {
+            if let Err(fault) = left.sweep() {
+                debug!(%fault, "temporary files remain");
+            }
+        }
         if !again {
             // Temporary files change their names below: whoever sweeps must find them.
             journal.commit()?;
@@ -422,6 +440,10 @@ impl Worker {
 
     /// Nothing of it is wanted any more.
     fn discard(&mut self) {
+        if self.journal.is_none() {
+            // Nothing was made in this try, whose offer was not taken: what an earlier one has left is not what was refused.
+            return self.keep();
+        }
         self.over = true;
         self.journal = None;
         if let Some(target) = self.target.get() {

@@ -107,13 +107,16 @@ impl Incoming {
         state.published.contains(&entry) || state.temps.contains_key(&entry)
     }
 
-    /// A file has changed since an earlier try gave it its name: what stands there is that try's.
+    /// A file has changed at the sender since an earlier try gave it its name: what stands there is that try's, unless its owner has
+    /// changed it since.
     fn outdate(&self, before: &Self, left: &Unfinished, (new, old): (u32, u32)) -> Result<(), FileFault> {
         let Some(inode) = left.named.get(&old) else { return Ok(()) };
         let directory = before.directory(&mut before.state(), before.parent(old)?)?;
         let name = before.name(&before.state(), old)?.to_owned();
         let found = existing(&directory, &name)?.map(|stat| Seen::of(&stat));
-        if found.is_some_and(|seen| (seen.device, seen.inode) == (inode.device, inode.inode)) {
+        let entry = before.entry(old)?;
+        let unchanged = |seen: &Seen| seen.size == entry.size && seen.mtime == (entry.mtime_s, entry.mtime_ns);
+        if found.is_some_and(|seen| (seen.device, seen.inode) == (inode.device, inode.inode) && unchanged(&seen)) {
             self.state().outdated.insert(new);
         }
         Ok(())

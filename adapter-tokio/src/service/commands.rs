@@ -172,7 +172,12 @@ impl NetworkingService {
         let (answer, answered) = oneshot::channel();
         let call = Box::new(move |host: &mut Host| drop(answer.send(call(host))));
         self.calls.send(call).await.map_err(|_| Closed)?;
-        answered.await.map_err(|_| Closed)
+        tokio::select! {
+            biased;
+            answer = answered => answer.map_err(|_| Closed),
+            // The loop is gone, and a call that it did not look at stays in the channel.
+            () = self.calls.closed() => Err(Closed),
+        }
     }
 
     /// Makes a code and waits for a device that knows it. What comes of it are events of the invite's session.
@@ -288,7 +293,7 @@ impl NetworkingService {
         if let Ok(Err(error)) = noted {
             warn!(%error, "what is sent could not be noted: it cannot go on by itself");
         }
-        if !self.call(move |host| host.transfers.is_live(key.id)).await? {
+        if self.call(move |host| host.transfers.noted(key.id)).await? {
             // It was faster than its note.
             drop(tokio::task::spawn_blocking(move || journals.remove(key.id)).await);
         }

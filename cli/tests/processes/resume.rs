@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -221,6 +222,15 @@ fn a_try_without_a_place_leaves_what_has_arrived() {
     let sent = send(&stage, &a, &addresses).end();
     assert_eq!(sent.code, 6, "{}", sent.words);
     fs::rename(stage.path("elsewhere"), stage.path("inbox")).unwrap();
+    // Nor does one that is declined.
+    receiving.signal(Signal::TERM);
+    assert_eq!(receiving.end().code, 143);
+    let mut refusing = b.command().args(["recv", "-"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let sent = send(&stage, &a, &[]).end();
+    assert_eq!(sent.code, 6, "{}", sent.words);
+    refusing.kill().unwrap();
+    refusing.wait().unwrap();
+    let (receiving, addresses) = receive(&stage, &b, &[]);
     let sent = send(&stage, &a, &addresses).end();
     assert_eq!(sent.code, 0, "{}", sent.words);
     assert!(number(sent.event("done"), "bytes_resumed") >= durable, "{durable}: {}", sent.event("done"));

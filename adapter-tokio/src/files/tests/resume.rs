@@ -168,6 +168,21 @@ fn of_a_tree_that_changed_what_is_equal_is_taken_and_what_was_ours_is_replaced()
     assert_eq!(transfer.inspect(ConflictPolicy::Fail).unwrap(), [(2, Verdict::Replaces), (5, Verdict::Conflict)]);
 }
 
+/// What its owner has changed is the owner's, also in the very file that an earlier try has made.
+#[test]
+fn what_was_ours_and_was_changed_is_not_replaced() {
+    use std::io::Write as _;
+    let directory = TempDir::new();
+    let left = first_try(directory.path(), ConflictPolicy::Fail);
+    let mut named = fs::OpenOptions::new().append(true).open(directory.join("t/named")).unwrap();
+    named.write_all(b"a line of the owner's").unwrap();
+    drop(named);
+    let changed = vec![dir("t"), Entry { mtime_s: 2_000, ..file("t/named", 7) }];
+    let transfer = of(directory.path(), OTHER, changed);
+    transfer.take_over(&left).unwrap();
+    assert_eq!(transfer.inspect(ConflictPolicy::Fail).unwrap(), [(1, Verdict::Conflict)]);
+}
+
 #[test]
 fn what_is_kept_is_closed_and_stays() {
     let directory = TempDir::new();
