@@ -65,7 +65,10 @@ impl Node {
     // LINK-12.
     pub(super) fn may_have_crossed(&self, session: &Session) -> Option<SessionRef> {
         let present = self.primary.get(&session.device).and_then(|primary| self.sessions.get(primary))?;
-        if planted!(CrossingIgnored) || planted!(QuestionIgnored) {
+        if planted!(CrossingIgnored) {
+            return None;
+        }
+        if planted!(QuestionIgnored) {
             return None;
         }
         let greater = self.identity.public() > session.peer;
