@@ -114,14 +114,12 @@ async fn quic_is_refused_where_its_keys_would_be_logged() {
 /// A device keeps its port: where that is free for both families, both are listened at.
 #[tokio::test]
 async fn one_port_serves_both_families() {
-    if TcpListener::bind("[::1]:0").is_err() {
-        // Nothing to be seen on a machine without IPv6.
-        return;
-    }
+    // A machine may have no IPv6.
+    let families = if TcpListener::bind("[::1]:0").is_ok() { 2 } else { 1 };
     let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
     let at = [format!("0.0.0.0:{port}"), format!("[::]:{port}")].map(|at| at.parse().unwrap());
     let (libp2p, ports) = Libp2p::bind([4; 32], &at).await.unwrap();
-    assert_eq!(ports, [port, port]);
+    assert_eq!(ports, vec![port; families]);
     libp2p.shutdown().await;
 }
 

@@ -88,13 +88,8 @@ impl World {
             Some(DiskFault::Entry) => {
                 disk.perform(key, manifest, entries.start + 1..entries.end.max(entries.start + 1), op).map(|mut notes| {
                     disk.drop_entry(key, entries.start);
-                    notes.insert(
-                        0,
-                        (
-                            entries.start,
-                            EntryNote::Failed(if number.is_multiple_of(2) { FileFault::Io(22) } else { FileFault::Failing(5) }),
-                        ),
-                    );
+                    let fault = if number.is_multiple_of(2) { FileFault::Io(22) } else { FileFault::Failing(5) };
+                    notes.insert(0, (entries.start, EntryNote::Failed(fault)));
                     notes
                 })
             }

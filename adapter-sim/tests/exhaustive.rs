@@ -16,7 +16,7 @@ fn small_worlds_hold_what_must_hold_in_every_order() {
         ("pairing", 225, 36, 54, 0, 0, 1),
         ("pairing, crash", 551_293, 965, 2046, 102, 102, 18),
         ("pairing, silent loss", 4_221_053, 337, 735, 69, 0, 5),
-        ("pairing, failing write", 2109, 143, 291, 25, 0, 4),
+        ("pairing, failing write", 2109, 143, 291, 25, 0, 5),
         ("J reconnects, Complete lost, crash", 5955, 365, 752, 88, 88, 4),
         ("J reconnects, Complete lost, cut, failing write", 75_032, 385, 975, 72, 0, 4),
         ("J reconnects, I has nothing, crash", 297, 75, 152, 34, 34, 1),

@@ -51,6 +51,8 @@ const NAP: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 /// How long changes are gathered before it is said anew what is published and sought.
 const GATHER: Duration = Duration::from_millis(50);
+/// So many seconds the clock on the wall may drift from the other, or be slewed, between two looks.
+const CLOCK_SET: u64 = 60;
 /// A turn of the loop that takes so much longer than the longest sleep means that nobody was awake.
 const OVERSLEPT: Duration = Duration::from_secs(2);
 /// At the end: how long connections may take to say goodbye, and then tasks and workers to end.
@@ -152,9 +154,15 @@ pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The hour since 1970: what is published and sought has ids of the hour.
-fn hour() -> u64 {
-    unix_s() / 3600
+/// Both clocks in seconds: the one that nobody sets, and the one on the wall.
+fn clocks() -> (u64, u64) {
+    (now().as_micros() / 1_000_000, unix_s())
+}
+
+/// Whether the clock on the wall was set since `before`: it has not gone on as the other has.
+fn was_set(before: (u64, u64), after: (u64, u64)) -> bool {
+    let expected = before.1.saturating_add(after.0.saturating_sub(before.0));
+    after.1.abs_diff(expected) > CLOCK_SET
 }
 
 /// Lends the host's clocks and randomness for one call of the Node.
@@ -174,8 +182,8 @@ pub(crate) struct Host {
     lookups: Vec<Looking>,
     /// When it is to be asked what is published and sought.
     look_at: Instant,
-    /// In which hour that was asked last.
-    looked_in: u64,
+    /// The clocks when that was asked last.
+    looked: (u64, u64),
     links: Links,
     records: Records,
     conns: HashMap<ConnId, Conn>,
@@ -223,7 +231,7 @@ impl Host {
             metrics: Metrics::default(),
             lookups,
             look_at: Instant::now(),
-            looked_in: hour(),
+            looked: clocks(),
             links,
             records,
             conns: HashMap::new(),
@@ -271,8 +279,8 @@ impl Host {
     }
 
     fn tick(&mut self) {
-        // A clock that was set does not wait: ids are those of the hour.
-        if self.look_at <= Instant::now() || (!self.lookups.is_empty() && self.looked_in != hour()) {
+        // Under which ids something is published goes by the clock on the wall.
+        if self.look_at <= Instant::now() || (!self.lookups.is_empty() && was_set(self.looked, clocks())) {
             self.look();
         }
         if self.node.deadline().is_some_and(|deadline| deadline.at <= now()) {
@@ -287,7 +295,7 @@ impl Host {
 
     /// Publishes and looks for what the Node says now.
     fn look(&mut self) {
-        self.looked_in = hour();
+        self.looked = clocks();
         let mut holds = LOOK_AGAIN;
         for lookup in &self.lookups {
             let discovery = with_env(|env| self.node.discovery(env, lookup.medium));
@@ -642,5 +650,25 @@ const fn kind(output: &Output) -> &'static str {
         Output::Persist { .. } => "persist",
         Output::Files { .. } => "files",
         Output::Notify(_) => "notify",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::was_set;
+
+    /// A machine without a clock of its own learns the time after it has begun.
+    #[test]
+    fn a_clock_that_is_set_is_noticed() {
+        let before = (100, 1_700_000_000);
+        for (after, set) in [
+            ((105, 1_700_000_005), false),
+            ((3_705, 1_700_003_600), false),
+            ((105, 1_700_003_600), true),
+            ((105, 1_600_000_000), true),
+            ((105, 0), true),
+        ] {
+            assert_eq!(was_set(before, after), set, "{after:?}");
+        }
     }
 }

@@ -60,10 +60,13 @@ impl Node {
             self.take_over(env, other);
         }
         self.timers.cancel(TimerKind::Keep(device));
-        session.waits_for = self.may_have_crossed(&session);
-        session.in_question = session.waits_for.is_some();
-        let present = session.waits_for;
+        let present = self.may_have_crossed(&session).filter(|_| !planted!(QuestionIgnored));
+        (session.waits_for, session.in_question) = (present, present.is_some());
         self.sessions.insert(session_ref, session);
+        match present {
+            Some(present) => self.await_end(present),
+            None => self.become_primary(env, session_ref),
+        }
         if answers {
             self.note_held(env, session_ref);
         }
@@ -75,30 +78,39 @@ impl Node {
             let root = root.session_ref;
             self.confirm_root(env, &peer, root);
         }
-        match present {
-            Some(present) => self.await_end(present),
-            None => self.take_over(env, session_ref),
+        if present.is_none() {
+            self.go_on_with(env, session_ref);
         }
         self.try_all_early(env);
     }
 
-    /// A session becomes its device's primary one.
+    /// A session that was in question goes on.
     pub(super) fn take_over(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
         let Some(session) = self.sessions.get_mut(&session_ref) else { return };
-        if core::mem::take(&mut session.in_question) {
-            session.waits_for = None;
-        }
-        let (device, peer, route, roles) = (session.device, session.peer, session.route(), roles(session));
+        (session.waits_for, session.in_question) = (None, false);
+        self.become_primary(env, session_ref);
+        self.go_on_with(env, session_ref);
+    }
+
+    /// A session is its device's primary one from here on.
+    fn become_primary(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.get(&session_ref) else { return };
+        let (device, peer, route) = (session.device, session.peer, session.route());
         let older = self.primary.insert(device, session_ref);
         if let Some(older) = older.filter(|&older| older != session_ref) {
             self.succeed(env, older, session_ref);
         }
-        self.note_route(env, &peer, route.clone());
+        self.note_route(env, &peer, route);
         // One that takes over from another goes on with it.
         let had = self.sessions_had.entry(device).or_default();
         *had += u64::from(older.is_none());
+    }
+
+    /// What waits for a session goes on in the primary one, unless what was heard on an older one meanwhile has ended it.
+    fn go_on_with(&mut self, env: &mut Env<'_>, session_ref: SessionRef) {
+        let Some(session) = self.sessions.get(&session_ref) else { return };
+        let (device, route, roles) = (session.device, session.route(), roles(session));
         if self.primary.get(&device) != Some(&session_ref) {
-            // What was heard on an older one meanwhile has ended it.
             return;
         }
         cx!(self, env).notify(Event::Device { device, state: DeviceState::Connected, route: Some(route), reason: None });
@@ -201,7 +213,7 @@ impl Node {
                         return self.on_unpair(env, session_ref);
                     }
                     if in_question && !matches!(message, ControlMessage::Cancel { .. }) {
-                        // Its opener has passed it over since, and tells all again where it goes on, but for what it has ended.
+                        // Its opener has passed it over since. What it has ended it does not tell again.
                         if let Some(session) = self.sessions.get_mut(&session_ref) {
                             session.skipped = true;
                         }
@@ -279,7 +291,7 @@ impl Node {
             let skipped = session.skipped;
             self.await_no_more(device);
             if skipped || reason != LinkFailure::Ended {
-                // It is told again where it goes on, by our senders too.
+                // What did not count is made good by our senders, who offer again.
                 self.transfers.on_succession(cx!(self, env), device, false);
             }
         } else if self.primary.get(&device) == Some(&session_ref)

@@ -65,13 +65,7 @@ impl Node {
     // LINK-12.
     pub(super) fn may_have_crossed(&self, session: &Session) -> Option<SessionRef> {
         let present = self.primary.get(&session.device).and_then(|primary| self.sessions.get(primary))?;
-        if planted!(CrossingIgnored) {
-            return None;
-        }
-        if planted!(QuestionIgnored) {
-            return None;
-        }
-        let greater = self.identity.public() > session.peer;
+        let greater = self.identity.public() > session.peer && !planted!(CrossingIgnored);
         let both_ways = present.we_opened && !session.we_opened;
         let crossed = present.stood.is_none_or(|stood| session.begun.since(stood) <= limits::SUCCESSION_WAIT);
         (greater && both_ways && crossed).then_some(present.session_ref)

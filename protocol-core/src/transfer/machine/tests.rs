@@ -321,6 +321,31 @@ fn a_disk_that_fails_ends_the_transfer_and_gives_no_file_up() {
     }
 }
 
+// XFER-26, XFER-31.
+#[test]
+fn so_many_files_that_cannot_be_read_back_are_a_disk_that_fails() {
+    for (unreadable, done) in [(limits::UNREADABLE_FILES, true), (limits::UNREADABLE_FILES + 1, false)] {
+        let mut world = World::new((10..20).map(|number| file(&std::format!("f{number}"), u64::from(CHUNK))).collect());
+        for entry in 0..10 {
+            world.faults.notes.push((FileOp::Prepare, entry, EntryNote::Taken(Ranges::from(0..u64::from(CHUNK)).iter().collect())));
+            let content = world.sources[entry as usize].clone();
+            world.temporary.insert(entry, content);
+        }
+        world.faults.unreadable.extend(0..unreadable);
+        world.connect();
+        world.offer();
+        world.accept();
+        world.run();
+        world.check_ended();
+        assert_eq!(world.is_done(R), done, "{unreadable}");
+        if done {
+            assert_eq!(world.sealed.len(), unreadable as usize, "they alone are sent");
+        } else {
+            assert_eq!(world.failure(R), Some(TransferFailure::CancelledHere(CancelReason::Io)));
+        }
+    }
+}
+
 #[test]
 fn no_place_for_files_declines_and_the_owner_hears_of_it() {
     for (fault, reason) in [(FileFault::NotFound, DeclineReason::Busy), (FileFault::DiskFull, DeclineReason::NoSpace)] {
